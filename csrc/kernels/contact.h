@@ -1,0 +1,91 @@
+// Stage: contact. Collisions that began this step, time to collision, off-road.
+#pragma once
+#include "../grid.h"
+#include "../outcome.h"
+#include "../params.h"
+#include "../world.h"
+
+namespace alpagym::kernels {
+
+// Front, rear or lateral, by which end of the ego's box the other box reaches (AlpaSim's zones: a
+// quarter of the box's smaller side deep at either end).
+ALPAGYM_HD Collision classify(const Box& ego, const Box& other) {
+  const float depth = 0.25f * fminf(2.f * ego.half_length, 2.f * ego.half_width);
+  Box zone = ego;
+  zone.half_length = 0.5f * depth;
+  const float offset = ego.half_length - 0.5f * depth;
+  zone.frame.x = ego.frame.x + offset * ego.frame.cos;
+  zone.frame.y = ego.frame.y + offset * ego.frame.sin;
+  if (overlap(zone, other)) return Collision::kFront;
+  zone.frame.x = ego.frame.x - offset * ego.frame.cos;
+  zone.frame.y = ego.frame.y - offset * ego.frame.sin;
+  return overlap(zone, other) ? Collision::kRear : Collision::kLateral;
+}
+
+// One thread per ego.
+struct Contact {
+  Scenarios c;
+  State st;
+  Outcome out;
+  Params p;
+  ALPAGYM_HD int size() const { return st.W * st.E; }
+
+  ALPAGYM_HD void operator()(int k) const {
+    const int w = k / st.E, a = st.ego[k];
+    out.collision[k] = static_cast<uint8_t>(Collision::kNone);
+    out.ttc[k] = INFINITY;
+    float* terms = out.terms + static_cast<int64_t>(k) * out.R;
+    terms[kCollisionAtFault] = terms[kCollisionAny] = terms[kOffroad] = terms[kTtc] = 0.f;
+    if (a < 0 || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a]) return;
+    const World world = world_of(c, st, w);
+    const int i = w * st.A + a;
+    const Box ego = box_of(c, world.first + a, pose_of(st, i));
+    collide(k, i, world, a, ego);
+    terms[kCollisionAny] = out.collision[k] != static_cast<uint8_t>(Collision::kNone);
+    terms[kCollisionAtFault] = out.collision[k] == static_cast<uint8_t>(Collision::kFront) ||
+                               out.collision[k] == static_cast<uint8_t>(Collision::kLateral);
+    terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
+    const bool offroad = is_offroad(world, ego, st.z[i]);
+    terms[kOffroad] = offroad && !st.offroad[k];
+    st.offroad[k] = offroad;
+  }
+
+  // A collision counts in the step in which it begins: boxes that overlap now and did not before. An
+  // agent that appears on top of the ego began nothing. With several at once, fault weighs most.
+  ALPAGYM_HD void collide(int k, int i, World world, int a, const Box& ego) const {
+    const int first = (i / st.A) * st.A;
+    const float reach = radius(ego), speed = st.speed[i];
+    const Vec2 velocity{speed * ego.frame.cos, speed * ego.frame.sin};
+    Collision worst = Collision::kNone;
+    for (int b = 0; b < world.agents; ++b) {
+      const int j = first + b;
+      if (b == a || !st.valid[j] || !same_level(c, world.s, st.z[i], st.z[j])) continue;
+      const Box other = box_of(c, world.first + b, pose_of(st, j));
+      const float distance = norm({other.frame.x - ego.frame.x, other.frame.y - ego.frame.y});
+      const float gap = distance - reach - radius(other);
+      if (gap > (fabsf(speed) + fabsf(st.speed[j])) * p.ttc_horizon) continue;
+      if (gap <= 0.f && overlap(ego, other)) {
+        if (st.prev_valid[j] && !overlap(box_of(c, world.first + a, prev_pose_of(st, i)),
+                                         box_of(c, world.first + b, prev_pose_of(st, j)))) {
+          const Collision kind = classify(ego, other);
+          if (worst == Collision::kNone || worst == Collision::kRear) worst = kind;
+        }
+        continue;
+      }
+      const Vec2 relative{st.speed[j] * other.frame.cos - velocity.x, st.speed[j] * other.frame.sin - velocity.y};
+      out.ttc[k] = fminf(out.ttc[k], time_to_collision(ego, other, relative, p.ttc_horizon));
+    }
+    out.collision[k] = static_cast<uint8_t>(worst);
+  }
+
+  // Some corner lies beyond the nearest road edge. Far from every edge the center tells for all corners.
+  ALPAGYM_HD bool is_offroad(World world, const Box& ego, float z) const {
+    const float center = signed_edge_distance(c, world.s, {ego.frame.x, ego.frame.y}, z);
+    if (fabsf(center) > radius(ego)) return center < 0.f;
+    for (int n = 0; n < 4; ++n)
+      if (signed_edge_distance(c, world.s, corner(ego, n), z) < 0.f) return true;
+    return false;
+  }
+};
+
+}  // namespace alpagym::kernels

@@ -1,0 +1,86 @@
+// Stage: control. Who drives an agent, and what they ask of it.
+#pragma once
+#include "../traffic.h"
+
+namespace alpagym::kernels {
+
+// One thread per agent. Keeps the step before, by which later stages tell what began in this one.
+struct Remember {
+  State st;
+  ALPAGYM_HD int size() const { return st.W * st.A; }
+
+  ALPAGYM_HD void operator()(int i) const {
+    if (st.world_done(i / st.A)) return;
+    st.prev_x[i] = st.x[i];
+    st.prev_y[i] = st.y[i];
+    st.prev_yaw[i] = st.yaw[i];
+    st.prev_speed[i] = st.speed[i];
+    st.prev_accel[i] = st.accel[i];
+    st.prev_route_s[i] = st.route_s[i];
+    st.prev_valid[i] = st.valid[i];
+  }
+};
+
+// One thread per agent. Writes the asked-for accel and curvature; LOG agents, and policies that give
+// poses, have theirs from Advance.
+struct Control {
+  Scenarios c;
+  State st;
+  const float* action;  // [W, E, action_size]
+  Params p;
+  ALPAGYM_HD int size() const { return st.W * st.A; }
+
+  ALPAGYM_HD void operator()(int i) const {
+    const int w = i / st.A, a = i % st.A;
+    if (!st.valid[i] || st.world_done(w)) return;
+    const World world = world_of(c, st, w);
+    if (a >= world.agents) return;
+    switch (static_cast<Controller>(st.controller[i])) {
+      case Controller::kPolicy:
+        return decode(i, world.first + a, st.ego_slot(w, a));
+      case Controller::kIdm:
+        return drive(i, world, a);
+      case Controller::kConstantVelocity:
+        st.accel[i] = st.curvature[i] = 0.f;
+        return;
+      case Controller::kLog:
+        return;
+    }
+  }
+
+  ALPAGYM_HD void decode(int i, int row, int e) const {
+    if (e < 0) {
+      st.accel[i] = st.curvature[i] = 0.f;
+      return;
+    }
+    const float* u = action + 2 * (i / st.A * st.E + e);
+    if (p.action == kUnicycle) {
+      st.accel[i] = u[0];
+      st.curvature[i] = u[1];
+    } else if (p.action == kBicycle) {
+      st.accel[i] = u[0];
+      st.curvature[i] = curvature_of(u[1], wheelbase_of(c.agent[row].length, c.agent[row].rear_axle));
+    }
+  }
+
+  ALPAGYM_HD void drive(int i, World world, int a) const {
+    const int row = world.first + a;
+    const Route route = route_of(c, row);
+    const float s = st.route_s[i], speed = st.speed[i];
+    if (route.n < 2) {
+      st.accel[i] = -p.idm_decel;
+      st.curvature[i] = 0.f;
+      return;
+    }
+    const uint64_t key = combine(combine(static_cast<uint64_t>(c.key[world.s]), static_cast<uint64_t>(a)),
+                                 static_cast<uint64_t>(Purpose::kDesiredSpeed));
+    const float factor = 1.f + p.idm_speed_spread * (2.f * uniform(key) - 1.f);
+    const float desired = desired_speed(p, route, s, speed, factor);
+    const float horizon = fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f);
+    const Driver driver{c, st, p, world, a, i, route, horizon, 0.5f * c.agent[row].length, 0.5f * c.agent[row].width};
+    st.accel[i] = driver.accel(desired);
+    st.curvature[i] = pursue(route, pose_of(st, i), s, speed, c.agent[row].rear_axle);
+  }
+};
+
+}  // namespace alpagym::kernels

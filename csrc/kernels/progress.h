@@ -1,0 +1,37 @@
+// Stage: progress. Where agents are on their routes.
+#pragma once
+#include "../traffic.h"
+
+namespace alpagym::kernels {
+
+// One thread per agent: those who need it, that is egos and IDM traffic. Heights follow the route,
+// since vehicle models are planar.
+struct Progress {
+  Scenarios c;
+  State st;
+  ALPAGYM_HD int size() const { return st.W * st.A; }
+
+  ALPAGYM_HD void operator()(int i) const {
+    const int w = i / st.A, a = i % st.A;
+    if (!st.valid[i] || st.world_done(w)) return;
+    const Controller controller = static_cast<Controller>(st.controller[i]);
+    if (controller == Controller::kLog && st.ego_slot(w, a) < 0) return;
+    const World world = world_of(c, st, w);
+    if (a >= world.agents) return;
+    const Route route = route_of(c, world.first + a);
+    if (route.n < 2) return;
+    st.route_s[i] = project_near(route, {st.x[i], st.y[i]}, st.route_s[i]).s;
+    if (controller != Controller::kLog) st.z[i] = sample(route, st.route_s[i]).z;
+    serve_stop(i, world.first + a);
+  }
+
+  // A stop no longer holds once the bumper is past it, a stop sign once the agent has stood before it.
+  ALPAGYM_HD void serve_stop(int i, int row) const {
+    const int m = c.stop_start[row] + st.stops_served[i];
+    if (m >= c.stop_start[row + 1] || st.stops_served[i] == 255) return;
+    const float gap = c.stop_s[m] - st.route_s[i] - 0.5f * c.agent[row].length;
+    if (gap < -1.f || (c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f)) st.stops_served[i] += 1;
+  }
+};
+
+}  // namespace alpagym::kernels

@@ -1,0 +1,96 @@
+// Stage: reset. Scenario -> state, for the worlds in a mask.
+#pragma once
+#include "../grid.h"
+#include "../params.h"
+#include "../world.h"
+
+namespace alpagym::kernels {
+
+// One thread per agent. Reads State.scenario, seed and member, which the caller has set.
+struct ResetAgent {
+  Scenarios c;
+  State st;
+  const bool* mask;  // [W]
+  Params p;
+  ALPAGYM_HD int size() const { return st.W * st.A; }
+
+  ALPAGYM_HD void operator()(int i) const {
+    const int w = i / st.A, a = i % st.A;
+    if (!mask[w]) return;
+    const World world = world_of(c, st, w);
+    Pose pose{0.f, 0.f, 0.f};
+    float z = 0.f, speed = 0.f, accel = 0.f, route_s = 0.f;
+    bool valid = false;
+    Controller controller = Controller::kLog;
+    if (a < world.agents) {
+      const int row = world.first + a, cell = log_cell(c, world.s, c.start_frame[world.s], a);
+      const Route route = route_of(c, row);
+      valid = c.log_valid[cell];
+      if (valid) {
+        const LogPose log = c.log[cell];
+        pose = {log.x, log.y, log.yaw};
+        z = c.log_z[cell];
+        speed = log.speed;
+        accel = recorded_accel(world.s, a, speed);
+        if (route.n >= 2) route_s = project(route, {pose.x, pose.y}, 0, route.n - 2).s;
+      }
+      controller = controller_of(world, a, row, route, valid);
+    }
+    st.x[i] = st.prev_x[i] = pose.x;
+    st.y[i] = st.prev_y[i] = pose.y;
+    st.z[i] = z;
+    st.yaw[i] = st.prev_yaw[i] = pose.yaw;
+    st.speed[i] = st.prev_speed[i] = speed;
+    st.accel[i] = st.prev_accel[i] = accel;
+    st.curvature[i] = 0.f;
+    st.route_s[i] = st.prev_route_s[i] = route_s;
+    st.valid[i] = st.prev_valid[i] = valid;
+    st.controller[i] = static_cast<uint8_t>(controller);
+    st.stops_served[i] = 0;
+  }
+
+  // What the record did in the step before the first, so that the first step's jerk means something.
+  ALPAGYM_HD float recorded_accel(int s, int a, float speed) const {
+    if (c.start_frame[s] == 0) return 0.f;
+    const int before = log_cell(c, s, c.start_frame[s] - 1, a);
+    return c.log_valid[before] ? (speed - c.log[before].speed) / p.dt : 0.f;
+  }
+
+  // Egos are policy-controlled. Others follow Params.traffic, but the log where there is nothing to
+  // drive along: parked or absent agents, and pedestrians, whom IDM does not describe.
+  ALPAGYM_HD Controller controller_of(World world, int a, int row, Route route, bool valid) const {
+    for (int e = 0; e < st.E && e < c.num_egos[world.s]; ++e)
+      if (c.ego_order[world.first + e] == a) return Controller::kPolicy;
+    const bool drives = valid && route.n >= 2 && c.type[row] != kPedestrian;
+    return drives ? static_cast<Controller>(p.traffic) : Controller::kLog;
+  }
+};
+
+// One thread per ego; after ResetAgent.
+struct ResetEgo {
+  Scenarios c;
+  State st;
+  const bool* mask;
+  ALPAGYM_HD int size() const { return st.W * st.E; }
+
+  ALPAGYM_HD void operator()(int k) const {
+    const int w = k / st.E, e = k % st.E;
+    if (!mask[w]) return;
+    const World world = world_of(c, st, w);
+    const int a = e < c.num_egos[world.s] ? c.ego_order[world.first + e] : -1;
+    const bool present = a >= 0 && a < world.agents && st.valid[w * st.A + a];
+    st.ego[k] = present ? a : -1;
+    st.terminated[k] = false;
+    st.truncated[k] = false;
+    bool offroad = false;
+    if (present) {
+      const int i = w * st.A + a;
+      const Box box = box_of(c, world.first + a, pose_of(st, i));
+      for (int n = 0; n < 4; ++n) offroad |= signed_edge_distance(c, world.s, corner(box, n), st.z[i]) < 0.f;
+    }
+    st.offroad[k] = offroad;
+    if (e == 0) st.step[w] = 0;
+  }
+};
+
+}  // namespace alpagym::kernels

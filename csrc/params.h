@@ -1,0 +1,61 @@
+// The scalars that kernels read: one list, filled from Python's SimConfig.
+#pragma once
+#include <cstdint>
+
+namespace alpagym {
+
+enum ActionKind : int { kUnicycle = 0, kBicycle = 1, kDelta = 2, kTeleport = 3 };
+
+// Events that end an episode, as bits.
+enum EndOn : int { kEndAtFault = 1, kEndCollision = 2, kEndOffroad = 4, kEndRedLight = 8, kEndGoal = 16 };
+
+struct Params {
+  float dt;                 // [s]
+  int action;               // ActionKind
+  int traffic;              // Controller of the agents that are not egos
+  int end_on;               // EndOn bits
+  int max_steps;            // an episode's length at most; 0 for the record's
+  float min_accel;          // bounds of the control [m/s^2]
+  float max_accel;          // [m/s^2]
+  float max_curvature;      // [1/m]
+  float max_lateral_accel;  // bounds curvature at speed [m/s^2]
+  float ttc_horizon;        // [s]
+  float agent_radius;       // agents beyond are not observed [m]
+  float road_radius;        // road points beyond are not observed [m]
+  float light_radius;       // lights beyond are not observed [m]
+  float route_step;         // arc length between observed route waypoints [m]
+  float route_horizon;      // stops beyond are not observed [m]
+  float idm_accel;          // IDM: maximum acceleration [m/s^2]
+  float idm_decel;          // comfortable deceleration [m/s^2]
+  float idm_headway;        // time headway [s]
+  float idm_gap;            // gap at standstill [m]
+  float idm_max_decel;      // hardest braking [m/s^2]
+  float idm_speed_spread;   // desired speeds are drawn from 1 -+ this, times the limit
+
+  template <class F>
+  static constexpr void fields(F&& f) {
+    f("dt", &Params::dt);
+    f("action", &Params::action);
+    f("traffic", &Params::traffic);
+    f("end_on", &Params::end_on);
+    f("max_steps", &Params::max_steps);
+    f("min_accel", &Params::min_accel);
+    f("max_accel", &Params::max_accel);
+    f("max_curvature", &Params::max_curvature);
+    f("max_lateral_accel", &Params::max_lateral_accel);
+    f("ttc_horizon", &Params::ttc_horizon);
+    f("agent_radius", &Params::agent_radius);
+    f("road_radius", &Params::road_radius);
+    f("light_radius", &Params::light_radius);
+    f("route_step", &Params::route_step);
+    f("route_horizon", &Params::route_horizon);
+    f("idm_accel", &Params::idm_accel);
+    f("idm_decel", &Params::idm_decel);
+    f("idm_headway", &Params::idm_headway);
+    f("idm_gap", &Params::idm_gap);
+    f("idm_max_decel", &Params::idm_max_decel);
+    f("idm_speed_spread", &Params::idm_speed_spread);
+  }
+};
+
+}  // namespace alpagym

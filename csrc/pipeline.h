@@ -1,0 +1,60 @@
+// READ FIRST. What the simulator does, as lists of kernels, for any backend.
+//
+// `launch(body)` runs body(i) for every i in [0, body.size()): a loop on the CPU, a launch on a GPU.
+// Launches run one after the other; the indices of one launch run in any order, each writing only its own.
+#pragma once
+#include "kernels/advance.h"
+#include "kernels/contact.h"
+#include "kernels/control.h"
+#include "kernels/fork.h"
+#include "kernels/noise.h"
+#include "kernels/observe.h"
+#include "kernels/progress.h"
+#include "kernels/reset.h"
+#include "kernels/reward.h"
+#include "sim.h"
+
+namespace alpagym {
+
+// Put the worlds of a mask at the start of their scenarios.
+template <class Launch>
+void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask, const Params& p) {
+  launch(kernels::ResetAgent{c, st, mask, p});
+  launch(kernels::ResetEgo{c, st, mask});
+}
+
+// Advance every world that is not done by one step.
+template <class Launch>
+void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out, const Action& action,
+          const Weights& weights, const Params& p) {
+  launch(kernels::Remember{st});
+  launch(kernels::Control{c, st, action.data, p});
+  launch(kernels::Advance{c, st, action.data, p});
+  launch(kernels::Tick{st});
+  launch(kernels::Progress{c, st});
+  launch(kernels::Contact{c, st, out, p});
+  launch(kernels::Reward{c, st, out, weights.data, weights.rows, p});
+}
+
+// What every ego sees now; with a mask, only those of its worlds.
+template <class Launch>
+void observe(Launch&& launch, const Scenarios& c, const State& st, const Observation& obs, const bool* mask, const Params& p) {
+  launch(kernels::ObserveRoute{c, st, obs, mask, p});
+  launch(kernels::ObserveAgents{c, st, obs, mask, p});
+  launch(kernels::ObserveRoad{c, st, obs, mask, p});
+  launch(kernels::ObserveLights{c, st, obs, mask, p});
+}
+
+// Copy worlds of one state into worlds of another.
+template <class Launch>
+void fork(Launch&& launch, const State& source, const State& target, const int32_t* from) {
+  launch(kernels::Fork{source, target, from});
+}
+
+// Standard normals keyed by seed, scenario, member, agent and step.
+template <class Launch>
+void noise(Launch&& launch, const Scenarios& c, const State& st, float* out, int columns) {
+  launch(kernels::Noise{c, st, out, columns});
+}
+
+}  // namespace alpagym

@@ -1,0 +1,121 @@
+// What never changes while simulating: maps, logs, routes and lights of S scenarios, shared by all
+// worlds that refer to them by index.
+//
+// S = scenarios, N = agents of all scenarios, L = log cells, Q = route points, M = stops,
+// K = lights, J = light-state cells, C = grid cells, P = road points, D = edge segments in cells.
+// Ragged arrays lie one scenario (or agent) after the other; "X+1" arrays hold the offsets.
+#pragma once
+#include <cstdint>
+
+#include "device.h"
+
+namespace alpagym {
+
+// Rows of float32, as one 16- or 32-byte access.
+struct AgentInfo {
+  static constexpr int kColumns = 4;
+  float length, width, height;  // box [m]
+  float rear_axle;              // distance from box center back to the rear axle [m]
+};
+struct LogPose {
+  static constexpr int kColumns = 4;
+  float x, y, yaw, speed;  // box center [m, m, rad], signed speed along yaw [m/s]
+};
+struct RoutePoint {
+  static constexpr int kColumns = 4;
+  float x, y, z, speed_limit;  // [m, m, m, m/s]
+};
+struct RoadPoint {
+  static constexpr int kColumns = 8;
+  float x, y, z;      // midpoint of a piece of polyline [m]
+  float dx, dy;       // its unit direction
+  float half_length;  // [m]
+  float type;         // MapType
+  float unused;
+};
+struct EdgeSegment {
+  static constexpr int kColumns = 8;
+  float x0, y0, x1, y1;  // directed: the drivable area is on the left [m]
+  float z;               // mean height [m]
+  float unused[3];
+};
+
+struct Scenarios {
+  int S;
+  Device device;
+
+  const int64_t* key;           // [S] hash of the scenario's id, for random numbers
+  const int32_t* num_frames;    // [S] frames recorded
+  const int32_t* start_frame;   // [S] frame of step 0
+  const bool* has_z;            // [S] whether heights are real
+  const int32_t* agent_start;   // [S+1] scenario s owns agents agent_start[s]..agent_start[s+1]
+  const int32_t* num_egos;      // [S] how many entries of ego_order may be policy-controlled
+  const int32_t* log_start;     // [S] first log cell; cell = log_start + frame * agents + agent
+  const int32_t* light_start;   // [S+1] lights of scenario s
+  const int32_t* signal_start;  // [S] first light-state cell; cell = signal_start + frame * lights + light
+
+  const AgentInfo* agent;      // [N, 4]
+  const uint8_t* type;         // [N] AgentType
+  const int32_t* ego_order;    // [N] agent indices of the scenario, the ego first
+  const float* log_length;     // [N] route arc length at the last logged position [m]
+  const int32_t* route_start;  // [N+1] route points of agent n
+  const int32_t* stop_start;   // [N+1] stops of agent n
+
+  const LogPose* log;      // [L, 4]
+  const float* log_z;      // [L] [m]
+  const bool* log_valid;   // [L]
+  const RoutePoint* route;  // [Q, 4] one every kRouteSpacing of arc length
+  const float* stop_s;     // [M] arc length of a stop line on the agent's route [m]
+  const int32_t* stop_light;  // [M] index of its light within the scenario, -1 for a stop sign
+  const float* light_xy;   // [K, 2] stop points [m]
+  const uint8_t* light_state;  // [J] LightState
+
+  const float* grid;            // [S, 4] x and y of the grid's corner [m], cell size [m], columns
+  const int32_t* grid_rows;     // [S]
+  const int32_t* cell_start;    // [S] first cell of the scenario's grid
+  const int32_t* cell_road;     // [C+1] road points whose midpoint lies in a cell
+  const int32_t* cell_edge;     // [C+1] edge segments that touch a cell
+  const RoadPoint* road;        // [P, 8] sorted by cell
+  const EdgeSegment* edge;      // [D, 8] sorted by cell, repeated in every cell they touch
+
+  static constexpr auto& python_name = "Scenarios";
+  template <class F>
+  static constexpr void fields(F&& f) {
+    f("key", &Scenarios::key, "S");
+    f("num_frames", &Scenarios::num_frames, "S");
+    f("start_frame", &Scenarios::start_frame, "S");
+    f("has_z", &Scenarios::has_z, "S");
+    f("agent_start", &Scenarios::agent_start, "S+1");
+    f("num_egos", &Scenarios::num_egos, "S");
+    f("log_start", &Scenarios::log_start, "S");
+    f("light_start", &Scenarios::light_start, "S+1");
+    f("signal_start", &Scenarios::signal_start, "S");
+    f("agent", &Scenarios::agent, "N", "4");
+    f("type", &Scenarios::type, "N");
+    f("ego_order", &Scenarios::ego_order, "N");
+    f("log_length", &Scenarios::log_length, "N");
+    f("route_start", &Scenarios::route_start, "N+1");
+    f("stop_start", &Scenarios::stop_start, "N+1");
+    f("log", &Scenarios::log, "L", "4");
+    f("log_z", &Scenarios::log_z, "L");
+    f("log_valid", &Scenarios::log_valid, "L");
+    f("route", &Scenarios::route, "Q", "4");
+    f("stop_s", &Scenarios::stop_s, "M");
+    f("stop_light", &Scenarios::stop_light, "M");
+    f("light_xy", &Scenarios::light_xy, "K", "2");
+    f("light_state", &Scenarios::light_state, "J");
+    f("grid", &Scenarios::grid, "S", "4");
+    f("grid_rows", &Scenarios::grid_rows, "S");
+    f("cell_start", &Scenarios::cell_start, "S");
+    f("cell_road", &Scenarios::cell_road, "C+1");
+    f("cell_edge", &Scenarios::cell_edge, "C+1");
+    f("road", &Scenarios::road, "P", "8");
+    f("edge", &Scenarios::edge, "D", "8");
+  }
+  template <class Size>
+  void bind(Size&& size) {
+    S = size("S");
+  }
+};
+
+}  // namespace alpagym

@@ -1,0 +1,35 @@
+// What Python can call, once for each backend. Nothing here allocates, waits or keeps a pointer.
+#pragma once
+#include "observation.h"
+#include "outcome.h"
+#include "params.h"
+#include "scenarios.h"
+#include "state.h"
+
+namespace alpagym {
+
+struct Action {
+  const float* data;  // [W, E, 2 or 3]
+};
+struct Weights {
+  const float* data;  // [rows, R]
+  int rows;           // 1 (shared) or W
+};
+
+namespace cpu {
+void reset(const Scenarios&, const State&, const bool* mask, const Params&);
+void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&, const Params&);
+void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&);
+void fork(const State& source, const State& target, const int32_t* from);
+void noise(const Scenarios&, const State&, float* out, int columns);
+}  // namespace cpu
+
+namespace cuda {
+void reset(const Scenarios&, const State&, const bool* mask, const Params&, void* stream);
+void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&, const Params&, void* stream);
+void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&, void* stream);
+void fork(const State& source, const State& target, const int32_t* from, void* stream);
+void noise(const Scenarios&, const State&, float* out, int columns, void* stream);
+}  // namespace cuda
+
+}  // namespace alpagym

@@ -1,0 +1,100 @@
+// Everything that changes from step to step, as a struct of arrays.
+// W = worlds, A = agents per world (capacity), E = egos per world (1, or A in multi-agent mode).
+// Pointers are borrowed from contiguous torch tensors; element (w, a) of a [W, A] field is at w * A + a.
+#pragma once
+#include <cstdint>
+
+#include "device.h"
+#include "hd.h"
+
+namespace alpagym {
+
+enum class Controller : uint8_t { kPolicy = 0, kLog = 1, kIdm = 2, kConstantVelocity = 3 };
+
+struct State {
+  int W, A, E;
+  Device device;
+
+  float* x;              // [W, A] box center, world frame [m]
+  float* y;              // [W, A]
+  float* z;              // [W, A]
+  float* yaw;            // [W, A] counter-clockwise from +x, in [-pi, pi) [rad]
+  float* speed;          // [W, A] along yaw, negative in reverse [m/s]
+  float* accel;          // [W, A] longitudinal acceleration of the last step [m/s^2]
+  float* curvature;      // [W, A] path curvature of the last step, left positive [1/m]
+  float* route_s;        // [W, A] arc length reached on the agent's own route [m]
+  bool* valid;           // [W, A] whether the slot holds an agent now
+  uint8_t* controller;   // [W, A] Controller
+  uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent
+
+  float* prev_x;         // [W, A] the same one step earlier: what began this step is judged by these
+  float* prev_y;         // [W, A]
+  float* prev_yaw;       // [W, A]
+  float* prev_speed;     // [W, A]
+  float* prev_accel;     // [W, A]
+  float* prev_route_s;   // [W, A]
+  bool* prev_valid;      // [W, A]
+
+  int32_t* ego;      // [W, E] agent index of each ego, -1 for none
+  bool* terminated;  // [W, E] the task ended for this ego; stays until reset
+  bool* truncated;   // [W, E] time ran out before; stays until reset
+  bool* offroad;     // [W, E] some corner of the box is off-road now
+
+  int32_t* scenario;  // [W] index into Scenarios
+  int32_t* step;      // [W] steps since reset
+  int64_t* seed;      // [W] what random numbers are drawn from, with the scenario's key
+  int32_t* member;    // [W] index within a group of forks
+
+  static constexpr auto& python_name = "State";
+  template <class F>
+  ALPAGYM_HD static constexpr void fields(F&& f) {
+    f("x", &State::x, "W", "A");
+    f("y", &State::y, "W", "A");
+    f("z", &State::z, "W", "A");
+    f("yaw", &State::yaw, "W", "A");
+    f("speed", &State::speed, "W", "A");
+    f("accel", &State::accel, "W", "A");
+    f("curvature", &State::curvature, "W", "A");
+    f("route_s", &State::route_s, "W", "A");
+    f("valid", &State::valid, "W", "A");
+    f("controller", &State::controller, "W", "A");
+    f("stops_served", &State::stops_served, "W", "A");
+    f("prev_x", &State::prev_x, "W", "A");
+    f("prev_y", &State::prev_y, "W", "A");
+    f("prev_yaw", &State::prev_yaw, "W", "A");
+    f("prev_speed", &State::prev_speed, "W", "A");
+    f("prev_accel", &State::prev_accel, "W", "A");
+    f("prev_route_s", &State::prev_route_s, "W", "A");
+    f("prev_valid", &State::prev_valid, "W", "A");
+    f("ego", &State::ego, "W", "E");
+    f("terminated", &State::terminated, "W", "E");
+    f("truncated", &State::truncated, "W", "E");
+    f("offroad", &State::offroad, "W", "E");
+    f("scenario", &State::scenario, "W");
+    f("step", &State::step, "W");
+    f("seed", &State::seed, "W");
+    f("member", &State::member, "W");
+  }
+  template <class Size>
+  void bind(Size&& size) {
+    W = size("W");
+    A = size("A");
+    E = size("E");
+  }
+
+  // The ego slot that drives agent a of world w, or -1.
+  ALPAGYM_HD int ego_slot(int w, int a) const {
+    for (int e = 0; e < E; ++e)
+      if (ego[w * E + e] == a) return e;
+    return -1;
+  }
+  ALPAGYM_HD bool ego_done(int w, int e) const { return terminated[w * E + e] || truncated[w * E + e]; }
+  // A world stands still once all its egos are done; an ego slot without an agent counts as done.
+  ALPAGYM_HD bool world_done(int w) const {
+    for (int e = 0; e < E; ++e)
+      if (ego[w * E + e] >= 0 && !ego_done(w, e)) return false;
+    return true;
+  }
+};
+
+}  // namespace alpagym

@@ -1,0 +1,53 @@
+// Views that kernels share: which scenario a world runs, where its agents, routes and logs lie.
+#pragma once
+#include "box.h"
+#include "polyline.h"
+#include "scenarios.h"
+#include "state.h"
+
+namespace alpagym {
+
+struct World {
+  int s, first, agents;  // scenario, first agent row, number of agents (at most State.A)
+};
+
+// An index outside 0..S-1 is clamped: a wrong number in State.scenario must not reach foreign memory.
+ALPAGYM_HD World world_of(const Scenarios& c, const State& st, int w) {
+  const int given = st.scenario[w];
+  const int s = given < 0 ? 0 : given >= c.S ? c.S - 1 : given;
+  const int agents = c.agent_start[s + 1] - c.agent_start[s];
+  return {s, c.agent_start[s], agents < st.A ? agents : st.A};
+}
+
+ALPAGYM_HD Route route_of(const Scenarios& c, int agent_row) {
+  return {c.route + c.route_start[agent_row], c.route_start[agent_row + 1] - c.route_start[agent_row]};
+}
+
+// The frame of the record that belongs to a world's step, clamped to the record.
+ALPAGYM_HD int frame_of_step(const Scenarios& c, int s, int step) {
+  const int frame = c.start_frame[s] + step, last = c.num_frames[s] - 1;
+  return frame < 0 ? 0 : frame > last ? last : frame;
+}
+
+ALPAGYM_HD int log_cell(const Scenarios& c, int s, int frame, int a) {
+  return c.log_start[s] + frame * (c.agent_start[s + 1] - c.agent_start[s]) + a;
+}
+
+ALPAGYM_HD uint8_t light_state(const Scenarios& c, int s, int frame, int light) {
+  return c.light_state[c.signal_start[s] + frame * (c.light_start[s + 1] - c.light_start[s]) + light];
+}
+
+ALPAGYM_HD Pose pose_of(const State& st, int i) { return {st.x[i], st.y[i], st.yaw[i]}; }
+ALPAGYM_HD Pose prev_pose_of(const State& st, int i) { return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]}; }
+ALPAGYM_HD Box box_of(const Scenarios& c, int agent_row, Pose p) {
+  return box_at(p, c.agent[agent_row].length, c.agent[agent_row].width);
+}
+
+ALPAGYM_HD bool same_level(const Scenarios& c, int s, float z0, float z1) {
+  return !c.has_z[s] || fabsf(z0 - z1) < 2.5f;
+}
+
+constexpr uint8_t kLightRed = 2, kLightYellow = 3, kLightGreen = 4, kLightFlashingRed = 5;
+constexpr uint8_t kVehicle = 1, kPedestrian = 2, kCyclist = 3;
+
+}  // namespace alpagym

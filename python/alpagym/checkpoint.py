@@ -1,0 +1,76 @@
+"""Policies on disk: weights in safetensors, and beside them what they were made of."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from alpagym.config import ActionType, PolicyConfig, SimConfig, Traffic
+from alpagym.policies.late_fusion import LateFusion
+
+FORMAT = "alpagym-policy-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message is one sentence that names the file and the reason."""
+
+
+def save_policy(
+    path: Path, policy: nn.Module, policy_config: PolicyConfig, sim_config: SimConfig, licenses: list[str]
+) -> None:
+    """Write a policy, whole or not at all: a reader never sees half a file."""
+    header = {
+        "format": FORMAT,
+        "policy": asdict(policy_config),
+        "sim": asdict(sim_config) | {"action": sim_config.action.name, "traffic": sim_config.traffic.name},
+        "licenses": licenses,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    weights = {name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}
+    save_file(weights, temporary, metadata={"alpagym": json.dumps(header)})
+    os.replace(temporary, path)
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> tuple[LateFusion, SimConfig, list[str]]:
+    """A policy, the simulator it was trained in, and the licences of its training data.
+
+    Args:
+        path: a policy file, or a run directory, whose last policy is taken.
+
+    Raises:
+        CheckpointError: no such file, or not a policy of this format.
+    """
+    path = Path(path)
+    file = path / "checkpoints" / "policy.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such policy file")
+    try:
+        with safe_open(file, "pt", device="cpu") as stored:
+            header = json.loads((stored.metadata() or {}).get("alpagym", "null"))
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        policy_config, sim_config, licenses = _parse(header)
+        policy = LateFusion(policy_config, sim_config)
+        policy.load_state_dict(weights)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: not a policy of format {FORMAT}: {reason}") from error
+    return policy.to(device).eval(), sim_config, licenses
+
+
+def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else None
+        raise ValueError(f"expected metadata of format {FORMAT}, got {found}")
+    stored = dict(header["sim"])
+    stored["action"], stored["traffic"] = ActionType[stored["action"]], Traffic[stored["traffic"]]
+    stored["end_on"] = tuple(stored["end_on"])
+    return PolicyConfig(**header["policy"]), SimConfig(**stored), [str(x) for x in header["licenses"]]

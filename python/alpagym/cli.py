@@ -1,0 +1,177 @@
+"""`alpagym train | eval`, with overrides as `key=value`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+USAGE = """\
+alpagym: closed-loop reinforcement learning for driving policies at simulator speed
+
+  alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
+  alpagym eval  [key=value ...]   drive scenarios with checkpoint=<run> or policy=log|idm|constant_velocity
+
+  scenarios=procedural|<file or folder>   reward=dense|progress_safety|metrics|distance_to_gt
+  device=auto|cpu|cuda   seed=0   grpo.group_size=16   data.train=1024   sim.traffic=log|idm|constant_velocity
+
+  alpagym train --options   lists every option with its default
+"""
+
+QUOTED = ("scenarios", "checkpoint", "output", "name", "runs")
+"""Options whose values are taken as they are: paths may hold anything."""
+
+
+class UsageError(ValueError):
+    """The command line asks for something that is not there; one sentence."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the `alpagym` command; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if given[0] == "--version":
+        import alpagym
+
+        print(f"alpagym {alpagym.__version__}")
+        return 0
+    command, overrides = given[0], given[1:]
+    if command not in ("train", "eval"):
+        return _fail(f"{command}: expected train or eval; alpagym --help shows how")
+    try:
+        return _run(command, overrides)
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except Exception as error:
+        from alpagym.checkpoint import CheckpointError
+        from alpagym.grpo.trainer import TrainingError
+        from alpagym.scenarios.scenario import ScenarioError
+
+        if isinstance(error, ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError):
+            return _fail(" ".join(str(error).split()))
+        raise
+
+
+def _fail(sentence: str) -> int:
+    print(f"alpagym: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _run(command: str, overrides: Sequence[str]) -> int:
+    from omegaconf import OmegaConf
+
+    from alpagym.train import evaluate_command, train
+
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(OmegaConf.to_yaml(compose(command, [])), end="")
+        return 0
+    node = compose(command, overrides)
+    config = to_config(node)
+    if command == "train":
+        train(config, OmegaConf.to_yaml(node))
+        return 0
+    value = evaluate_command(config)
+    text = json.dumps(value, indent=2)
+    if config.output:
+        Path(config.output).write_text(text + "\n")
+    else:
+        print(text)
+    return 0
+
+
+def compose(command: str, overrides: Sequence[str]) -> Any:
+    """The configuration of a command with overrides applied, by Hydra.
+
+    Raises:
+        UsageError: an override that is malformed, unknown, or of the wrong type.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from alpagym.config import REWARD_PRESETS, EvalConfig, TrainConfig
+
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=_writable(TrainConfig))
+    store.store(name="train", node={"defaults": ["train_schema", {"reward": "dense"}, "_self_"]})
+    store.store(name="eval", node=_writable(EvalConfig))
+    for name, preset in REWARD_PRESETS.items():
+        store.store(group="reward", name=name, node=asdict(preset))
+    with initialize(version_base=None, config_path=None):
+        known = None
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise UsageError(f"{override}: expected key=value, e.g. seed=1")
+            known = known or _leaves(hydra_compose(command))
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; alpagym {command} --options lists all"
+                raise UsageError(f"{key}: no such option{hint}")
+            if key == "reward" and value not in REWARD_PRESETS:
+                raise UsageError(f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {value}")
+        try:
+            return hydra_compose(command, [_quoted(o) for o in overrides])
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__ or error
+            lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+            raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+
+
+def _writable(schema: type) -> Any:
+    """A typed node of a frozen dataclass that Hydra may merge overrides into."""
+    from omegaconf import DictConfig, OmegaConf
+
+    def thaw(node: Any) -> None:
+        OmegaConf.set_readonly(node, None)
+        for value in node.values():
+            if isinstance(value, DictConfig):
+                thaw(value)
+
+    node = OmegaConf.structured(schema)
+    thaw(node)
+    return node
+
+
+def _quoted(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key not in QUOTED:
+        return override
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def _leaves(node: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all options, and of the groups that take a name."""
+    from omegaconf import DictConfig
+
+    names = ["reward"] if not prefix and "reward" in node else []
+    for key, value in node.items():
+        names += _leaves(value, f"{prefix}{key}.") if isinstance(value, DictConfig) else [f"{prefix}{key}"]
+    return names
+
+
+def to_config(node: Any) -> Any:
+    """Dataclasses from a composed configuration; lists become tuples."""
+    from dataclasses import fields, is_dataclass, replace
+
+    from omegaconf import OmegaConf
+
+    def tuples(value: Any) -> Any:
+        if not is_dataclass(value):
+            return tuple(value) if isinstance(value, list) else value
+        return replace(value, **{f.name: tuples(getattr(value, f.name)) for f in fields(value)})
+
+    return tuples(OmegaConf.to_object(node))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

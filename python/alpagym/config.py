@@ -1,0 +1,267 @@
+"""Every option of AlpaGym, with units. Frozen, plain values; also the schema of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class ActionType(Enum):
+    """What an action means."""
+
+    unicycle = "unicycle"
+    """Acceleration [m/s^2], curvature [1/m]: Alpamayo's action space."""
+    bicycle = "bicycle"
+    """Acceleration [m/s^2], steering angle [rad]."""
+    delta = "delta"
+    """dx, dy [m], dyaw [rad] in the agent's frame."""
+    teleport = "teleport"
+    """x, y [m], yaw [rad] in the world frame."""
+
+
+class Traffic(Enum):
+    """Who drives the agents that are not egos."""
+
+    log = "log"
+    idm = "idm"
+    constant_velocity = "constant_velocity"
+
+
+class AutoReset(Enum):
+    """When a world that is done starts its next episode."""
+
+    same_step = "same_step"
+    """In the step that ended it: that step returns the first observation of the next episode, and the
+    last one of the old in `info["final_observation"]`."""
+    next_step = "next_step"
+    """In the step after, whose action is ignored and whose reward is 0."""
+    disabled = "disabled"
+    """Never: the world stands still until `reset` is called for it."""
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """The simulator's scalars."""
+
+    dt: float = 0.1
+    """Step length [s]; the record's."""
+    action: ActionType = ActionType.unicycle
+    traffic: Traffic = Traffic.log
+    end_on: tuple[str, ...] = ("collision_at_fault", "offroad")
+    """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light, goal."""
+    max_steps: int = 0
+    """Steps an episode lasts at most; 0 for the record's length."""
+    multi_agent: bool = False
+    """Every agent that may be is policy-controlled (observations [W, A, ...]), not the ego alone."""
+    min_accel: float = -8.0
+    """Hardest braking [m/s^2]."""
+    max_accel: float = 4.0
+    """Hardest acceleration [m/s^2]."""
+    max_curvature: float = 0.33
+    """Tightest turn [1/m]."""
+    max_lateral_accel: float = 8.0
+    """Bounds curvature at speed [m/s^2]."""
+    ttc_horizon: float = 2.0
+    """Collisions further ahead are not counted by the `ttc` term [s]."""
+    num_agents: int = 16
+    """Observed agents."""
+    num_road_points: int = 64
+    """Observed road points."""
+    num_route_points: int = 16
+    """Observed route waypoints."""
+    num_lights: int = 4
+    """Observed traffic lights."""
+    agent_radius: float = 60.0
+    """[m]"""
+    road_radius: float = 50.0
+    """[m]"""
+    light_radius: float = 80.0
+    """[m]"""
+    route_step: float = 4.0
+    """Arc length between observed waypoints [m]."""
+    route_horizon: float = 80.0
+    """How far ahead on the route stops are observed [m]."""
+    idm_accel: float = 1.5
+    """IDM's maximum acceleration [m/s^2]."""
+    idm_decel: float = 2.0
+    """IDM's comfortable deceleration [m/s^2]."""
+    idm_headway: float = 1.2
+    """IDM's time headway [s]."""
+    idm_gap: float = 2.0
+    """IDM's gap at standstill [m]."""
+    idm_max_decel: float = 8.0
+    """IDM's hardest braking [m/s^2]."""
+    idm_speed_spread: float = 0.1
+    """IDM drivers want 1 -+ this times the speed limit."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weight of each reward term; terms and units are in `csrc/outcome.h`."""
+
+    progress: float = 0.0
+    """Per metre of route gained."""
+    collision_at_fault: float = 0.0
+    """Per front or lateral collision."""
+    collision_any: float = 0.0
+    """Per collision."""
+    offroad: float = 0.0
+    """Per departure from the drivable area."""
+    red_light: float = 0.0
+    """Per red light run."""
+    goal: float = 0.0
+    """For reaching the end of the logged path."""
+    lane: float = 0.0
+    """Per metre off the route, each step."""
+    wrong_way: float = 0.0
+    """Each step."""
+    distance_to_gt: float = 0.0
+    """Per metre from the logged position, each step."""
+    speed_limit: float = 0.0
+    """Per m/s above the limit, each step."""
+    comfort: float = 0.0
+    """Each step beyond the comfort bounds."""
+    ttc: float = 0.0
+    """Per fraction of the horizon that the time to collision falls short, each step."""
+
+
+REWARD_PRESETS = {
+    "dense": RewardConfig(
+        progress=0.1,
+        collision_at_fault=-20.0,
+        offroad=-20.0,
+        red_light=-10.0,
+        lane=-0.03,
+        wrong_way=-0.5,
+        speed_limit=-0.1,
+        comfort=-0.02,
+        ttc=-0.3,
+    ),
+    "progress_safety": RewardConfig(progress=0.01, collision_any=-10.0, offroad=-5.0, distance_to_gt=-0.0001),
+    "metrics": RewardConfig(progress=0.01, collision_any=-10.0),
+    "distance_to_gt": RewardConfig(distance_to_gt=-0.01),
+}
+"""Presets by name; `progress_safety`, `metrics` and `distance_to_gt` are AlpaGym's, per step."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The small late-fusion policy."""
+
+    width: int = 64
+    """Features per observed element."""
+    hidden: int = 128
+    """Features of the fused layers."""
+    log_std: float = -1.0
+    """Initial log standard deviation of the normalised action."""
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """Open-loop learning from the logs."""
+
+    learning_rate: float = 1e-3
+    batch_size: int = 512
+    max_epochs: int = 200
+    patience: int = 6
+    """Stop after so many epochs without a lower held-out loss."""
+    held_out_fraction: float = 0.1
+    """Share of the training scenarios that only measure the loss."""
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    """Closed-loop learning."""
+
+    iterations: int = 60
+    group_size: int = 16
+    """G rollouts of one scenario from one forked state."""
+    scenarios_per_iteration: int = 32
+    epochs: int = 1
+    """Passes over each rollout."""
+    minibatch_size: int = 4096
+    """Steps per gradient step."""
+    learning_rate: float = 5e-4
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    credit: str = "step"
+    """`step`: reward-to-go against the group at the same step; `episode`: the return, as AlpaGym."""
+    log_prob: str = "sum"
+    """Over action dimensions: `sum`, or `mean` as AlpaGym (which makes clipping inert)."""
+    scale: str = "batch"
+    """Advantages are divided by the standard deviation inside the `group`, over the `batch`, or not (`none`)."""
+    discount: float = 0.97
+    """Of the reward-to-go, per step."""
+    kl_weight: float = 0.0
+    """Of the k3 estimate of KL to the imitation policy."""
+    entropy_weight: float = 0.0
+    max_grad_norm: float = 1.0
+    dead_group_tolerance: float = 1e-6
+    """Groups whose returns spread less are dead."""
+    resample_dead: bool = True
+    """Draw scenarios of dead groups less often."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which scenarios to train on and which to hold out."""
+
+    train: int = 1024
+    """Training scenarios to generate, when procedural."""
+    held_out: int = 256
+    """Held-out scenarios to generate, when procedural."""
+    held_out_fraction: float = 0.3
+    """Share of recorded scenarios that is held out."""
+    kinds: tuple[str, ...] = ()
+    """Procedural kinds; empty for all."""
+    max_agents: int = 0
+    """Recorded scenarios with more agents are skipped; 0 for no bound."""
+    min_steps: int = 20
+    """Recorded scenarios that last fewer steps are skipped."""
+    workers: int = 0
+    """Processes that read or generate; 0 for all cores."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`alpagym train`."""
+
+    scenarios: str = "procedural"
+    """`procedural`, or a file or folder of recordings."""
+    name: str = ""
+    """Run directory under `runs`; empty for a name from date and time."""
+    runs: str = "runs"
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`."""
+    seed: int = 0
+    threads: int = 0
+    """CPU threads; 0 for all cores."""
+    num_replays: int = 12
+    """Scenarios shown in the report."""
+    data: DataConfig = field(default_factory=DataConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
+    reward: RewardConfig = field(default_factory=lambda: REWARD_PRESETS["dense"])
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """`alpagym eval`."""
+
+    checkpoint: str = ""
+    """A run directory, or a policy file in its `checkpoints/`."""
+    policy: str = ""
+    """A driver that needs no checkpoint: `log`, `idm` or `constant_velocity`."""
+    scenarios: str = "procedural"
+    """`procedural`, or a file or folder of recordings."""
+    output: str = ""
+    """JSON file to write; empty for none."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`."""
+    seed: int = 0
+    threads: int = 0
+    """CPU threads; 0 for all cores."""
+    data: DataConfig = field(default_factory=DataConfig)
+    sim: SimConfig = field(default_factory=SimConfig)

@@ -1,0 +1,271 @@
+"""The simulator with memory: a torch-native vector environment with explicit auto-reset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alpagym import sim
+from alpagym.config import AutoReset, RewardConfig, SimConfig
+from alpagym.scenarios.batch import batch, max_agents
+from alpagym.scenarios.scenario import Scenario
+from alpagym.types import Observation, Outcome, Scenarios, State
+
+
+class VectorEnv:
+    """W worlds that step together; everything it takes and gives is a torch tensor on its device.
+
+    `reset` and `step` return views of buffers: an observation stays as it is during the next step and is
+    overwritten by the one after. In ego mode tensors are [W, ...]; in multi-agent mode [W, E, ...], where
+    `ego_mask` tells which of the E slots hold an agent.
+
+    Attributes:
+        scenarios: the packed scenarios, shared by all worlds.
+        state: the simulator's state; may be read at any time, and written between steps.
+    """
+
+    def __init__(
+        self,
+        scenarios: Sequence[Scenario],
+        num_worlds: int,
+        *,
+        sim_config: SimConfig | None = None,
+        reward: RewardConfig,
+        auto_reset: AutoReset = AutoReset.same_step,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """Pack `scenarios` for `device` and seat `num_worlds` worlds; call `reset` before `step`.
+
+        Raises:
+            ValueError: no worlds, or an option out of range.
+            ScenarioError: no scenarios.
+        """
+        if num_worlds < 1:
+            raise ValueError(f"num_worlds: expected at least 1, got {num_worlds}")
+        self.config = sim_config or SimConfig()
+        self.auto_reset = auto_reset
+        self.device = torch.device(device)
+        self.num_worlds = num_worlds
+        self.scenarios: Scenarios = batch(scenarios, device)
+        self.scenario_ids = [s.id for s in scenarios]
+        self._params = sim.make_params(self.config)
+        self._weights = sim.make_weights(reward, device)
+        agents = max_agents(scenarios)
+        self._egos = int(self.scenarios.num_egos.max()) if self.config.multi_agent else 1
+        self.state: State = sim.make_state(num_worlds, agents, num_egos=self._egos, device=device)
+        # Two of each: what the last step returned stays valid while the next one writes.
+        self._observations = [sim.make_observation(self.state, self.config) for _ in range(2)]
+        self._outcomes = [sim.make_outcome(self.state) for _ in range(2)]
+        self._final = sim.make_observation(self.state, self.config)
+        self._turn = 0
+        self._seed = seed
+        self._episode = torch.zeros(num_worlds, dtype=torch.int64, device=device)
+        self._world = torch.arange(num_worlds, dtype=torch.int64, device=device)
+        self._ended = torch.zeros(num_worlds, dtype=torch.bool, device=device)
+        self._fixed: Tensor | None = None
+        self._seated = False
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """[W, D] in ego mode, [W, E, D] in multi-agent mode."""
+        d = sim.action_size(self.config)
+        return (self.num_worlds, self._egos, d) if self.config.multi_agent else (self.num_worlds, d)
+
+    @property
+    def ego_mask(self) -> Tensor:
+        """Which ego slots hold an agent, bool [W] or [W, E]."""
+        return self._squeeze(self.state.ego >= 0)
+
+    def zero_action(self) -> Tensor:
+        """An action of zeros: coast straight on."""
+        return torch.zeros(self.action_shape, device=self.device)
+
+    def reset(
+        self, *, seed: int | None = None, scenario: Tensor | Sequence[int] | None = None, mask: Tensor | None = None
+    ) -> Observation:
+        """Start new episodes in all worlds, or in those of `mask` (bool [W]); return what the egos see.
+
+        Args:
+            seed: from which scenarios and random numbers of all further episodes follow.
+            scenario: index into the scenarios for each world [W]; kept for later episodes. Without it each
+                episode draws one.
+            mask: worlds to reset; needs an earlier `reset` of all.
+
+        Raises:
+            IndexError: a scenario index out of range.
+        """
+        if seed is not None:
+            self._seed = seed
+            self._episode.zero_()
+        if scenario is not None:
+            self._fixed = self._check_scenarios(torch.as_tensor(scenario, device=self.device))
+        if mask is None:
+            mask = torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
+        elif not self._seated:
+            raise RuntimeError("reset(mask=...): expected an earlier reset() of all worlds, got none")
+        self._begin(mask)
+        self._seated = True
+        return self._observe()
+
+    def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
+        """Advance all worlds; return observation, reward, terminated, truncated, info.
+
+        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that require
+        gradients are detached: the simulator is not differentiable.
+
+        `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`, `offroad`,
+        and with `same_step` auto-reset `final_observation`: for worlds that ended in this step the last
+        observation of the old episode, for the others what an earlier one left there.
+
+        Raises:
+            RuntimeError: `reset` was not called.
+            ValueError, TypeError: the action's shape, dtype, layout or device, with what was expected.
+        """
+        if not self._seated:
+            raise RuntimeError("step: expected reset() first")
+        if isinstance(action, Tensor):
+            action = action.detach()
+            if not self.config.multi_agent and action.dim() == 2:
+                action = action.unsqueeze(1)
+        if self.auto_reset is AutoReset.next_step:
+            restarting = self._ended.clone()
+        self._turn ^= 1
+        outcome = self._outcomes[self._turn]
+        sim.step(self.scenarios, self.state, outcome, action, self._weights, self._params)
+        terminated, truncated = self.state.terminated.clone(), self.state.truncated.clone()
+        offroad = self.state.offroad.clone()
+        if self.auto_reset is AutoReset.next_step:
+            self._begin(restarting)
+            terminated[restarting.unsqueeze(1) & terminated] = False
+            truncated[restarting.unsqueeze(1) & truncated] = False
+        info = self._info(outcome, offroad)
+        torch.all(self.state.done | (self.state.ego < 0), dim=1, out=self._ended)
+        if self.auto_reset is AutoReset.same_step:
+            sim.observe(self.scenarios, self.state, self._final, self._params, mask=self._ended)
+            info["final_observation"] = self._squeeze_all(self._final)
+            self._begin(self._ended)
+        observation = self._observe()
+        squeeze = self._squeeze
+        return observation, squeeze(outcome.reward), squeeze(terminated), squeeze(truncated), info
+
+    def _begin(self, mask: Tensor) -> None:
+        """Seat the next episode in the worlds of `mask`: scenario and seed follow from seed and episode."""
+        num_scenarios = len(self.scenario_ids)
+        key = _hash(_hash(_hash(self._seed) ^ self._world) ^ self._episode)
+        drawn = _hash(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
+        torch.where(mask, drawn.to(torch.int32), self.state.scenario, out=self.state.scenario)
+        torch.where(mask, key, self.state.seed, out=self.state.seed)
+        self._episode += mask
+        sim.reset(self.scenarios, self.state, mask, self._params)
+
+    def _observe(self) -> Observation:
+        buffer = self._observations[self._turn]
+        sim.observe(self.scenarios, self.state, buffer, self._params)
+        torch.autograd.graph.increment_version(list(buffer.tensors().values()))
+        return self._squeeze_all(buffer)
+
+    def _info(self, outcome: Outcome, offroad: Tensor) -> dict[str, Any]:
+        terms = self._squeeze(outcome.terms)
+        return {
+            "terms": {term.name.lower(): terms[..., term] for term in sim.RewardTerm},
+            "collision": self._squeeze(outcome.collision),
+            "progress_fraction": self._squeeze(outcome.progress_fraction),
+            "ttc": self._squeeze(outcome.ttc),
+            "offroad": self._squeeze(offroad),
+        }
+
+    def _squeeze(self, t: Tensor) -> Tensor:
+        return t if self.config.multi_agent else t.squeeze(1)
+
+    def _squeeze_all(self, observation: Observation) -> Observation:
+        return observation.map(self._squeeze)
+
+    def _check_scenarios(self, index: Tensor) -> Tensor:
+        count = len(self.scenario_ids)
+        if index.shape != (self.num_worlds,) or index.is_floating_point():
+            raise IndexError(f"scenario: expected {self.num_worlds} integers, got {index.dtype} {list(index.shape)}")
+        if ((index < 0) | (index >= count)).any():
+            raise IndexError(f"scenario: expected indices in 0..{count - 1}, got {index.min()}..{index.max()}")
+        return index.to(torch.int64)
+
+
+def _hash(key: Tensor | int) -> Tensor:
+    """A mixing of 63 bits, for scenario draws and episode seeds; non-negative."""
+    key = torch.as_tensor(key, dtype=torch.int64)
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return (key ^ ((key >> 31) & ((1 << 33) - 1))) & 0x7FFFFFFFFFFFFFFF
+
+
+def make(
+    scenarios: str | Sequence[Scenario] = "procedural",
+    num_worlds: int = 64,
+    *,
+    num_scenarios: int = 64,
+    reward: str | RewardConfig = "dense",
+    auto_reset: str | AutoReset = "same_step",
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> VectorEnv:
+    """A vector environment, in one call.
+
+    Args:
+        scenarios: `procedural`, a file or folder of recordings, or scenarios.
+        num_worlds: worlds that step together, W.
+        num_scenarios: how many to generate when procedural.
+        reward: a preset of `config.REWARD_PRESETS`, or weights.
+        auto_reset: `same_step`, `next_step` or `disabled`.
+        device: `cpu` or `cuda`.
+        seed: of generation, of scenario draws and of random numbers.
+        options: fields of `SimConfig`, enumerations by name.
+
+    Raises:
+        ValueError: an unknown option, preset or choice.
+        ScenarioError: no scenario could be loaded.
+    """
+    from alpagym.config import REWARD_PRESETS
+    from alpagym.scenarios.sources import load_or_generate
+
+    known = {f.name: f for f in fields(SimConfig)}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"make: expected an option of SimConfig ({', '.join(known)}), got {name}")
+    config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
+    if isinstance(reward, str):
+        if reward not in REWARD_PRESETS:
+            raise ValueError(f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {reward}")
+        reward = REWARD_PRESETS[reward]
+    if isinstance(auto_reset, str):
+        if auto_reset not in AutoReset.__members__:
+            raise ValueError(f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}")
+        auto_reset = AutoReset[auto_reset]
+    if torch.device(device).type == "cuda" and not sim.cuda_built():
+        raise ValueError(f"device: expected cpu, got {device}: this build of alpagym has no CUDA backend")
+    if isinstance(scenarios, str):
+        scenarios = load_or_generate(scenarios, count=num_scenarios, seed=seed)
+    return VectorEnv(
+        scenarios,
+        num_worlds,
+        sim_config=config,
+        reward=reward,
+        auto_reset=auto_reset,
+        device=device,
+        seed=seed,
+    )
+
+
+def _choice(name: str, value: Any) -> Any:
+    """An enumeration's member from its name."""
+    default = getattr(SimConfig(), name)
+    if isinstance(default, str | int | float | tuple) or not isinstance(value, str):
+        return value
+    members = type(default).__members__
+    if value not in members:
+        raise ValueError(f"{name}: expected one of {', '.join(members)}, got {value}")
+    return members[value]

@@ -1,0 +1,213 @@
+"""Closed-loop evaluation: drive every scenario once, count what failed, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alpagym import sim
+from alpagym.config import SimConfig
+from alpagym.render.replay import Rollout
+from alpagym.scenarios.batch import batch, max_agents
+from alpagym.scenarios.scenario import Scenario
+from alpagym.types import State
+
+MIN_LOG_LENGTH = 5.0
+"""Recorded paths shorter than this do not ask for progress [m] (AlpaSim's rule)."""
+BASELINES = {
+    "log": sim.Controller.LOG,
+    "idm": sim.Controller.IDM,
+    "constant_velocity": sim.Controller.CONSTANT_VELOCITY,
+}
+"""Drivers that need no network, by name."""
+
+
+@dataclass
+class Results:
+    """One row a scenario, on the host."""
+
+    collision_at_fault: np.ndarray
+    """A front or lateral collision began. bool [S]"""
+    collision_any: np.ndarray
+    """Any collision began. bool [S]"""
+    offroad: np.ndarray
+    """A corner of the box left the drivable area. bool [S]"""
+    progress: np.ndarray
+    """Arc length reached over the recorded path's, clipped to [0, 1]. [S]"""
+    scene_score: np.ndarray
+    """AlpaSim's: 0 after a failure, else min(progress / 0.8, 1). [S]"""
+    terms: dict[str, np.ndarray]
+    """Sum of each raw reward term over the episode. [S]"""
+    steps: np.ndarray
+    """Steps driven. int [S]"""
+
+    @property
+    def failure(self) -> np.ndarray:
+        """An at-fault collision or off-road, bool [S]."""
+        return self.collision_at_fault | self.offroad
+
+    def summary(self) -> dict[str, float | int | list[float]]:
+        """Rates and means with 95 % intervals: Wilson's for rates, normal for means."""
+        result: dict[str, float | int | list[float]] = {"num_scenarios": len(self.steps)}
+        rates = {
+            "failure_rate": self.failure,
+            "collision_at_fault_rate": self.collision_at_fault,
+            "collision_any_rate": self.collision_any,
+            "offroad_rate": self.offroad,
+        }
+        for name, flags in rates.items():
+            result[name] = float(flags.mean())
+            result[f"{name}_ci95"] = wilson_interval(int(flags.sum()), len(flags))
+        for name in ("progress", "scene_score"):
+            values = getattr(self, name)
+            half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+            mean = float(values.mean())
+            result[name] = mean
+            result[f"{name}_ci95"] = [mean - half, mean + half]
+        return result
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> list[float]:
+    """Wilson's score interval of a proportion (E. B. Wilson, 1927)."""
+    if trials == 0:
+        return [0.0, 1.0]
+    p = successes / trials
+    center = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    return [max(center - half, 0.0), min(center + half, 1.0)]
+
+
+@torch.no_grad()
+def evaluate(
+    driver: nn.Module | str,
+    scenarios: Sequence[Scenario],
+    config: SimConfig,
+    *,
+    device: str | torch.device = "cpu",
+    worlds: int = 256,
+    record: str | None = None,
+) -> tuple[Results, list[Rollout]]:
+    """Drive each scenario once from its start to the end of its record or to a failure.
+
+    Args:
+        driver: a policy, which drives by its mean action, or a name of `BASELINES`.
+        scenarios: what to drive.
+        config: the simulator's; its `end_on` decides when an episode ends.
+        worlds: scenarios driven side by side.
+        record: a label; with it every rollout is kept, at 13 bytes an agent and step.
+
+    Returns:
+        Results in the order of `scenarios`, and the rollouts, empty without `record`.
+
+    Raises:
+        ValueError: an unknown baseline.
+    """
+    if isinstance(driver, str) and driver not in BASELINES:
+        raise ValueError(f"policy: expected a checkpoint or one of {', '.join(BASELINES)}, got {driver}")
+    parts = [
+        _drive(driver, scenarios[i : i + worlds], config, torch.device(device), record)
+        for i in range(0, len(scenarios), worlds)
+    ]
+    results = [r for r, _ in parts]
+    terms = {k: np.concatenate([r.terms[k] for r in results]) for k in results[0].terms}
+    names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score")
+    joined = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
+    steps = np.concatenate([r.steps for r in results])
+    return Results(**joined, terms=terms, steps=steps), [x for _, rollouts in parts for x in rollouts]
+
+
+def _drive(
+    driver: nn.Module | str, scenarios: Sequence[Scenario], config: SimConfig, device: torch.device, record: str | None
+) -> tuple[Results, list[Rollout]]:
+    packed, count = batch(scenarios, device), len(scenarios)
+    params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
+    state = sim.make_state(count, max_agents(scenarios), device=device)
+    state.scenario.copy_(torch.arange(count))
+    sim.reset(packed, state, torch.ones(count, dtype=torch.bool, device=device), params)
+    if isinstance(driver, str):
+        state.controller.scatter_(1, state.ego.long(), int(BASELINES[driver]))
+    outcome, seen = sim.make_outcome(state), sim.make_observation(state, config)
+    action = torch.zeros(count, 1, sim.action_size(config), device=device)
+    terms = torch.zeros(count, len(sim.RewardTerm), device=device)
+    happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
+    tape = Tape(state) if record is not None else None
+    for _ in range(max(s.num_steps for s in scenarios)):
+        if isinstance(driver, nn.Module):
+            sim.observe(packed, state, seen, params)
+            action[:, 0] = driver.mean(seen.map(lambda t: t.squeeze(1)))
+        sim.step(packed, state, outcome, action, weights, params)
+        terms += outcome.terms[:, 0]
+        happened |= outcome.terms[:, 0] > 0
+        if tape is not None:
+            tape.add(state, outcome.terms[:, 0], outcome.collision[:, 0])
+    progress = outcome.progress_fraction[:, 0].clamp(0.0, 1.0).cpu().numpy()
+    term = sim.RewardTerm
+    at_fault, collided, offroad = (
+        happened[:, t].cpu().numpy() for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
+    )
+    short = np.array([s.routes.log_length[s.ego] < MIN_LOG_LENGTH for s in scenarios])
+    score = np.where(at_fault | offroad, 0.0, np.where(short, 1.0, np.minimum(progress / 0.8, 1.0)))
+    results = Results(
+        at_fault,
+        collided,
+        offroad,
+        progress,
+        score,
+        {t.name.lower(): terms[:, t].cpu().numpy() for t in term},
+        state.step.cpu().numpy(),
+    )
+    return results, tape.rollouts(scenarios, results, record) if tape is not None else []
+
+
+class Tape:
+    """Poses of all agents, step by step, on the host."""
+
+    def __init__(self, state: State) -> None:
+        self._poses = [self._pose(state)]
+        self._valid = [state.valid.cpu().numpy().copy()]
+        self._terms: list[np.ndarray] = []
+        self._collision: list[np.ndarray] = []
+
+    @staticmethod
+    def _pose(state: State) -> np.ndarray:
+        return torch.stack([state.x, state.y, state.yaw]).cpu().numpy()
+
+    def add(self, state: State, terms: Tensor, collision: Tensor) -> None:
+        self._poses.append(self._pose(state))
+        self._valid.append(state.valid.cpu().numpy().copy())
+        self._terms.append(terms.cpu().numpy().copy())
+        self._collision.append(collision.cpu().numpy().copy())
+
+    def rollouts(self, scenarios: Sequence[Scenario], results: Results, label: str) -> list[Rollout]:
+        """One rollout a scenario, cut to its own length."""
+        poses, valid = np.stack(self._poses), np.stack(self._valid)  # [T + 1, 3, W, A], [T + 1, W, A]
+        terms, collision = np.stack(self._terms), np.stack(self._collision)
+        rollouts = []
+        for w, scenario in enumerate(scenarios):
+            steps = scenario.num_steps
+            driven = int(results.steps[w])
+            rollouts.append(
+                Rollout(
+                    scenario,
+                    *(poses[: steps + 1, k, w] for k in range(3)),
+                    valid=valid[: steps + 1, w],
+                    ego=scenario.ego,
+                    start_frame=scenario.start_frame,
+                    rewards={t.name.lower(): terms[:steps, w, t] for t in sim.RewardTerm},
+                    collision=collision[:steps, w],
+                    offroad=terms[:steps, w, sim.RewardTerm.OFFROAD] > 0,
+                    done_step=driven - 1 if driven < steps else None,
+                    label=label,
+                    metrics={
+                        "failure": bool(results.failure[w]),
+                        "progress": float(results.progress[w]),
+                        "scene_score": float(results.scene_score[w]),
+                    },
+                )
+            )
+        return rollouts

@@ -1,0 +1,82 @@
+"""Advantages inside groups: how much better than the other futures of the same state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Advantages:
+    """What a group's comparison gives."""
+
+    advantage: Tensor
+    """[T, W]; 0 where not valid."""
+    returns: Tensor
+    """Undiscounted return of each rollout, [S, G]."""
+    dead: Tensor
+    """Groups whose rollouts all returned the same: they teach nothing. bool [S]"""
+
+
+def reward_to_go(reward: Tensor, discount: float) -> Tensor:
+    """Discounted sum of this and all later rewards, [T, W]."""
+    result = torch.empty_like(reward)
+    ahead = torch.zeros_like(reward[0])
+    for t in range(len(reward) - 1, -1, -1):
+        ahead = reward[t] + discount * ahead
+        result[t] = ahead
+    return result
+
+
+def group_advantages(
+    reward: Tensor,
+    valid: Tensor,
+    group_size: int,
+    *,
+    credit: str = "step",
+    scale: str = "batch",
+    discount: float = 1.0,
+    dead_tolerance: float = 1e-6,
+) -> Advantages:
+    """Compare each rollout with the others of its group.
+
+    Args:
+        reward: [T, W], 0 where not valid; W = S * G, groups contiguous.
+        valid: bool [T, W].
+        group_size: G.
+        credit: `step` gives each step its discounted reward-to-go, less the mean of those members of its
+            group that are still driving at that step; `episode` gives every step the return, as AlpaGym.
+        scale: divide by the standard deviation inside the `group`, or over the whole `batch` (so that a
+            group whose members differ in nothing but noise stays quiet), or not (`none`, Dr. GRPO).
+        discount: per step; with `episode` credit returns are not discounted.
+        dead_tolerance: returns of a dead group spread less than this.
+
+    Raises:
+        ValueError: an unknown credit or scale.
+    """
+    steps, worlds = reward.shape
+    groups = worlds // group_size
+    mask = valid.view(steps, groups, group_size)
+    returns = (reward * valid).sum(0).view(groups, group_size)
+    if credit == "step":
+        value = reward_to_go(reward * valid, discount).view(steps, groups, group_size)
+    elif credit == "episode":
+        value = returns.expand(steps, groups, group_size)
+    else:
+        raise ValueError(f"grpo.credit: expected step or episode, got {credit}")
+    count = mask.sum(-1, keepdim=True).clamp(min=1)
+    mean = (value * mask).sum(-1, keepdim=True) / count
+    advantage = (value - mean) * mask
+    if scale == "group":
+        deviation = (advantage.square().sum(-1, keepdim=True) / count).sqrt()
+    elif scale == "batch":
+        deviation = (advantage.square().sum() / mask.sum().clamp(min=1)).sqrt()
+    elif scale == "none":
+        deviation = torch.ones((), device=reward.device)
+    else:
+        raise ValueError(f"grpo.scale: expected group, batch or none, got {scale}")
+    dead = (returns.amax(1) - returns.amin(1)) < dead_tolerance
+    advantage = advantage / (deviation + 1e-6)
+    return Advantages((advantage * ~dead[:, None]).view(steps, worlds), returns, dead)

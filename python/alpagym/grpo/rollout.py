@@ -1,0 +1,109 @@
+"""Groups of closed-loop rollouts: G futures of one state, recorded step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alpagym import sim
+from alpagym.config import SimConfig
+from alpagym.types import Observation, Outcome, Scenarios, State
+
+
+@dataclass
+class Recording:
+    """T steps of W = S * G worlds; worlds s * G .. s * G + G - 1 are one group."""
+
+    observation: Observation
+    """[T, W, ...]"""
+    action: Tensor
+    """In physical units. [T, W, 2]"""
+    log_prob: Tensor
+    """Of the action when it was taken, by dimension. [T, W, 2]"""
+    reward: Tensor
+    """[T, W]"""
+    terms: Tensor
+    """Raw reward terms. [T, W, R]"""
+    valid: Tensor
+    """Whether the world was still going when the action was taken. bool [T, W]"""
+
+    @property
+    def steps(self) -> int:
+        """Steps driven by the policy."""
+        return int(self.valid.sum())
+
+
+class Roller:
+    """Drives groups of worlds and records them into buffers that are allocated once."""
+
+    def __init__(
+        self,
+        scenarios: Scenarios,
+        max_agents: int,
+        *,
+        num_groups: int,
+        group_size: int,
+        num_steps: int,
+        config: SimConfig,
+        weights: Tensor,
+    ) -> None:
+        device = scenarios.device
+        self.group_size, self.num_steps = group_size, num_steps
+        self._scenarios, self._weights = scenarios, weights
+        self._params = sim.make_params(config)
+        worlds = num_groups * group_size
+        self._start: State = sim.make_state(num_groups, max_agents, device=device)
+        self._state: State = sim.make_state(worlds, max_agents, device=device)
+        self._outcome: Outcome = sim.make_outcome(self._state)
+        self._seen = sim.make_observation(self._state, config)
+        self._group = torch.arange(worlds, dtype=torch.int32, device=device) // group_size
+        self._member = torch.arange(worlds, dtype=torch.int32, device=device) % group_size
+        self._all = torch.ones(num_groups, dtype=torch.bool, device=device)
+        size = sim.action_size(config)
+        self._noise = torch.zeros(worlds, 1, size, device=device)
+
+        def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(num_steps, worlds, *shape, dtype=dtype, device=device)
+
+        self._record = Recording(
+            observation=self._seen.map(lambda t: room(*t.shape[2:], dtype=t.dtype)),
+            action=room(size),
+            log_prob=room(size),
+            reward=room(),
+            terms=room(len(sim.RewardTerm)),
+            valid=room(dtype=torch.bool),
+        )
+
+    @torch.no_grad()
+    def roll(self, policy: nn.Module, scenario: Tensor, seed: Tensor) -> Recording:
+        """Fork each scenario's first state into a group and drive it to the end.
+
+        Args:
+            policy: whose `sample` drives.
+            scenario: index for each group, int32 [S].
+            seed: for each group, int64 [S]; with scenario, member and step it determines every draw.
+
+        Returns:
+            The recording; it is overwritten by the next call.
+        """
+        self._start.scenario.copy_(scenario)
+        self._start.seed.copy_(seed)
+        sim.reset(self._scenarios, self._start, self._all, self._params)
+        sim.fork(self._start, self._state, self._group)
+        self._state.member.copy_(self._member)
+        record = self._record
+        for t in range(self.num_steps):
+            sim.observe(self._scenarios, self._state, self._seen, self._params)
+            for name, tensor in self._seen.tensors().items():
+                getattr(record.observation, name)[t].copy_(tensor.squeeze(1))
+            torch.logical_not(self._state.done.squeeze(1), out=record.valid[t])
+            sim.noise(self._scenarios, self._state, self._noise)
+            now = record.observation.index(t)
+            record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
+            action = record.action[t].unsqueeze(1)
+            sim.step(self._scenarios, self._state, self._outcome, action, self._weights, self._params)
+            record.reward[t].copy_(self._outcome.reward.squeeze(1))
+            record.terms[t].copy_(self._outcome.terms.squeeze(1))
+        return record

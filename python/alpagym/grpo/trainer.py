@@ -1,0 +1,198 @@
+"""The GRPO loop: draw scenarios, roll groups, compare, update."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alpagym import sim
+from alpagym.config import GrpoConfig, RewardConfig, SimConfig
+from alpagym.grpo.advantage import Advantages, group_advantages
+from alpagym.grpo.loss import grpo_loss, reduce_log_prob
+from alpagym.grpo.rollout import Recording, Roller
+from alpagym.types import Scenarios
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one sentence that names the cause."""
+
+
+@dataclass
+class Sampler:
+    """Draws the scenarios of an iteration; those whose groups are dead are drawn less often."""
+
+    weight: Tensor
+    """[S], on the host."""
+    generator: torch.Generator
+
+    def draw(self, count: int) -> Tensor:
+        """Scenario indices, without repetition while there are enough, int32 [count]."""
+        again = count > int((self.weight > 0).sum())
+        return torch.multinomial(self.weight, count, replacement=again, generator=self.generator).to(torch.int32)
+
+    def report(self, scenario: Tensor, dead: Tensor) -> None:
+        """Halve the weight of scenarios whose groups were dead, down to 1/16; restore the others'."""
+        index = scenario.long()
+        lower = (0.5 * self.weight[index]).clamp(min=1 / 16)
+        self.weight[index] = torch.where(dead, lower, torch.ones_like(lower))
+
+
+class GrpoTrainer:
+    """Improves a policy in closed loop on packed scenarios."""
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        scenarios: Scenarios,
+        max_agents: int,
+        *,
+        config: GrpoConfig,
+        sim_config: SimConfig,
+        reward: RewardConfig,
+        seed: int,
+    ) -> None:
+        """Allocate the buffers of a rollout.
+
+        Raises:
+            ValueError: a group of fewer than two, which has nothing to compare.
+        """
+        if config.group_size < 2:
+            raise ValueError(f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}")
+        self.policy, self.config, self.scenarios = policy, config, scenarios
+        self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
+        horizon = int((scenarios.num_frames - 1 - scenarios.start_frame).max())
+        self.roller = Roller(
+            scenarios,
+            max_agents,
+            num_groups=config.scenarios_per_iteration,
+            group_size=config.group_size,
+            num_steps=min(horizon, sim_config.max_steps) if sim_config.max_steps > 0 else horizon,
+            config=sim_config,
+            weights=sim.make_weights(reward, scenarios.device),
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
+        self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.agent_steps = 0
+
+    def train(self, on_iteration: Callable[[int, dict[str, float]], None]) -> None:
+        """Run all iterations.
+
+        Raises:
+            TrainingError: a non-finite reward or gradient.
+        """
+        for iteration in range(self.config.iterations):
+            remaining = 1.0 - iteration / self.config.iterations
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * remaining
+            on_iteration(iteration, self.iterate(iteration))
+
+    def iterate(self, iteration: int) -> dict[str, float]:
+        """One rollout of all groups and the updates from it; returns what to log."""
+        config, device = self.config, self.scenarios.device
+        started = time.perf_counter()
+        scenario = self.sampler.draw(config.scenarios_per_iteration)
+        seed = torch.randint(2**62, (config.scenarios_per_iteration,), generator=self.generator)
+        self.policy.eval()
+        record = self.roller.roll(self.policy, scenario.to(device), seed.to(device))
+        compared = group_advantages(
+            record.reward,
+            record.valid,
+            config.group_size,
+            credit=config.credit,
+            scale=config.scale,
+            discount=config.discount,
+            dead_tolerance=config.dead_group_tolerance,
+        )
+        self._check(record, scenario, seed)
+        if config.resample_dead:
+            self.sampler.report(scenario, compared.dead.cpu())
+        rolled = time.perf_counter()
+        steps = record.steps
+        self.agent_steps += steps
+        values = self._update(record, compared, iteration) | self._describe(record, compared)
+        elapsed = time.perf_counter() - started
+        return values | {
+            "agent_steps": self.agent_steps,
+            "agent_steps_per_s": steps / elapsed,
+            "rollout_s": rolled - started,
+            "update_s": elapsed - (rolled - started),
+        }
+
+    def _update(self, record: Recording, compared: Advantages, iteration: int) -> dict[str, float]:
+        config = self.config
+        self.policy.train()
+        observation = record.observation.map(lambda t: t.flatten(0, 1))
+        action, old = record.action.flatten(0, 1), reduce_log_prob(record.log_prob, config.log_prob).flatten()
+        advantage = compared.advantage.flatten()
+        alive = torch.nonzero(record.valid.flatten() & (advantage != 0)).squeeze(1)
+        sums: dict[str, Tensor] = {}
+        updates = 0
+        for _ in range(config.epochs):
+            order = alive[torch.randperm(len(alive), generator=self.generator).to(alive.device)]
+            for rows in order.split(config.minibatch_size):
+                seen = observation.index(rows)
+                log_prob = reduce_log_prob(self.policy.log_prob(seen, action[rows]), config.log_prob)
+                anchor = None
+                if self.anchor is not None:
+                    with torch.no_grad():
+                        anchor = reduce_log_prob(self.anchor.log_prob(seen, action[rows]), config.log_prob)
+                loss = grpo_loss(
+                    log_prob,
+                    old[rows],
+                    advantage[rows],
+                    clip_low=config.clip_low,
+                    clip_high=config.clip_high,
+                    anchor_log_prob=anchor,
+                    kl_weight=config.kl_weight,
+                )
+                self.optimizer.zero_grad(set_to_none=True)
+                (loss.total - config.entropy_weight * self.policy.entropy()).backward()
+                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+                self.optimizer.step()
+                updates += 1
+                for name, value in (
+                    ("policy_loss", loss.policy),
+                    ("kl", loss.kl),
+                    ("clip_fraction", loss.clip_fraction),
+                    ("ratio_max", loss.ratio_max),
+                    ("grad_norm", norm),
+                ):
+                    sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        means = {name: float(value) / max(updates, 1) for name, value in sums.items()}
+        if not all(math.isfinite(v) for v in means.values()):
+            bad = ", ".join(f"{k}={v}" for k, v in means.items() if not math.isfinite(v))
+            raise TrainingError(f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward")
+        return means | {"entropy": float(self.policy.entropy().detach())}
+
+    def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
+        """Stop at the first non-finite reward, naming scenario, seed, member, step and term."""
+        bad = ~torch.isfinite(record.reward)
+        if not bool(bad.any()):
+            return
+        step, world = (int(i) for i in torch.nonzero(bad)[0])
+        group, member = divmod(world, self.config.group_size)
+        terms = [t.name.lower() for t in sim.RewardTerm if not bool(torch.isfinite(record.terms[step, world, t]))]
+        raise TrainingError(
+            f"reward is not finite in scenario {int(scenario[group])}, seed {int(seed[group])}, member {member}, "
+            f"step {step}, from {', '.join(terms) or 'the weights'}"
+        )
+
+    def _describe(self, record: Recording, compared: Advantages) -> dict[str, float]:
+        term = sim.RewardTerm
+        total = (record.terms * record.valid.unsqueeze(-1)).sum(0)  # [W, R]
+        failed = (total[:, term.COLLISION_AT_FAULT] + total[:, term.OFFROAD]) > 0
+        return {
+            "return_mean": float(compared.returns.mean()),
+            "return_spread_in_group": float(compared.returns.std(1).mean()),
+            "return_spread_across_groups": float(compared.returns.mean(1).std()) if len(compared.returns) > 1 else 0.0,
+            "dead_group_fraction": float(compared.dead.float().mean()),
+            "failure_rate": float(failed.float().mean()),
+            "episode_steps": float(record.valid.sum(0).float().mean()),
+        } | {f"term_{t.name.lower()}": float(total[:, t].mean()) for t in term}

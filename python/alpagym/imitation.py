@@ -1,0 +1,124 @@
+"""Imitation: learn from the logs, open loop, what the recorded ego did."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alpagym import sim
+from alpagym.config import ImitationConfig, SimConfig
+from alpagym.policies.late_fusion import normalise
+from alpagym.types import Observation, Scenarios
+
+
+@dataclass
+class Demonstrations:
+    """What the recorded egos saw and did; N steps."""
+
+    observation: Observation
+    """[N, ...]"""
+    action: Tensor
+    """By the inverse of the vehicle model, within bounds. [N, 2]"""
+    scenario: Tensor
+    """Index of the scenario each step comes from. int64 [N]"""
+
+
+@torch.no_grad()
+def demonstrate(scenarios: Scenarios, max_agents: int, config: SimConfig, *, worlds: int = 256) -> Demonstrations:
+    """Replay every scenario's ego and pair what it saw with the control that its next pose amounts to."""
+    count, device = len(scenarios.key), scenarios.device
+    params = sim.make_params(config)
+    rows: list[tuple[Observation, Tensor, Tensor]] = []
+    for first in range(0, count, worlds):
+        index = torch.arange(first, min(first + worlds, count), dtype=torch.int32, device=device)
+        rows += _replay(scenarios, index, max_agents, config, params)
+    observations, actions, owners = zip(*rows, strict=True)
+    joined = Observation(**{k: torch.cat([o.tensors()[k] for o in observations]) for k in observations[0].tensors()})
+    return Demonstrations(joined, torch.cat(actions), torch.cat(owners))
+
+
+def _replay(
+    scenarios: Scenarios, index: Tensor, max_agents: int, config: SimConfig, params: sim.Params
+) -> list[tuple[Observation, Tensor, Tensor]]:
+    state = sim.make_state(len(index), max_agents, device=scenarios.device)
+    state.scenario.copy_(index)
+    sim.reset(scenarios, state, torch.ones_like(index, dtype=torch.bool), params)
+    state.controller.fill_(int(sim.Controller.LOG))
+    outcome, seen = sim.make_outcome(state), sim.make_observation(state, config)
+    weights = torch.zeros(1, len(sim.RewardTerm), device=scenarios.device)
+    idle = torch.zeros(len(index), 1, sim.action_size(config), device=scenarios.device)
+    ego = state.ego.long()
+    horizon = scenarios.num_frames[index.long()] - 1 - scenarios.start_frame[index.long()]
+    rows = []
+    for step in range(int(horizon.max())):
+        sim.observe(scenarios, state, seen, params)
+        state.terminated.zero_()  # a recorded ego drives on, whatever the rules say
+        sim.step(scenarios, state, outcome, idle, weights, params)
+        accel, curvature = (field.gather(1, ego) for field in (state.accel, state.curvature))
+        speed = state.prev_speed.gather(1, ego)
+        was, now = state.prev_valid.gather(1, ego), state.valid.gather(1, ego)
+        keep = (was & now).squeeze(1) & (step < horizon) & (accel.abs() < 2 * -config.min_accel).squeeze(1)
+        limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(max=config.max_curvature)
+        bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
+        action = torch.cat(bounded, 1)
+        rows.append((seen.map(lambda t, keep=keep: t.squeeze(1)[keep].clone()), action[keep], index.long()[keep]))
+    return rows
+
+
+def imitate(
+    policy: nn.Module,
+    demonstrations: Demonstrations,
+    config: ImitationConfig,
+    *,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> nn.Module:
+    """Train `policy` until its held-out loss stops falling; return it with the best epoch's weights.
+
+    The loss is the Huber distance of normalised actions. Scenarios, not steps, are held out. The learning
+    rate halves whenever two epochs pass without a lower held-out loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scenarios = demonstrations.scenario.unique()
+    num_held_out = max(1, round(config.held_out_fraction * len(scenarios))) if len(scenarios) > 1 else 0
+    chosen = scenarios[torch.randperm(len(scenarios), generator=generator)[:num_held_out].to(scenarios.device)]
+    is_held_out = torch.isin(demonstrations.scenario, chosen)
+    train = torch.nonzero(~is_held_out).squeeze(1)
+    held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
+    target = normalise(demonstrations.observation, demonstrations.action).clamp_(-4.0, 4.0)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        predicted = policy(demonstrations.observation.index(rows))
+        return nn.functional.huber_loss(predicted, target[rows])
+
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    best, best_weights, since_best = float("inf"), copy.deepcopy(policy.state_dict()), 0
+    for epoch in range(config.max_epochs):
+        policy.train()
+        total, count = torch.zeros((), device=train.device), 0
+        order = train[torch.randperm(len(train), generator=generator).to(train.device)]
+        for rows in order.split(config.batch_size):
+            loss = loss_of(rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach() * len(rows)
+            count += len(rows)
+        policy.eval()
+        with torch.no_grad():
+            parts = [loss_of(rows) * len(rows) for rows in held_out.split(8192)]
+            held_out_loss = float(sum(parts) / len(held_out))
+        schedule.step(held_out_loss)
+        since_best += 1
+        if held_out_loss < best:
+            best, best_weights, since_best = held_out_loss, copy.deepcopy(policy.state_dict()), 0
+        on_epoch({"epoch": epoch, "loss": float(total / count), "held_out_loss": held_out_loss, "best": best})
+        if since_best >= config.patience:
+            break
+    policy.load_state_dict(best_weights)
+    return policy

@@ -1,0 +1,107 @@
+"""The small policy: each observed element through a shared network, the most excited feature kept, all fused late."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from alpagym.config import PolicyConfig, SimConfig
+from alpagym.policies import features
+from alpagym.types import Observation
+
+ACCEL_SCALE = 1.5
+"""A normalised acceleration of 1 [m/s^2]."""
+LATERAL_ACCEL_SCALE = 2.0
+"""A normalised curvature of 1 bends so that speed^2 * curvature is this [m/s^2]."""
+MIN_STEERING_SPEED = 4.0
+"""Below this speed curvature is scaled as at it [m/s]."""
+
+
+def encoder(inputs: int, width: int) -> nn.Sequential:
+    """A two-layer network for one element."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(inplace=True), nn.Linear(width, width))
+
+
+def masked_max(x: Tensor, mask: Tensor) -> Tensor:
+    """Largest positive value over elements [..., n, f] -> [..., f]; 0 where none is present."""
+    return (torch.relu(x) * mask.unsqueeze(-1)).max(-2).values
+
+
+class LateFusion(nn.Module):
+    """A Gaussian policy on unicycle actions.
+
+    The narrow contract of every policy: `sample(observation, noise)` and `log_prob(observation, action)`
+    in physical units, `mean(observation)` to drive without sampling. Leading dimensions are free.
+    """
+
+    def __init__(self, config: PolicyConfig, sim_config: SimConfig) -> None:
+        super().__init__()
+        if sim_config.action.name != "unicycle":
+            raise ValueError(f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}")
+        scales = {
+            "ego": features.EGO_SCALE,
+            "agents": features.AGENT_SCALE,
+            "road": features.ROAD_SCALE,
+            "route": features.ROUTE_SCALE,
+            "lights": features.LIGHT_SCALE,
+        }
+        for name, scale in scales.items():
+            self.register_buffer(f"{name}_scale", torch.tensor(scale), persistent=False)
+        self.encoders = nn.ModuleDict(
+            {name: encoder(len(scales[name]), config.width) for name in ("agents", "road", "lights")}
+        )
+        flat = features.flat_size(sim_config.num_route_points)
+        self.trunk = nn.Sequential(
+            nn.Linear(flat + 3 * config.width, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(config.hidden, 2),
+        )
+        nn.init.normal_(self.trunk[-1].weight, std=0.01)
+        nn.init.zeros_(self.trunk[-1].bias)
+        self.log_std = nn.Parameter(torch.full((2,), config.log_std))
+
+    def forward(self, observation: Observation) -> Tensor:
+        """Mean of the normalised action, [..., 2]."""
+        parts = [features.flat(observation, self.ego_scale, self.route_scale)]
+        for name, network in self.encoders.items():
+            element = features.scaled(getattr(observation, name), getattr(self, f"{name}_scale"))
+            parts.append(masked_max(network(element), getattr(observation, f"{name}_mask")))
+        return self.trunk(torch.cat(parts, -1))
+
+    def mean(self, observation: Observation) -> Tensor:
+        """The most likely action, [..., 2]."""
+        return self.forward(observation) * _unit(observation)
+
+    def sample(self, observation: Observation, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """An action [..., 2] from standard normal `noise` [..., 2], and its log-probability by dimension [..., 2]."""
+        mean = self.forward(observation)
+        normalised = mean + self.log_std.exp() * noise
+        return normalised * _unit(observation), gaussian_log_prob(normalised, mean, self.log_std)
+
+    def log_prob(self, observation: Observation, action: Tensor) -> Tensor:
+        """Log-probability of the normalised action by dimension, [..., 2]; differentiable."""
+        return gaussian_log_prob(action / _unit(observation), self.forward(observation), self.log_std)
+
+    def entropy(self) -> Tensor:
+        """Of the normalised action, summed over dimensions."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+
+
+def normalise(observation: Observation, action: Tensor) -> Tensor:
+    """Action in the units in which a policy's noise and loss are of order 1, [..., 2]."""
+    return action / _unit(observation)
+
+
+def _unit(observation: Observation) -> Tensor:
+    """Physical size of a normalised action of 1 at this speed, [..., 2]."""
+    speed = observation.ego[..., 0].abs().clamp(min=MIN_STEERING_SPEED)
+    return torch.stack([torch.full_like(speed, ACCEL_SCALE), LATERAL_ACCEL_SCALE / speed.square()], -1)
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Elementwise log-density of a normal distribution."""
+    return -0.5 * ((x - mean) * (-log_std).exp()).square() - log_std - 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,198 @@
+"""Reset, control, advance and progress: who is where, and how they get further."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from alpagym.config import ActionType, SimConfig
+from alpagym.reference.geometry import Box, Margin, into_frame, signed_edge_distance, unit, wrap_angle
+from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
+from alpagym.reference.world import Place, World, worlds
+from alpagym.scenarios.scenario import AgentType
+from alpagym.sim import Controller
+
+BEFORE = ("x", "y", "yaw", "speed", "accel", "route_s", "valid")
+"""What is kept from one step earlier, as prev_..."""
+
+
+def edge_distance(place: Place, box: Box, z: float) -> float:
+    """Signed distance from the road's edge to the box's worst corner, negative off-road [m]."""
+    edges = place.edges_at(z)
+    return min(signed_edge_distance(edges, corner) for corner in box.corners())
+
+
+def reset(scenarios: list[Place], state: SimpleNamespace, mask: np.ndarray, c: SimConfig) -> None:
+    """Put the worlds of `mask` at the start of their scenarios."""
+    for world in worlds(scenarios, state):
+        if mask[world.w]:
+            _reset_world(world, c)
+
+
+def _reset_world(world: World, c: SimConfig) -> None:
+    place, state, w = world.place, world.state, world.w
+    num_egos = min(place.num_egos, state.ego.shape[1])
+    chosen = place.ego_order[:num_egos]
+    start = place.start_frame
+    for a in range(state.x.shape[1]):
+        world.set(a, x=0, y=0, z=0, yaw=0, speed=0, accel=0, curvature=0, route_s=0, stops_served=0)
+        world.set(a, valid=a < world.num_agents and place.log_valid[start, a], controller=Controller.LOG)
+        if a >= world.num_agents:
+            continue
+        agent = place.agents[a]
+        if world.get("valid", a):
+            x, y, yaw, speed = place.log[start, a]
+            world.set(a, x=x, y=y, yaw=yaw, speed=speed, z=place.log_z[start, a])
+            if start > 0 and place.log_valid[start - 1, a]:
+                world.set(a, accel=(speed - place.log[start - 1, a, 3]) / c.dt)
+            if agent.route.drivable:
+                on = agent.route.project(np.array([x, y]), 0, len(agent.route.points))
+                world.set(a, route_s=on.s)
+            if agent.route.drivable and agent.type != AgentType.PEDESTRIAN:
+                world.set(a, controller=Controller[c.traffic.name.upper()])
+        if a in chosen:
+            world.set(a, controller=Controller.POLICY)
+    for name in BEFORE:
+        getattr(state, f"prev_{name}")[w] = getattr(state, name)[w]
+    state.step[w] = 0
+    for e in range(state.ego.shape[1]):
+        a = int(chosen[e]) if e < num_egos else -1
+        present = 0 <= a < world.num_agents and world.get("valid", a)
+        state.ego[w, e] = a if present else -1
+        state.terminated[w, e] = state.truncated[w, e] = False
+        z = world.get("z", a)
+        state.offroad[w, e] = present and edge_distance(place, world.box(a), z) < 0.0
+
+
+def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) -> dict[int, tuple]:
+    """(acceleration, curvature) asked of each agent that a vehicle model will move.
+
+    `action` [E, D] is the world's; `margin` [A] receives how near each driver's decisions were.
+    """
+    asked = {}
+    for a in range(world.num_agents):
+        if not world.get("valid", a):
+            continue
+        agent, e = world.place.agents[a], world.ego_slot(a)
+        controller = world.get("controller", a)
+        if controller == Controller.CONSTANT_VELOCITY or (controller == Controller.POLICY and e < 0):
+            asked[a] = (0.0, 0.0)
+        elif controller == Controller.POLICY and c.action is ActionType.unicycle:
+            asked[a] = (action[e, 0], action[e, 1])
+        elif controller == Controller.POLICY and c.action is ActionType.bicycle:
+            asked[a] = (action[e, 0], np.tan(action[e, 1]) / agent.wheelbase)
+        elif controller == Controller.IDM:
+            if agent.route.drivable:
+                decisions = Margin()
+                asked[a] = (Driver(c, world, a, decisions).accel(), pursue(world, a))
+                margin[a] = decisions.least
+            else:
+                asked[a] = (-c.idm_decel, 0.0)
+    return asked
+
+
+def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimConfig) -> None:
+    """Move every agent by one step."""
+    for a in range(world.num_agents):
+        e = world.ego_slot(a)
+        controller = world.get("controller", a)
+        if e >= 0 and world.ego_done(e):
+            world.set(a, valid=False)
+        elif controller == Controller.LOG:
+            _replay(world, a, c)
+        elif not world.get("valid", a):
+            continue
+        elif a in asked:
+            _drive(world, a, *asked[a], c)
+            route = world.place.agents[a].route
+            at_end = not route.drivable or world.get("route_s", a) > route.length - 4.0
+            if controller == Controller.IDM and at_end:
+                world.set(a, valid=False)
+        elif c.action is ActionType.delta:
+            shift, turn = np.nan_to_num(action[e, :2], nan=0.0), np.nan_to_num(action[e, 2], nan=0.0)
+            yaw = world.get("yaw", a)
+            position = world.position(a) + shift[0] * unit(yaw) + shift[1] * unit(yaw + np.pi / 2)
+            _place_at(world, a, position, wrap_angle(yaw + turn), c)
+        else:
+            here = np.array([*world.position(a), world.get("yaw", a)])
+            x, y, yaw = np.where(np.isnan(action[e]), here, action[e])
+            _place_at(world, a, np.array([x, y]), wrap_angle(yaw), c)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """Clamped; what is not a number counts as none."""
+    return 0.0 if np.isnan(value) else min(max(value, low), high)
+
+
+def _drive(world: World, a: int, accel: float, curvature: float, c: SimConfig) -> None:
+    """Unicycle about the rear axle; braking ends at standstill, curvature is bounded at speed."""
+    v, yaw = world.get("speed", a), world.get("yaw", a)
+    limit = min(c.max_curvature, c.max_lateral_accel / max(v**2, 1e-3))
+    accel = _within(accel, c.min_accel, c.max_accel)
+    curvature = _within(curvature, -limit, limit)
+    speed = v + accel * c.dt
+    if v >= 0:
+        speed = max(speed, 0.0)
+    turned = yaw + curvature * 0.5 * (v + speed) * c.dt
+    arm = world.place.agents[a].rear_axle
+    rear = world.position(a) - arm * unit(yaw)
+    rear = rear + 0.5 * c.dt * (v * unit(yaw) + speed * unit(turned))
+    x, y = rear + arm * unit(turned)
+    world.set(a, x=x, y=y, yaw=wrap_angle(turned), speed=speed)
+    world.set(a, accel=(speed - v) / c.dt, curvature=curvature)
+
+
+def inverse(v: float, speed: float, turn: float, dt: float) -> tuple[float, float]:
+    """Acceleration and curvature that change speed and heading so; straight on below 1 mm of way."""
+    way = 0.5 * (v + speed) * dt
+    return (speed - v) / dt, 0.0 if abs(way) < 1e-3 else wrap_angle(turn) / way
+
+
+def _place_at(world: World, a: int, position: np.ndarray, yaw: float, c: SimConfig) -> None:
+    """A pose given outright: speed along the mean heading, controls that would have done it."""
+    v, turn = world.get("speed", a), wrap_angle(yaw - world.get("yaw", a))
+    moved = position - world.position(a)
+    backward = into_frame(moved, world.get("yaw", a) + 0.5 * turn)[0] < 0
+    speed = (-1.0 if backward else 1.0) * float(np.linalg.norm(moved)) / c.dt
+    accel, curvature = inverse(v, speed, turn, c.dt)
+    world.set(a, x=position[0], y=position[1], yaw=yaw, speed=speed, accel=accel, curvature=curvature)
+
+
+def _replay(world: World, a: int, c: SimConfig) -> None:
+    """The record's next frame; its controls where it was there before too."""
+    place = world.place
+    frame = place.frame(int(world.state.step[world.w]) + 1)
+    was, now = bool(world.get("valid", a)), bool(place.log_valid[frame, a])
+    world.set(a, valid=now)
+    if not now:
+        return
+    x, y, yaw, speed = place.log[frame, a]
+    accel, curvature = 0.0, 0.0
+    if was:
+        accel, curvature = inverse(world.get("speed", a), speed, yaw - world.get("yaw", a), c.dt)
+        if abs(curvature) >= 2.0 * c.max_curvature:  # noise of a slow track
+            curvature = 0.0
+    world.set(a, x=x, y=y, z=place.log_z[frame, a], yaw=yaw, speed=speed)
+    world.set(a, accel=accel, curvature=curvature)
+
+
+def progress(world: World) -> None:
+    """Where egos and simulated traffic are on their routes; heights follow the route."""
+    for a in range(world.num_agents):
+        agent, logged = world.place.agents[a], world.get("controller", a) == Controller.LOG
+        if not world.get("valid", a) or not agent.route.drivable:
+            continue
+        if logged and world.ego_slot(a) < 0:
+            continue
+        s = agent.route.project_near(world.position(a), world.get("route_s", a)).s
+        world.set(a, route_s=s)
+        if not logged:
+            world.set(a, z=agent.route.at(s)[2])
+        served = int(world.get("stops_served", a))
+        if served < min(len(agent.stops), 255):
+            at, light = agent.stops[served]
+            gap = at - world.front_s(a)
+            stood = light == STOP_SIGN and world.get("speed", a) < 0.5 and gap < 4.0
+            if gap < -1.0 or stood:
+                world.set(a, stops_served=served + 1)

@@ -1,0 +1,154 @@
+"""What every ego sees: all candidates, sorted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from alpagym.config import SimConfig
+from alpagym.reference.geometry import Margin, into_frame, unit, wrap_angle
+from alpagym.reference.traffic import stop_gap
+from alpagym.reference.world import Place, World, worlds
+from alpagym.scenarios.scenario import AgentType, LightState, MapType
+
+
+def observe(scenarios: list[Place], state: SimpleNamespace, c: SimConfig) -> SimpleNamespace:
+    """Every field of `Observation` as an array; unseen slots zero.
+
+    `margin` [W, E] tells how near the ego's place on its route was to where stops and limits change.
+    """
+    w, e = state.ego.shape
+    slots = {"agents": (c.num_agents, 11), "road": (c.num_road_points, 9)}
+    slots |= {"route": (c.num_route_points, 5), "lights": (c.num_lights, 7)}
+    out = SimpleNamespace(ego=np.zeros((w, e, 10)), margin=np.full((w, e), np.inf))
+    for name, (count, columns) in slots.items():
+        setattr(out, name, np.zeros((w, e, count, columns)))
+        setattr(out, f"{name}_mask", np.zeros((w, e, count), bool))
+    for world in worlds(scenarios, state):
+        for slot in range(e):
+            a = world.ego(slot)
+            if a < 0 or not world.get("valid", a):
+                continue
+            margin = Margin()
+            out.ego[world.w, slot] = ego_features(world, a, c, margin)
+            seen = {
+                "agents": agents(world, a, c),
+                "road": road(world, a, c),
+                "route": route(world, a, c, margin),
+                "lights": lights(world, a, c, margin),
+            }
+            out.margin[world.w, slot] = margin.least
+            for name, rows in seen.items():
+                rows = rows[: slots[name][0]]
+                if rows:
+                    getattr(out, name)[world.w, slot, : len(rows)] = rows
+                getattr(out, f"{name}_mask")[world.w, slot, : len(rows)] = True
+    return out
+
+
+def ego_features(world: World, a: int, c: SimConfig, margin: Margin) -> list[float]:
+    """Speed, accel, curvature, length, width, route offset, heading error, limit, goal, stop."""
+    agent, s = world.place.agents[a], world.get("route_s", a)
+    own = [world.get(name, a) for name in ("speed", "accel", "curvature")]
+    own += [agent.length, agent.width]
+    if not agent.route.drivable:
+        return [*own, 0.0, 0.0, 0.0, 0.0, 0.0]
+    on = agent.route.project_near(world.position(a), s)
+    margin.reached(s % 2.0 - 1.0, -1.0)  # limits change between route points
+    margin.reached(1.0 - s % 2.0, -1.0)
+    margin.reached(on.offset)
+    error = wrap_angle(world.get("yaw", a) - np.arctan2(on.direction[1], on.direction[0]))
+    return [
+        *own,
+        -on.distance if on.offset < 0 else on.distance,
+        error,
+        agent.route.at(s)[3],
+        max(agent.log_length - s, 0.0),
+        min(stop_gap(c, world, a, c.route_horizon, margin), c.route_horizon),
+    ]
+
+
+def _local(world: World, a: int, point: np.ndarray) -> np.ndarray:
+    return into_frame(point - world.position(a), world.get("yaw", a))
+
+
+def _nearest(candidates: list[tuple[float, int]], radius: float) -> list[int]:
+    """Indices within `radius`, nearest first; ties to the smaller index."""
+    return [i for distance, i in sorted(candidates) if distance <= radius]
+
+
+def agents(world: World, a: int, c: SimConfig) -> list[list[float]]:
+    """Position, heading, velocity, size and kind of the other agents, nearest first."""
+    here, rows = world.position(a), []
+    others = [b for b in range(world.num_agents) if b != a and world.get("valid", b)]
+    level = [b for b in others if world.same_level(a, b)]
+    distance = [(float(np.linalg.norm(world.position(b) - here)), b) for b in level]
+    for b in _nearest(distance, c.agent_radius):
+        agent = world.place.agents[b]
+        heading = into_frame(unit(world.get("yaw", b)), world.get("yaw", a))
+        kinds = (AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST)
+        rows.append(
+            [
+                *_local(world, a, world.position(b)),
+                *heading,
+                *(world.get("speed", b) * heading),
+                agent.length,
+                agent.width,
+                *(float(agent.type == kind) for kind in kinds),
+            ]
+        )
+    return rows
+
+
+def road(world: World, a: int, c: SimConfig) -> list[list[float]]:
+    """Midpoint, direction, half length and kind of the pieces of the map, nearest first."""
+    points, here, rows = world.place.road, world.position(a), []
+    level = [n for n in range(len(points)) if world.place.same_level(world.get("z", a), points[n, 2])]
+    distance = [(float(np.linalg.norm(points[n, :2] - here)), n) for n in level]
+    for n in _nearest(distance, c.road_radius):
+        direction = into_frame(points[n, 3:5], world.get("yaw", a))
+        kind = int(points[n, 6])
+        known = (MapType.LANE, MapType.ROAD_LINE, MapType.ROAD_EDGE)
+        kinds = [float(kind == k) for k in known] + [float(kind not in known)]
+        rows.append([*_local(world, a, points[n, :2]), *direction, points[n, 5], *kinds])
+    return rows
+
+
+def route(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float]]:
+    """Position, direction and limit of waypoints ahead, as far as the route goes."""
+    path, rows = world.place.agents[a].route, []
+    for h in range(c.num_route_points if path.drivable else 0):
+        s = world.get("route_s", a) + (h + 1) * c.route_step
+        if not margin.reached(path.length - s):
+            break
+        position, direction, _, limit = path.at(s)
+        rows.append([*_local(world, a, position), *into_frame(direction, world.get("yaw", a)), limit])
+    return rows
+
+
+def lights(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float]]:
+    """Stop point, distance along the route, whether on it, and color: those on it first, then near ones."""
+    place, here = world.place, world.position(a)
+    ahead = []
+    for s, light in place.agents[a].stops:
+        gap = s - world.front_s(a)
+        if light >= 0 and margin.reached(gap, -1.0) and margin.reached(c.route_horizon - gap):
+            ahead.append((light, gap))
+    beside = set(range(len(place.light_xy))) - {light for light, _ in ahead}
+    distance = [(float(np.linalg.norm(place.light_xy[k] - here)), k) for k in beside]
+    shown = ahead[: c.num_lights] + [(k, None) for k in _nearest(distance, c.light_radius)]
+    rows = []
+    for light, gap in shown:
+        color = LightState(place.light_state[world.frame, light])
+        rows.append(
+            [
+                *_local(world, a, place.light_xy[light]),
+                gap or 0.0,
+                float(gap is not None),
+                float(color in (LightState.RED, LightState.FLASHING_RED)),
+                float(color == LightState.YELLOW),
+                float(color == LightState.GREEN),
+            ]
+        )
+    return rows

@@ -1,0 +1,242 @@
+"""Pack host scenarios for the device: concatenate ragged arrays, cut the road into points, index a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, RoadMap, Scenario, ScenarioError
+from alpagym.types import Scenarios
+
+ROAD_PIECE = 10.0
+"""Polylines are cut into pieces at most this long [m]."""
+CELL = 8.0
+"""Side of a grid cell [m]; larger where a map would need more than MAX_CELLS a side."""
+MAX_CELLS = 160
+REAR_AXLE_FRACTION = 0.28
+"""Rear axle behind the box center, over the vehicle's length (Chrysler Pacifica: 1.461 / 5.176)."""
+UNKNOWN_LIMIT = 6.7
+"""Speed limit where the source has none and the agent was not seen driving faster [m/s]."""
+
+
+@dataclass
+class Pieces:
+    """Straight pieces of map elements."""
+
+    start: np.ndarray
+    """float32 [P, 3]"""
+    end: np.ndarray
+    """float32 [P, 3]"""
+    type: np.ndarray
+    """uint8 [P]"""
+
+
+def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
+    """Cut every element into straight pieces of at most `longest` metres.
+
+    Consecutive pieces share their end points bit for bit, which the side test at corners relies on.
+    An element of a single point gives a piece of no length.
+    """
+    points, offsets = road_map.points, road_map.offsets
+    counts = np.diff(offsets)
+    last = np.zeros(len(points), bool)
+    last[offsets[1:][counts > 0] - 1] = True
+    element = np.repeat(np.arange(len(counts)), counts)
+    i = np.flatnonzero(~last | (counts[element] == 1))
+    j = np.where(last[i], i, i + 1)
+    a, b = points[i], points[j]
+    n = np.maximum(np.ceil(np.linalg.norm(b - a, axis=1) / longest).astype(int), 1)
+    owner = np.repeat(np.arange(len(i)), n)
+    k = np.arange(len(owner)) - np.repeat(np.cumsum(n) - n, n)
+
+    def vertex(index: np.ndarray) -> np.ndarray:
+        t = (index / n[owner])[:, None]
+        between = (a[owner] + (b[owner] - a[owner]) * t).astype(np.float32)
+        return np.where((index == n[owner])[:, None], b[owner], between)
+
+    return Pieces(vertex(k), vertex(k + 1), road_map.type[element[i]][owner])
+
+
+@dataclass
+class _Grid:
+    corner: np.ndarray
+    cell: float
+    columns: int
+    rows: int
+
+    def index(self, xy: np.ndarray) -> np.ndarray:
+        """Column and row of each point, clamped, int [n, 2]."""
+        ij = np.floor((xy - self.corner) / np.float32(self.cell)).astype(int)
+        return np.clip(ij, 0, [self.columns - 1, self.rows - 1])
+
+
+def _grid_over(points: np.ndarray) -> _Grid:
+    low, high = (points.min(0), points.max(0)) if len(points) else (np.zeros(2), np.zeros(2))
+    corner = (np.floor(low) - 1.0).astype(np.float32)
+    extent = high - corner + 1.0
+    cell = float(np.float32(max(CELL, extent.max() / MAX_CELLS)))
+    columns, rows = np.maximum(np.ceil(extent / cell).astype(int), 1)
+    return _Grid(corner, cell, int(columns), int(rows))
+
+
+def _sorted_by_cell(cell: np.ndarray, num_cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Order that groups items by cell, and the number of items in each cell."""
+    return np.argsort(cell, kind="stable"), np.bincount(cell, minlength=num_cells)
+
+
+def _road(scenario: Scenario) -> dict[str, np.ndarray]:
+    pieces = cut(scenario.map)
+    grid = _grid_over(scenario.map.points[:, :2])
+    num_cells = grid.columns * grid.rows
+
+    middle, span = 0.5 * (pieces.start + pieces.end), pieces.end - pieces.start
+    length = np.linalg.norm(span[:, :2], axis=1)
+    direction = np.where(length[:, None] > 1e-6, span[:, :2] / np.maximum(length, 1e-6)[:, None], [1.0, 0.0])
+    road = np.zeros((len(middle), 8), np.float32)
+    road[:, :3], road[:, 3:5], road[:, 5], road[:, 6] = middle, direction, 0.5 * length, pieces.type
+    ij = grid.index(middle[:, :2])
+    order, road_count = _sorted_by_cell(ij[:, 1] * grid.columns + ij[:, 0], num_cells)
+
+    is_edge = (pieces.type == MapType.ROAD_EDGE) & (length > 1e-6)
+    start, end = pieces.start[is_edge], pieces.end[is_edge]
+    edge = np.zeros((len(start), 8), np.float32)
+    edge[:, :2], edge[:, 2:4], edge[:, 4] = start[:, :2], end[:, :2], 0.5 * (start[:, 2] + end[:, 2])
+    low = grid.index(np.minimum(start, end)[:, :2])
+    spread = grid.index(np.maximum(start, end)[:, :2]) - low + 1
+    covered = spread.prod(1)  # cells of the bounding box: a superset of those that the segment touches
+    owner = np.repeat(np.arange(len(edge)), covered)
+    k = np.arange(len(owner)) - np.repeat(np.cumsum(covered) - covered, covered)
+    column = low[owner, 0] + k % spread[owner, 0]
+    row = low[owner, 1] + k // spread[owner, 0]
+    edge_order, edge_count = _sorted_by_cell(row * grid.columns + column, num_cells)
+    return {
+        "road": road[order],
+        "road_count": road_count,
+        "edge": edge[owner[edge_order]],
+        "edge_count": edge_count,
+        "grid": np.array([*grid.corner, grid.cell, grid.columns], np.float32),
+        "rows": np.array(grid.rows),
+    }
+
+
+def _ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
+    """The ego, then the other vehicles that may be policy-controlled, nearest first; then the rest."""
+    tracks, start = scenario.tracks, scenario.start_frame
+    blocked = AgentFlag.PARKED | AgentFlag.STARTS_IN_COLLISION | AgentFlag.STARTS_OFFROAD
+    may = (
+        (tracks.type == AgentType.VEHICLE)
+        & ((scenario.flags & blocked) == 0)
+        & tracks.valid[:, start]
+        & (np.diff(scenario.routes.offsets) >= 2)
+    )
+    may[scenario.ego] = True
+    offset = tracks.xyz[:, start, :2] - tracks.xyz[scenario.ego, start, :2]
+    distance = np.hypot(offset[:, 0], offset[:, 1])
+    distance[scenario.ego] = -1.0
+    return np.lexsort((distance, ~may)).astype(np.int32), int(may.sum())
+
+
+def _agents(scenario: Scenario) -> np.ndarray:
+    info = np.zeros((scenario.tracks.num_agents, 4), np.float32)
+    info[:, :3] = scenario.tracks.size
+    vehicle = scenario.tracks.type == AgentType.VEHICLE
+    info[:, 3] = np.where(vehicle, REAR_AXLE_FRACTION * scenario.tracks.size[:, 0], 0.0)
+    return info
+
+
+def _route(scenario: Scenario, speed: np.ndarray) -> np.ndarray:
+    """Route points with a speed limit everywhere: where unknown, a little above what was driven."""
+    routes = scenario.routes
+    driven = np.where(scenario.tracks.valid, np.abs(speed), 0.0).max(1, initial=0.0)
+    fallback = np.repeat(np.maximum(1.1 * driven, UNKNOWN_LIMIT), np.diff(routes.offsets))
+    limit = np.where(np.isnan(routes.speed_limit), fallback, routes.speed_limit)
+    return np.concatenate([routes.points, limit[:, None]], 1).astype(np.float32)
+
+
+def _log(scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
+    """[A, T, 4] x, y, yaw, signed speed; and the speed alone."""
+    t = scenario.tracks
+    speed = t.velocity[..., 0] * np.cos(t.yaw) + t.velocity[..., 1] * np.sin(t.yaw)
+    return np.stack([t.xyz[..., 0], t.xyz[..., 1], t.yaw, speed], -1).astype(np.float32), speed
+
+
+def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> Scenarios:
+    """Pack scenarios into one `Scenarios` on `device`.
+
+    Raises:
+        ScenarioError: no scenarios, or too many cells for 32-bit offsets.
+    """
+    if not scenarios:
+        raise ScenarioError("batch: expected at least one scenario, got none")
+    parts: dict[str, list[np.ndarray]] = {}
+    for scenario in scenarios:
+        for name, array in _pack(scenario).items():
+            parts.setdefault(name, []).append(array)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([np.atleast_1d(part) for part in parts[name]])
+
+    def offsets(counts: np.ndarray) -> np.ndarray:
+        total = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        if total[-1] > np.iinfo(np.int32).max:
+            raise ScenarioError(f"batch: {len(scenarios)} scenarios need {total[-1]} cells, more than 2^31: load fewer")
+        return total.astype(np.int32)
+
+    arrays = {
+        name: joined(name)
+        for name in ("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "ego_order", "log_length")
+        + ("log", "log_z", "log_valid", "route", "stop_s", "stop_light", "light_xy", "light_state", "road", "edge")
+    }
+    arrays |= {
+        "agent_start": offsets(joined("num_agents")),
+        "log_start": offsets(np.array([len(p) for p in parts["log"]]))[:-1],
+        "light_start": offsets(joined("num_lights")),
+        "signal_start": offsets(np.array([len(p) for p in parts["light_state"]]))[:-1],
+        "route_start": offsets(joined("route_count")),
+        "stop_start": offsets(joined("stop_count")),
+        "grid": np.stack(parts["grid"]),
+        "grid_rows": joined("rows").astype(np.int32),
+        "cell_start": offsets(np.array([len(p) for p in parts["road_count"]]))[:-1],
+        "cell_road": offsets(joined("road_count")),
+        "cell_edge": offsets(joined("edge_count")),
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return Scenarios(**tensors).to(device)
+
+
+def _pack(scenario: Scenario) -> dict[str, np.ndarray]:
+    """One scenario's share of every array, with counts where the batch needs offsets."""
+    log, speed = _log(scenario)
+    order, num_egos = _ego_order(scenario)
+    tracks, routes, lights = scenario.tracks, scenario.routes, scenario.lights
+    return _road(scenario) | {
+        "key": np.array(scenario.key, np.int64),
+        "num_frames": np.array(tracks.num_frames, np.int32),
+        "start_frame": np.array(scenario.start_frame, np.int32),
+        "has_z": np.array(scenario.has_z),
+        "num_agents": np.array(tracks.num_agents),
+        "num_egos": np.array(num_egos, np.int32),
+        "agent": _agents(scenario),
+        "type": tracks.type,
+        "ego_order": order,
+        "log_length": routes.log_length,
+        "log": log.transpose(1, 0, 2).reshape(-1, 4),
+        "log_z": tracks.xyz[..., 2].T.reshape(-1),
+        "log_valid": tracks.valid.T.reshape(-1),
+        "route": _route(scenario, speed),
+        "route_count": np.diff(routes.offsets),
+        "stop_s": routes.stop_s,
+        "stop_light": routes.stop_light,
+        "stop_count": np.diff(routes.stop_offsets),
+        "num_lights": np.array(len(lights.lane)),
+        "light_xy": lights.xy,
+        "light_state": lights.state.T.reshape(-1),
+    }
+
+
+def max_agents(scenarios: Sequence[Scenario]) -> int:
+    """The capacity that holds every one of them."""
+    return max((s.tracks.num_agents for s in scenarios), default=0)

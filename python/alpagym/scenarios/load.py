@@ -1,0 +1,133 @@
+"""Load recorded scenarios from a file or a folder, whatever formats lie there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from alpagym.scenarios.readers import READERS
+from alpagym.scenarios.scenario import Scenario, ScenarioError
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file, or one record of a file, that was not loaded."""
+
+    path: str
+    reason: str
+    """One sentence that names the file."""
+
+
+def load_scenarios(
+    path: str | Path, *, max_agents: int | None = None, workers: int = 1
+) -> tuple[list[Scenario], list[Skipped]]:
+    """All scenarios of a file, or of a folder and its subfolders in the order of their paths.
+
+    Formats are told by content. Scenarios that share an id (one drive in several formats) are all
+    kept, with a note.
+
+    Args:
+        path: file or folder; hidden files in it are passed over.
+        max_agents: scenarios with more agents are skipped.
+        workers: processes that read files side by side.
+
+    Returns:
+        The scenarios, and what was skipped and why.
+
+    Raises:
+        ScenarioError: if nothing can be loaded; one sentence with the path and the first reason.
+    """
+    path = Path(path)
+    files = _files(path)
+    read = partial(_read_file, max_agents=max_agents)
+    if workers > 1 and len(files) > 1:
+        with ProcessPoolExecutor(min(workers, len(files)), get_context("spawn")) as pool:
+            results = list(pool.map(read, files, chunksize=max(1, min(16, len(files) // workers))))
+    else:
+        results = [read(file) for file in files]
+    scenarios = [s for loaded, _ in results for s in loaded]
+    skipped = [s for _, left_out in results for s in left_out]
+    if not scenarios:
+        if len(skipped) == 1 and len(files) == 1:
+            raise ScenarioError(skipped[0].reason)
+        raise ScenarioError(
+            f"{path}: none of {len(files)} files could be loaded, the first: {skipped[0].reason}"
+        )
+    repeated = {i for i, count in Counter(s.id for s in scenarios).items() if count > 1}
+    for scenario in scenarios:
+        if scenario.id in repeated:
+            scenario.notes.append("its id occurs more than once in this load")
+    return scenarios, skipped
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder."""
+    try:
+        if path.is_dir():
+            files = sorted(
+                file
+                for file in path.rglob("*")
+                if file.is_file() and not _is_hidden(file.relative_to(path))
+            )
+            if not files:
+                raise ScenarioError(f"{path}: the folder holds no files")
+            return files
+        if path.is_file():
+            return [path]
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read ({error.strerror})") from error
+    raise ScenarioError(
+        f"{path}: no such file or folder" if not path.exists() else f"{path}: not a file or folder"
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _read_file(path: Path, max_agents: int | None) -> tuple[list[Scenario], list[Skipped]]:
+    """Scenarios of one file and what was left out of it; never raises for what the file holds."""
+    loaded: list[Scenario] = []
+    skipped: list[Skipped] = []
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if not head:
+            raise ScenarioError(f"{path}: the file is empty")
+        reader = next((r for r in READERS if r.sniff(head, path)), None)
+        if reader is None:
+            known = ", ".join(r.name for r in READERS)
+            raise ScenarioError(f"{path}: of no known format (known: {known})")
+        for result in _quietly(reader.read(path)):
+            if isinstance(result, ScenarioError):
+                skipped.append(Skipped(str(path), str(result)))
+            elif max_agents is not None and result.tracks.num_agents > max_agents:
+                agents = result.tracks.num_agents
+                reason = f"{result.source}: has {agents} agents, more than max_agents={max_agents}"
+                skipped.append(Skipped(str(path), reason))
+            else:
+                loaded.append(result)
+        if not loaded and not skipped:
+            raise ScenarioError(f"{path}: holds no records")
+    except ScenarioError as error:
+        skipped.append(Skipped(str(path), str(error)))
+    except OSError as error:
+        skipped.append(Skipped(str(path), f"{path}: cannot be read ({error.strerror})"))
+    return loaded, skipped
+
+
+def _quietly(results: Iterator[Scenario | ScenarioError]) -> Iterator[Scenario | ScenarioError]:
+    """The same results, without NumPy warnings: absurd values are refused by explicit checks."""
+    while True:
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = next(results, None)
+        if result is None:
+            return
+        yield result

@@ -1,0 +1,59 @@
+"""Seeded scenarios of our own making: roads laid out by kind, traffic driven by its IDM.
+
+The same kind and seed give the same bits, whatever else is generated beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from alpagym.scenarios.procedural.plan import LAYOUTS, plan
+from alpagym.scenarios.procedural.rollout import drive, finish
+from alpagym.scenarios.scenario import Scenario, ScenarioError
+
+__all__ = ["KINDS", "generate", "generate_many"]
+
+KINDS = tuple(LAYOUTS)
+"""The kinds of scenarios that can be generated."""
+ATTEMPTS = 50
+"""Plans tried for one scenario before giving up."""
+SEEDS_PER_STREAM = 1_000_000
+"""`generate_many` with seed n uses scenario seeds from n times this on."""
+
+
+def generate(kind: str, seed: int) -> Scenario:
+    """One scenario, `procedural/{kind}/{seed}`.
+
+    Raises:
+        ScenarioError: an unknown kind, a negative seed, or no plan that gives usable traffic.
+    """
+    if kind not in LAYOUTS:
+        raise ScenarioError(f"procedural: expected one of {', '.join(KINDS)}, got {kind}")
+    if seed < 0:
+        raise ScenarioError(f"procedural/{kind}: expected a seed of at least 0, got {seed}")
+    for attempt in range(ATTEMPTS):
+        planned = plan(kind, seed, attempt)
+        scenario = finish(planned, drive(planned), seed, attempt) if planned is not None else None
+        if scenario is not None:
+            return scenario
+    raise ScenarioError(f"procedural/{kind}/{seed}: no usable traffic in {ATTEMPTS} attempts")
+
+
+def generate_many(count: int, seed: int, kinds: Sequence[str] | None = None) -> list[Scenario]:
+    """Scenarios of all `kinds` in rotation (default: `KINDS`), each with a seed of its own.
+
+    Different values of `seed` share no scenario as long as `count` stays below a million.
+
+    Raises:
+        ScenarioError: as `generate`, or no kinds.
+    """
+    kinds = KINDS if kinds is None else tuple(kinds)
+    if not kinds:
+        raise ScenarioError("procedural: expected at least one kind, got none")
+    first = seed * SEEDS_PER_STREAM
+    # Threads are enough: the simulator, which takes half of the time, runs without the GIL.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
+        chosen = (kinds[i % len(kinds)] for i in range(count))
+        return list(pool.map(generate, chosen, range(first, first + count)))

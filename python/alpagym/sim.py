@@ -1,0 +1,193 @@
+"""The simulator's functional core: reset, step, observe, fork, noise. Stateless, in place, no copies.
+
+The only module that calls `_core`. Tensors are allocated here and filled by C++ on their own device,
+on torch's current stream; nothing else is allocated and nothing waits.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from alpagym import _core
+from alpagym._core import ActionKind, Collision, Controller, EndOn, Params, RewardTerm
+from alpagym.config import RewardConfig, SimConfig
+from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
+
+__all__ = [
+    "ActionKind",
+    "Collision",
+    "Controller",
+    "EndOn",
+    "Params",
+    "RewardTerm",
+    "action_size",
+    "commit",
+    "cuda_built",
+    "fork",
+    "make_observation",
+    "make_outcome",
+    "make_params",
+    "make_state",
+    "make_weights",
+    "noise",
+    "observe",
+    "reset",
+    "step",
+]
+
+T = TypeVar("T", bound=TensorStruct)
+
+_DTYPES = {
+    "float32": torch.float32,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
+
+
+def _allocate(cls: type[T], device: str | torch.device, **sizes: int) -> T:
+    """A struct of zeros whose shapes follow the core's list of fields."""
+
+    def size(symbol: str) -> int:
+        return int(symbol) if symbol.isdigit() else sizes[symbol]
+
+    return cls(
+        **{
+            name: torch.zeros([size(d) for d in dims], dtype=_DTYPES[dtype], device=device)
+            for name, dtype, dims in _core.fields[cls.__name__]
+        }
+    )
+
+
+def make_state(num_worlds: int, max_agents: int, *, num_egos: int = 1, device: str | torch.device = "cpu") -> State:
+    """An empty state of W worlds, A agents and E egos; `reset` fills it."""
+    return _allocate(State, device, W=num_worlds, A=max_agents, E=num_egos)
+
+
+def make_outcome(state: State) -> Outcome:
+    """Room for what a step of `state` produces."""
+    w, e = state.ego.shape
+    return _allocate(Outcome, state.device, W=w, E=e, R=len(RewardTerm))
+
+
+def make_observation(state: State, config: SimConfig) -> Observation:
+    """Room for what the egos of `state` see.
+
+    Raises:
+        ValueError: more slots are asked for than the core holds.
+    """
+    for name in ("num_agents", "num_road_points", "num_lights"):
+        if not 0 <= getattr(config, name) <= _core.max_nearest:
+            raise ValueError(f"sim.{name}: expected 0 to {_core.max_nearest}, got {getattr(config, name)}")
+    w, e = state.ego.shape
+    return _allocate(
+        Observation,
+        state.device,
+        W=w,
+        E=e,
+        O=config.num_agents,
+        B=config.num_road_points,
+        H=config.num_route_points,
+        I=config.num_lights,
+    )
+
+
+def make_params(config: SimConfig) -> Params:
+    """The scalars that kernels read.
+
+    Raises:
+        ValueError: an unknown name in `end_on`, or a step length that is not positive.
+    """
+    if not config.dt > 0:
+        raise ValueError(f"sim.dt: expected a positive step length, got {config.dt}")
+    end_on = 0
+    for name in config.end_on:
+        if name.upper() not in EndOn.__members__:
+            known = ", ".join(e.name.lower() for e in EndOn)
+            raise ValueError(f"sim.end_on: expected any of {known}, got {name}")
+        end_on |= EndOn[name.upper()]
+    return Params(
+        dt=config.dt,
+        action=int(ActionKind[config.action.name.upper()]),
+        traffic=int(Controller[config.traffic.name.upper()]),
+        end_on=int(end_on),
+        **{
+            name: getattr(config, name)
+            for name in (
+                "max_steps",
+                "min_accel",
+                "max_accel",
+                "max_curvature",
+                "max_lateral_accel",
+                "ttc_horizon",
+                "agent_radius",
+                "road_radius",
+                "light_radius",
+                "route_step",
+                "route_horizon",
+                "idm_accel",
+                "idm_decel",
+                "idm_headway",
+                "idm_gap",
+                "idm_max_decel",
+                "idm_speed_spread",
+            )
+        },
+    )
+
+
+def make_weights(config: RewardConfig, device: str | torch.device = "cpu") -> Tensor:
+    """Reward weights shared by all worlds, [1, R]."""
+    return torch.tensor([[getattr(config, t.name.lower()) for t in RewardTerm]], dtype=torch.float32, device=device)
+
+
+def action_size(config: SimConfig) -> int:
+    """Numbers in an action."""
+    return 3 if config.action.name in ("delta", "teleport") else 2
+
+
+def reset(scenarios: Scenarios, state: State, mask: Tensor, params: Params) -> None:
+    """Put the worlds of `mask` (bool [W]) at the start of `state.scenario`, which the caller has set."""
+    _core.reset(scenarios, state, mask, params)
+
+
+def step(
+    scenarios: Scenarios, state: State, outcome: Outcome, action: Tensor, weights: Tensor, params: Params
+) -> None:
+    """Advance every world that is not done by one step.
+
+    `action` [W, E, action_size] is in physical units; `weights` is [1, R] or [W, R]. Worlds that are done
+    stand still and get zero rewards.
+    """
+    _core.step(scenarios, state, outcome, action, weights, params)
+
+
+def observe(
+    scenarios: Scenarios, state: State, observation: Observation, params: Params, *, mask: Tensor | None = None
+) -> None:
+    """Write what every ego sees now; with `mask` (bool [W]) only in those worlds."""
+    _core.observe(scenarios, state, observation, mask, params)
+
+
+def fork(source: State, target: State, index: Tensor) -> None:
+    """World w of `target` becomes a copy of world `index[w]` of `source`; -1 leaves it alone. int32 [W]"""
+    _core.fork(source, target, index)
+
+
+def noise(scenarios: Scenarios, state: State, out: Tensor) -> None:
+    """Fill `out` [W, E, D] with standard normals keyed by seed, scenario, member, agent and step."""
+    _core.noise(scenarios, state, out)
+
+
+def cuda_built() -> bool:
+    """Whether this build of alpagym has a CUDA backend (a driver may still be missing)."""
+    return bool(_core.has_cuda)
+
+
+def commit() -> str:
+    """The commit this build was made from, or `unknown`."""
+    return str(_core.commit)

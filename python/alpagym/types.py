@@ -1,0 +1,213 @@
+"""Dataclasses of tensors that the simulator reads and writes, split by lifetime.
+
+Dimensions: S scenarios, W worlds, A agents per world (capacity), E egos per world (1 in ego mode),
+N agents of all scenarios, R reward terms; the ragged pools are described in `csrc/scenarios.h`.
+All tensors are contiguous and on one device. World frame, SI units, float32 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class TensorStruct:
+    """A dataclass whose fields are all tensors."""
+
+    def map(self, function) -> Self:
+        """The same struct with `function` applied to every tensor."""
+        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, in the order of the fields."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def clone(self) -> Self:
+        return self.map(torch.clone)
+
+    def to(self, device: str | torch.device) -> Self:
+        return self.map(lambda t: t.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        return getattr(self, fields(self)[0].name).device
+
+
+@dataclass
+class Scenarios(TensorStruct):
+    """What never changes: maps, logs, routes and lights of S scenarios, shared by all worlds."""
+
+    key: Tensor
+    """Hash of the scenario's id, for random numbers. int64 [S]"""
+    num_frames: Tensor
+    """Frames recorded. int32 [S]"""
+    start_frame: Tensor
+    """Frame of step 0. int32 [S]"""
+    has_z: Tensor
+    """Whether heights are real. bool [S]"""
+    agent_start: Tensor
+    """Offsets of each scenario's agents. int32 [S+1]"""
+    num_egos: Tensor
+    """How many entries of `ego_order` may be policy-controlled. int32 [S]"""
+    log_start: Tensor
+    """First log cell; cell = log_start + frame * agents + agent. int32 [S]"""
+    light_start: Tensor
+    """Offsets of each scenario's lights. int32 [S+1]"""
+    signal_start: Tensor
+    """First light-state cell; cell = signal_start + frame * lights + light. int32 [S]"""
+    agent: Tensor
+    """Length, width, height, distance from box center back to the rear axle [m]. [N, 4]"""
+    type: Tensor
+    """`AgentType`. uint8 [N]"""
+    ego_order: Tensor
+    """Agent indices of the scenario, the ego first, then others that may be policy-controlled. int32 [N]"""
+    log_length: Tensor
+    """Route arc length at the last logged position [m]. [N]"""
+    route_start: Tensor
+    """Offsets of each agent's route points. int32 [N+1]"""
+    stop_start: Tensor
+    """Offsets of each agent's stops. int32 [N+1]"""
+    log: Tensor
+    """x, y [m], yaw [rad], signed speed along yaw [m/s]. [L, 4]"""
+    log_z: Tensor
+    """Height of the box center [m]. [L]"""
+    log_valid: Tensor
+    """Whether the agent was observed. bool [L]"""
+    route: Tensor
+    """x, y, z [m], speed limit [m/s], one point every 2 m of arc length. [Q, 4]"""
+    stop_s: Tensor
+    """Arc length of a stop line on its agent's route [m]. [M]"""
+    stop_light: Tensor
+    """Index of its light in the scenario, -1 for a stop sign, -2 for a yield line. int32 [M]"""
+    light_xy: Tensor
+    """Stop points [m]. [K, 2]"""
+    light_state: Tensor
+    """`LightState`. uint8 [J]"""
+    grid: Tensor
+    """x and y of the grid's corner [m], cell size [m], number of columns. [S, 4]"""
+    grid_rows: Tensor
+    """Number of rows. int32 [S]"""
+    cell_start: Tensor
+    """First cell of each scenario's grid. int32 [S]"""
+    cell_road: Tensor
+    """Offsets of the road points whose midpoint lies in a cell. int32 [C+1]"""
+    cell_edge: Tensor
+    """Offsets of the edge segments that touch a cell. int32 [C+1]"""
+    road: Tensor
+    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, unused. [P, 8]"""
+    edge: Tensor
+    """x0, y0, x1, y1, mean z [m], unused; the drivable area is on the left. [D, 8]"""
+
+
+@dataclass
+class State(TensorStruct):
+    """Everything that changes from step to step."""
+
+    x: Tensor
+    """Box center [m]. [W, A]"""
+    y: Tensor
+    """Box center [m]. [W, A]"""
+    z: Tensor
+    """Box center [m]. [W, A]"""
+    yaw: Tensor
+    """Heading, counter-clockwise from +x, in [-pi, pi) [rad]. [W, A]"""
+    speed: Tensor
+    """Along the heading, negative in reverse [m/s]. [W, A]"""
+    accel: Tensor
+    """Longitudinal acceleration of the last step [m/s^2]. [W, A]"""
+    curvature: Tensor
+    """Path curvature of the last step, left positive [1/m]. [W, A]"""
+    route_s: Tensor
+    """Arc length reached on the agent's own route [m]. [W, A]"""
+    valid: Tensor
+    """Whether the slot holds an agent now. bool [W, A]"""
+    controller: Tensor
+    """`Controller`. uint8 [W, A]"""
+    stops_served: Tensor
+    """Stops of the route that no longer hold the agent. uint8 [W, A]"""
+    prev_x: Tensor
+    """x one step earlier [m]. [W, A]"""
+    prev_y: Tensor
+    """y one step earlier [m]. [W, A]"""
+    prev_yaw: Tensor
+    """yaw one step earlier [rad]. [W, A]"""
+    prev_speed: Tensor
+    """speed one step earlier [m/s]. [W, A]"""
+    prev_accel: Tensor
+    """accel one step earlier [m/s^2]. [W, A]"""
+    prev_route_s: Tensor
+    """route_s one step earlier [m]. [W, A]"""
+    prev_valid: Tensor
+    """valid one step earlier. bool [W, A]"""
+    ego: Tensor
+    """Agent index of each ego, -1 for none. int32 [W, E]"""
+    terminated: Tensor
+    """The task ended for this ego; stays until reset. bool [W, E]"""
+    truncated: Tensor
+    """Time ran out before; stays until reset. bool [W, E]"""
+    offroad: Tensor
+    """Some corner of the ego's box is off-road now. bool [W, E]"""
+    scenario: Tensor
+    """Index into `Scenarios`. int32 [W]"""
+    step: Tensor
+    """Steps since reset. int32 [W]"""
+    seed: Tensor
+    """What random numbers are drawn from, with the scenario's key. int64 [W]"""
+    member: Tensor
+    """Index within a group of forks. int32 [W]"""
+
+    @property
+    def done(self) -> Tensor:
+        """Terminated or truncated, bool [W, E]."""
+        return self.terminated | self.truncated
+
+
+@dataclass
+class Outcome(TensorStruct):
+    """What one step produced."""
+
+    reward: Tensor
+    """Weighted sum of terms. [W, E]"""
+    terms: Tensor
+    """Raw quantities by `RewardTerm`. [W, E, R]"""
+    collision: Tensor
+    """`Collision` that began this step. uint8 [W, E]"""
+    progress_fraction: Tensor
+    """Route arc length over the logged path's, 1 at its end. [W, E]"""
+    ttc: Tensor
+    """Time to collision at constant velocities, +inf if none [s]. [W, E]"""
+
+
+@dataclass
+class Observation(TensorStruct):
+    """What each ego sees, in its own frame (x forward, y left), SI units, unseen slots zero.
+
+    Column names are in `csrc/observation.h`. In ego mode the environment drops E.
+    """
+
+    ego: Tensor
+    """Speed, accel, curvature, size, place on the route, limit, goal, next stop. [W, E, 10]"""
+    agents: Tensor
+    """Nearest other agents: position, heading, velocity, size, kind. [W, E, O, 11]"""
+    agents_mask: Tensor
+    """Whether the slot is filled. bool [W, E, O]"""
+    road: Tensor
+    """Nearest road points: midpoint, direction, half length, kind. [W, E, B, 9]"""
+    road_mask: Tensor
+    """Whether the slot is filled. bool [W, E, B]"""
+    route: Tensor
+    """Waypoints ahead on the route: position, direction, speed limit. [W, E, H, 5]"""
+    route_mask: Tensor
+    """Whether the slot is filled. bool [W, E, H]"""
+    lights: Tensor
+    """Traffic lights, those on the route first: stop point, distance, state. [W, E, I, 7]"""
+    lights_mask: Tensor
+    """Whether the slot is filled. bool [W, E, I]"""
+
+    def index(self, selection) -> Observation:
+        """The same rows of every tensor: `observation.index(mask)`."""
+        return self.map(lambda t: t[selection])

@@ -20,6 +20,11 @@ struct RouteSample {
   float z, speed_limit;
 };
 
+// The route point at or before arc length s, which is clamped to the route; NaN gives the first.
+ALPAGYM_HD int point_before(const Route& r, float s) {
+  return static_cast<int>(fminf(fmaxf(s, 0.f), r.length()) / kRouteSpacing);
+}
+
 // A point at arc length s, which is clamped to the route. Needs n >= 2.
 ALPAGYM_HD RouteSample sample(const Route& r, float s) {
   const float u = fminf(fmaxf(s / kRouteSpacing, 0.f), static_cast<float>(r.n - 1));
@@ -60,7 +65,7 @@ ALPAGYM_HD Projection project(const Route& r, Vec2 p, int first, int last) {
 // Projection near the arc length reached before, so that a route which crosses itself is followed in
 // order: from 10 m behind to 20 m ahead.
 ALPAGYM_HD Projection project_near(const Route& r, Vec2 p, float s) {
-  const int i = static_cast<int>(fminf(fmaxf(s, 0.f), r.length()) / kRouteSpacing);
+  const int i = point_before(r, s);
   return project(r, p, i - 5, i + 10);
 }
 

@@ -66,7 +66,7 @@ struct Scenarios {
   const bool* log_valid;   // [L]
   const RoutePoint* route;  // [Q, 4] one every kRouteSpacing of arc length
   const float* stop_s;     // [M] arc length of a stop line on the agent's route [m]
-  const int32_t* stop_light;  // [M] index of its light within the scenario, -1 for a stop sign
+  const int32_t* stop_light;  // [M] index of its light within the scenario, -1 for a stop sign, -2 for a yield line
   const float* light_xy;   // [K, 2] stop points [m]
   const uint8_t* light_state;  // [J] LightState
 

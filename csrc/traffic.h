@@ -47,7 +47,7 @@ ALPAGYM_HD bool on_minor_road(const Scenarios& c, const State& st, World world, 
 // The speed the driver wants here: the limits ahead, each from where comfortable braking must begin.
 ALPAGYM_HD float desired_speed(const Params& p, const Route& route, float s, float speed, float factor) {
   const float horizon = 10.f + speed * speed / (2.f * p.idm_decel);
-  const int here = static_cast<int>(fmaxf(s, 0.f) / kRouteSpacing);
+  const int here = point_before(route, s);
   float desired = INFINITY;
   for (int k = here; k < route.n && k * kRouteSpacing < s + horizon; ++k)
     desired = fminf(desired, approach_speed(factor * route.point[k].speed_limit, k * kRouteSpacing - s, p.idm_decel));
@@ -76,8 +76,8 @@ struct Driver {
   float horizon;     // how far it looks along its route [m]
   float half_length, half_width;
 
-  ALPAGYM_HD int first_point() const { return static_cast<int>(st.route_s[i] / kRouteSpacing); }
-  ALPAGYM_HD int last_point() const { return static_cast<int>((st.route_s[i] + horizon) / kRouteSpacing) + 1; }
+  ALPAGYM_HD int first_point() const { return point_before(route, st.route_s[i]); }
+  ALPAGYM_HD int last_point() const { return point_before(route, st.route_s[i] + horizon) + 1; }
 
   // The hardest demand of all that stand in the way or will; INFINITY desired speed never matters here.
   ALPAGYM_HD float accel(float desired) const {

@@ -25,10 +25,9 @@ ALPAGYM_HD Control bounded(Control u, float speed, const Bounds& b) {
 // Unicycle of Alpamayo's action space: v' = v + a dt, yaw' = yaw + k (v dt + a dt^2 / 2), position by the
 // trapezoid rule. Braking stops at standstill: nobody reverses by braking.
 ALPAGYM_HD Kinematics unicycle_step(Kinematics k, Control u, float dt) {
-  const float accel = k.speed >= 0.f ? fmaxf(u.accel, -k.speed / dt) : u.accel;
-  const float speed = k.speed + accel * dt;
-  const float yaw = k.pose.yaw + u.curvature * (k.speed * dt + 0.5f * accel * dt * dt);
-  const float half_dt = 0.5f * dt;
+  const float asked = k.speed + u.accel * dt, half_dt = 0.5f * dt;
+  const float speed = k.speed >= 0.f ? fmaxf(asked, 0.f) : asked;
+  const float yaw = k.pose.yaw + u.curvature * (k.speed + speed) * half_dt;
   return {{k.pose.x + half_dt * (k.speed * cosf(k.pose.yaw) + speed * cosf(yaw)),
            k.pose.y + half_dt * (k.speed * sinf(k.pose.yaw) + speed * sinf(yaw)), wrap_angle(yaw)},
           speed};

@@ -40,7 +40,7 @@ dlpack::Tensor argument(const char* name, py::handle h, std::initializer_list<st
     for (const auto& [symbol, size] : shape) {
       if (s.size() > 1) s += ", ";
       s += symbol;
-      if (size >= 0) s += "=" + std::to_string(size);
+      if (size >= 0) s.append("=").append(std::to_string(size));
     }
     return s + "]";
   };

@@ -80,7 +80,11 @@ dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
   using V = std::remove_const_t<T>;
   if (!is_plain_tensor(h)) throw py::type_error(name() + ": expected torch.Tensor, got " + Py_TYPE(h.ptr())->tp_name);
   dlpack::Tensor t;
-  if (exchange_api().tensor_from_object(h.ptr(), &t) != 0) throw py::error_already_set();
+  if (exchange_api().tensor_from_object(h.ptr(), &t) != 0) {
+    const std::string reason = py::str(py::error_already_set().value());  // the first line; a trace may follow
+    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got a tensor without plain memory (" +
+                          reason.substr(0, reason.find('\n')) + ")");
+  }
   bool contiguous = true;
   int64_t size = 1;
   for (int d = t.ndim - 1; d >= 0; --d) {
@@ -88,7 +92,8 @@ dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
     size *= t.shape[d];
   }
   if (t.ndim != rank || t.dtype != DTypeOf<V>::value || (size > 0 && !contiguous))
-    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got " + describe(t));
+    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got " + describe(t) +
+                          (size > 0 && !contiguous ? ", not contiguous" : ""));
   if (t.device.type != kCPU && t.device.type != kCUDA)
     throw py::value_error(name() + ": expected a tensor on cpu or cuda, got " + describe(t));
   if (!t.data && size > 0) throw py::value_error(name() + ": tensor has no memory");

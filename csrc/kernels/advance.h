@@ -34,14 +34,13 @@ struct Advance {
     if (controller == Controller::kPolicy && e >= 0 && p.action == kTeleport) {
       const float* u = action + 3 * (w * st.E + e);
       const Pose here = pose_of(st, i);
-      return place(i, {u[0] == u[0] ? u[0] : here.x, u[1] == u[1] ? u[1] : here.y,
-                       u[2] == u[2] ? wrap_angle(u[2]) : here.yaw});
+      return place(i, {finite(u[0], here.x), finite(u[1], here.y), wrap_angle(finite(u[2], here.yaw))});
     }
     integrate(i, c.agent[world.first + a].rear_axle);
     if (controller == Controller::kIdm && past_route(i, world.first + a)) st.valid[i] = false;
   }
 
-  ALPAGYM_HD static float finite(float v) { return v == v ? v : 0.f; }
+  ALPAGYM_HD static float finite(float v, float otherwise = 0.f) { return fabsf(v) < INFINITY ? v : otherwise; }
 
   // The recorded pose of the next frame; the agent is there exactly when the record says so.
   ALPAGYM_HD void replay(int i, World world, int a) const {

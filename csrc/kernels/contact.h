@@ -36,8 +36,8 @@ struct Contact {
     out.ttc[k] = INFINITY;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     terms[kCollisionAtFault] = terms[kCollisionAny] = terms[kOffroad] = terms[kTtc] = 0.f;
-    if (a < 0 || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a]) return;
     const World world = world_of(c, st, w);
+    if (a < 0 || a >= world.agents || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a]) return;
     const int i = w * st.A + a;
     const Box ego = box_of(c, world.first + a, pose_of(st, i));
     collide(k, i, world, a, ego);

@@ -31,11 +31,11 @@ struct Reward {
     constexpr RewardTerm kOwn[] = {kProgress, kRedLight, kGoal, kLane, kWrongWay, kDistanceToGt, kSpeedLimit, kComfort};
     for (RewardTerm r : kOwn) terms[r] = 0.f;
     out.reward[k] = 0.f;
-    if (a < 0) {
+    const World world = world_of(c, st, w);
+    if (a < 0 || a >= world.agents) {
       out.progress_fraction[k] = 0.f;
       return;
     }
-    const World world = world_of(c, st, w);
     const int row = world.first + a;
     out.progress_fraction[k] = st.route_s[i] / fmaxf(c.log_length[row], 1.f);
     if (st.ego_done(w, k % st.E)) return;

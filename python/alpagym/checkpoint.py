@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from alpagym.config import ActionType, PolicyConfig, SimConfig, Traffic
+from alpagym.config import ActionType, PolicyConfig, SimConfig, Traffic, check
 from alpagym.policies.late_fusion import LateFusion
 
 FORMAT = "alpagym-policy-1"
@@ -58,9 +58,10 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> tuple[L
             header = json.loads((stored.metadata() or {}).get("alpagym", "null"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         policy_config, sim_config, licenses = _parse(header)
+        _check_weights(policy_config, sim_config, weights)
         policy = LateFusion(policy_config, sim_config)
         policy.load_state_dict(weights)
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a policy of format {FORMAT}: {reason}") from error
     return policy.to(device).eval(), sim_config, licenses
@@ -73,4 +74,25 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
     stored = dict(header["sim"])
     stored["action"], stored["traffic"] = ActionType[stored["action"]], Traffic[stored["traffic"]]
     stored["end_on"] = tuple(stored["end_on"])
-    return PolicyConfig(**header["policy"]), SimConfig(**stored), [str(x) for x in header["licenses"]]
+    policy_config, sim_config = PolicyConfig(**header["policy"]), SimConfig(**stored)
+    for part, config in (("policy", policy_config), ("sim", sim_config)):
+        for f in fields(config):
+            value, kind = getattr(config, f.name), type(f.default)
+            if type(value) is not kind:
+                raise ValueError(f"{part}.{f.name}: expected {kind.__name__}, got {value!r:.60}")
+        check(config, f"{part}.")
+    return policy_config, sim_config, [str(x) for x in header["licenses"]]
+
+
+def _check_weights(
+    policy_config: PolicyConfig, sim_config: SimConfig, weights: dict[str, torch.Tensor]
+) -> None:
+    """Compare with the shapes that the metadata ask for, before any memory is taken for them."""
+    with torch.device("meta"):
+        wanted = LateFusion(policy_config, sim_config).state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        shapes = [list(d[name].shape) if name in d else "none" for d in (wanted, weights)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"weights {name}: expected {shapes[0]}, got {shapes[1]}")
+        if not bool(weights[name].isfinite().all()):
+            raise ValueError(f"weights {name} hold NaN or infinity")

@@ -65,8 +65,8 @@ class Results:
             result[f"{name}_ci95"] = wilson_interval(int(flags.sum()), len(flags))
         for name in ("progress", "scene_score"):
             values = getattr(self, name)
-            half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-            mean = float(values.mean())
+            spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+            half, mean = 1.96 * spread / math.sqrt(len(values)), float(values.mean())
             result[name] = mean
             result[f"{name}_ci95"] = [mean - half, mean + half]
         return result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,19 @@ class Demonstrations:
 
 @torch.no_grad()
 def demonstrate(scenarios: Scenarios, max_agents: int, config: SimConfig, *, worlds: int = 256) -> Demonstrations:
-    """Replay every scenario's ego and pair what it saw with the control that its next pose amounts to."""
+    """Replay every scenario's ego and pair what it saw with the control that its next pose amounts to.
+
+    Raises:
+        ValueError: no scenario has two recorded frames of its ego in a row.
+    """
     count, device = len(scenarios.key), scenarios.device
-    params = sim.make_params(config)
+    params = sim.make_params(replace(config, max_steps=0))  # whole records teach
     rows: list[tuple[Observation, Tensor, Tensor]] = []
     for first in range(0, count, worlds):
         index = torch.arange(first, min(first + worlds, count), dtype=torch.int32, device=device)
         rows += _replay(scenarios, index, max_agents, config, params)
+    if not any(len(action) for _, action, _ in rows):
+        raise ValueError(f"imitation: expected recorded steps of the ego in {count} scenarios, got none")
     observations, actions, owners = zip(*rows, strict=True)
     joined = Observation(**{k: torch.cat([o.tensors()[k] for o in observations]) for k in observations[0].tensors()})
     return Demonstrations(joined, torch.cat(actions), torch.cat(owners))
@@ -80,11 +87,15 @@ def imitate(
     """Train `policy` until its held-out loss stops falling; return it with the best epoch's weights.
 
     The loss is the Huber distance of normalised actions. Scenarios, not steps, are held out. The learning
-    rate halves whenever two epochs pass without a lower held-out loss.
+    rate halves whenever two epochs pass without a lower held-out loss. With a single scenario nothing is
+    held out and the training loss decides.
+
+    Raises:
+        ValueError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     scenarios = demonstrations.scenario.unique()
-    num_held_out = max(1, round(config.held_out_fraction * len(scenarios))) if len(scenarios) > 1 else 0
+    num_held_out = min(max(1, round(config.held_out_fraction * len(scenarios))), len(scenarios) - 1)
     chosen = scenarios[torch.randperm(len(scenarios), generator=generator)[:num_held_out].to(scenarios.device)]
     is_held_out = torch.isin(demonstrations.scenario, chosen)
     train = torch.nonzero(~is_held_out).squeeze(1)
@@ -113,6 +124,11 @@ def imitate(
         with torch.no_grad():
             parts = [loss_of(rows) * len(rows) for rows in held_out.split(8192)]
             held_out_loss = float(sum(parts) / len(held_out))
+        if not math.isfinite(held_out_loss):
+            raise ValueError(
+                f"imitation: held-out loss {held_out_loss} in epoch {epoch}: "
+                "lower imitation.learning_rate"
+            )
         schedule.step(held_out_loss)
         since_best += 1
         if held_out_loss < best:

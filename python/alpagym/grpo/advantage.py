@@ -47,7 +47,8 @@ def group_advantages(
         valid: bool [T, W].
         group_size: G.
         credit: `step` gives each step its discounted reward-to-go, less the mean of those members of its
-            group that are still driving at that step; `episode` gives every step the return, as AlpaGym.
+            group that are still driving at that step; `episode` gives every step of a rollout its return,
+            less the mean of all members, as AlpaGym.
         scale: divide by the standard deviation inside the `group`, or over the whole `batch` (so that a
             group whose members differ in nothing but noise stays quiet), or not (`none`, Dr. GRPO).
         discount: per step; with `episode` credit returns are not discounted.
@@ -61,16 +62,16 @@ def group_advantages(
     mask = valid.view(steps, groups, group_size)
     returns = (reward * valid).sum(0).view(groups, group_size)
     if credit == "step":
-        value = reward_to_go(reward * valid, discount).view(steps, groups, group_size)
+        value, compared = reward_to_go(reward * valid, discount).view_as(mask), mask
     elif credit == "episode":
-        value = returns.expand(steps, groups, group_size)
+        value, compared = returns.expand_as(mask), torch.ones_like(mask)
     else:
         raise ValueError(f"grpo.credit: expected step or episode, got {credit}")
-    count = mask.sum(-1, keepdim=True).clamp(min=1)
-    mean = (value * mask).sum(-1, keepdim=True) / count
-    advantage = (value - mean) * mask
+    count = compared.sum(-1, keepdim=True).clamp(min=1)
+    difference = (value - (value * compared).sum(-1, keepdim=True) / count) * compared
+    advantage = difference * mask
     if scale == "group":
-        deviation = (advantage.square().sum(-1, keepdim=True) / count).sqrt()
+        deviation = (difference.square().sum(-1, keepdim=True) / count).sqrt()
     elif scale == "batch":
         deviation = (advantage.square().sum() / mask.sum().clamp(min=1)).sqrt()
     elif scale == "none":

@@ -134,7 +134,7 @@ class GrpoTrainer:
         alive = torch.nonzero(record.valid.flatten() & (advantage != 0)).squeeze(1)
         sums: dict[str, Tensor] = {}
         updates = 0
-        for _ in range(config.epochs):
+        for _ in range(config.epochs if len(alive) else 0):  # all groups may be dead
             order = alive[torch.randperm(len(alive), generator=self.generator).to(alive.device)]
             for rows in order.split(config.minibatch_size):
                 seen = observation.index(rows)

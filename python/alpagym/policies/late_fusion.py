@@ -26,6 +26,8 @@ def encoder(inputs: int, width: int) -> nn.Sequential:
 
 def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     """Largest positive value over elements [..., n, f] -> [..., f]; 0 where none is present."""
+    if not x.shape[-2]:
+        return x.sum(-2)
     return (torch.relu(x) * mask.unsqueeze(-1)).max(-2).values
 
 

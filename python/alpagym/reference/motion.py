@@ -110,13 +110,13 @@ def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimCon
             if controller == Controller.IDM and at_end:
                 world.set(a, valid=False)
         elif c.action is ActionType.delta:
-            shift, turn = np.nan_to_num(action[e, :2], nan=0.0), np.nan_to_num(action[e, 2], nan=0.0)
+            dx, dy, turn = np.where(np.isfinite(action[e]), action[e], 0.0)
             yaw = world.get("yaw", a)
-            position = world.position(a) + shift[0] * unit(yaw) + shift[1] * unit(yaw + np.pi / 2)
+            position = world.position(a) + dx * unit(yaw) + dy * unit(yaw + np.pi / 2)
             _place_at(world, a, position, wrap_angle(yaw + turn), c)
         else:
             here = np.array([*world.position(a), world.get("yaw", a)])
-            x, y, yaw = np.where(np.isnan(action[e]), here, action[e])
+            x, y, yaw = np.where(np.isfinite(action[e]), action[e], here)
             _place_at(world, a, np.array([x, y]), wrap_angle(yaw), c)
 
 

@@ -190,8 +190,14 @@ def signal(rng: np.random.Generator) -> Layout:
     else:
         phases = [lights[i] for i in rng.permutation(4)]
         green = list(rng.uniform(6.0, 11.0, 4))
-    cycle = sum(green) + 4 * 5.0
-    signals = Signals(lanes, phases, green, 3.0, rng.uniform(1.0, 2.0), rng.uniform(0.0, cycle))
+    yellow, all_red = 3.0, rng.uniform(1.0, 2.0)
+    cycle = sum(green) + 4 * (yellow + all_red)
+    # Often a phase begins just after the record does, so that a queue starts to move.
+    offset = rng.uniform(0.0, cycle)
+    if rng.random() < 0.6:
+        before = int(rng.integers(4))
+        offset = (sum(green[:before]) + before * (yellow + all_red) - rng.uniform(1.0, 4.0)) % cycle
+    signals = Signals(lanes, phases, green, yellow, all_red, offset)
     return Layout(net, _flows(net, arms), signals, trucks=0.03)
 
 

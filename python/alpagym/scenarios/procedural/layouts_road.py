@@ -183,7 +183,7 @@ def _ending_lane(rng: np.random.Generator, *, ramp: bool) -> Layout:
     limit = rng.uniform(16.0, 25.0) if ramp else rng.uniform(12.0, 22.0)
     main = int(rng.choice([1, 2, 3], p=[0.3, 0.45, 0.25])) if ramp else int(rng.integers(1, 3))
     width, shoulder = rng.uniform(3.2, 3.75), rng.uniform(0.3, 0.6)
-    end = rng.uniform(70.0, 130.0)
+    end = rng.uniform(70.0, 120.0) if ramp else rng.uniform(40.0, 80.0)
     begin, far = -240.0, end + TAPER + RECORD * limit + BEYOND
     cuts = [begin, 0.0, end, end + TAPER, far]
     net = Network()

@@ -144,7 +144,7 @@ def _vehicle(
             speed = min(speed, _stopping_speed(at - 0.5 * size[0] - 0.5))
     speed = min(speed, np.hypot(leader, _stopping_speed(distance - STANDSTILL)), distance / 0.8)
     speed = min(speed, _stopping_speed(crossing - STANDSTILL))
-    agent = Agent(kind, size, xy, yaw, float(speed) if speed > 0.3 else 0.0, route)
+    agent = Agent(kind, size, xy, yaw, float(speed) if speed > 2.5 else 0.0, route)
     if kind == AgentType.VEHICLE and speed > 6.0 and rng.random() < layout.hard_brake:
         agent.brake = _hard_brake(route, agent.speed, rng)
     return agent

@@ -25,6 +25,8 @@ MAX_DROPPED = 3
 """A record from which more vehicles must go is not kept."""
 FRAME_STRIDE = 6
 """Every how many frames agents are searched for off-road boxes; the ego in every frame."""
+HARDEST = 6.0
+"""Who brakes harder after the start frame is no ego [m/s^2]."""
 LONGEST_EGO = 5.5
 """Trucks are no egos [m]."""
 
@@ -135,13 +137,12 @@ def _ego_weights(scenario: Scenario, record: Drive) -> np.ndarray:
     later = slice(START_FRAME, None)
     speed = record.speed[:, later]
     travel = speed[:, 1:].sum(axis=1) * scenario.dt
-    turn = np.abs(np.unwrap(record.yaw[:, later], axis=1)[:, -1] - record.yaw[:, START_FRAME])
+    turn = np.unwrap(record.yaw[:, later], axis=1)[:, -1] - record.yaw[:, START_FRAME]
     brake = -np.diff(speed, axis=1).min(axis=1) / scenario.dt
     middle = np.hypot(*np.moveaxis(record.xy[:, later], 2, 0)).min(axis=1)
-    weight = (
-        0.5 + 5.0 * (turn > 0.6) + 1.5 * (middle < 15.0) + 2.0 * (brake > 1.5) + 2.0 * (brake > 3.0)
-    )
-    weight += 2.0 * (np.ptp(speed, axis=1) > 3.0) + 1.5 * (_closest(record, later) < 12.0)
+    weight = 0.5 + 1.5 * (middle < 15.0) + 1.5 * (_closest(record, later) < 12.0)
+    weight += 12.0 * (turn > 0.6) + 4.0 * (turn < -0.6) + 8.0 * (speed[:, 0] < 0.5)
+    weight += 2.0 * (brake > 1.5) + 2.0 * (brake > 3.0) + 2.0 * (np.ptp(speed, axis=1) > 3.0)
     # Who stands through the whole episode teaches little; a few wait at a red light.
     stopping = np.isin(scenario.lights.state[:, later], (LightState.RED, LightState.YELLOW))
     held = np.asarray(stopping.all(axis=1))
@@ -149,7 +150,7 @@ def _ego_weights(scenario: Scenario, record: Drive) -> np.ndarray:
     at_red = (waits >= 0) & held[np.maximum(waits, 0)] if len(held) else np.zeros(len(waits), bool)
     weight[travel < MIN_TRAVEL] = 0.0
     weight[(travel < MIN_TRAVEL) & at_red & (travel > 2.0)] = 0.3
-    return np.where(can, weight, 0.0)
+    return np.where(can & (brake < HARDEST), weight, 0.0)
 
 
 def _first_light(routes: Routes, agent: int) -> int:

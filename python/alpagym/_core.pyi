@@ -1,0 +1,117 @@
+"""The simulator: kernels over torch tensors, in place. Call it through `alpagym.sim`."""
+
+from enum import IntEnum, IntFlag
+from typing import final
+
+from torch import Tensor
+
+from alpagym.types import Observation, Outcome, Scenarios, State
+
+has_cuda: bool
+"""Whether this build has a CUDA backend."""
+commit: str
+"""The commit that this build was made from."""
+max_nearest: int
+"""Slots that an observation may ask for."""
+route_spacing: float
+"""Arc length between two points of a route [m]."""
+fields: dict[str, list[tuple[str, str, tuple[str, ...]]]]
+"""For each struct its fields as (name, dtype, dimensions)."""
+
+class Controller(IntEnum):
+    """Who drives an agent."""
+
+    POLICY = 0
+    LOG = 1
+    IDM = 2
+    CONSTANT_VELOCITY = 3
+
+class ActionKind(IntEnum):
+    """What an action means."""
+
+    UNICYCLE = 0
+    BICYCLE = 1
+    DELTA = 2
+    TELEPORT = 3
+
+class EndOn(IntFlag):
+    """Events that end an episode."""
+
+    COLLISION_AT_FAULT = 1
+    COLLISION_ANY = 2
+    OFFROAD = 4
+    RED_LIGHT = 8
+    GOAL = 16
+
+class Collision(IntEnum):
+    """How a collision began, seen from the ego."""
+
+    NONE = 0
+    FRONT = 1
+    REAR = 2
+    LATERAL = 3
+
+class RewardTerm(IntEnum):
+    """Columns of Outcome.terms."""
+
+    PROGRESS = 0
+    COLLISION_AT_FAULT = 1
+    COLLISION_ANY = 2
+    OFFROAD = 3
+    RED_LIGHT = 4
+    GOAL = 5
+    LANE = 6
+    WRONG_WAY = 7
+    DISTANCE_TO_GT = 8
+    SPEED_LIMIT = 9
+    COMFORT = 10
+    TTC = 11
+
+@final
+class Params:
+    """The scalars that kernels read."""
+
+    def __init__(
+        self,
+        *,
+        dt: float,
+        action: int,
+        traffic: int,
+        end_on: int,
+        max_steps: int,
+        min_accel: float,
+        max_accel: float,
+        max_curvature: float,
+        max_lateral_accel: float,
+        ttc_horizon: float,
+        agent_radius: float,
+        road_radius: float,
+        light_radius: float,
+        route_step: float,
+        route_horizon: float,
+        idm_accel: float,
+        idm_decel: float,
+        idm_headway: float,
+        idm_gap: float,
+        idm_max_decel: float,
+        idm_speed_spread: float,
+    ) -> None: ...
+
+def reset(scenarios: Scenarios, state: State, mask: Tensor, params: Params) -> None: ...
+def step(
+    scenarios: Scenarios,
+    state: State,
+    outcome: Outcome,
+    action: Tensor,
+    weights: Tensor,
+    params: Params,
+) -> None: ...
+def observe(
+    scenarios: Scenarios,
+    state: State,
+    observation: Observation,
+    mask: Tensor | None,
+    params: Params,
+) -> None: ...
+def fork(source: State, target: State, index: Tensor) -> None: ...
+def noise(scenarios: Scenarios, state: State, noise: Tensor) -> None: ...

@@ -1,0 +1,322 @@
+"""What the binding refuses, in which words, and that nothing it accepts can touch foreign memory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+
+import pytest
+import scenario_factory as factory
+import torch
+from simulating import Rig, poison, same_bits, weights_of_one
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from alpagym import sim
+from alpagym.config import ActionType, SimConfig, Traffic
+from alpagym.types import State
+
+
+def make_rig(**options) -> Rig:
+    return Rig([factory.straight(factory.Actor(factory.STRAIGHT, 50.0, 8.0))], 3, **options)
+
+
+def refused(kind: type[Exception], sentence: str):
+    return pytest.raises(kind, match=f"^{re.escape(sentence)}$")
+
+
+BAD_FIELDS = [
+    ("yaw", lambda: torch.zeros(4, 2), "expected float32[W, A] with W=3 (from State.x), got float32[4, 2] on cpu"),
+    ("yaw", lambda: torch.zeros(3, 5), "expected float32[W, A] with A=2 (from State.x), got float32[3, 5] on cpu"),
+    ("speed", lambda: torch.zeros(3, 2).double(), "expected contiguous float32[W, A], got float64[3, 2] on cpu"),
+    ("speed", lambda: torch.zeros(3, 2).bfloat16(), "expected contiguous float32[W, A], got bfloat16[3, 2] on cpu"),
+    ("speed", lambda: torch.zeros(3, 2).cfloat(), "expected contiguous float32[W, A], got complex64[3, 2] on cpu"),
+    ("yaw", lambda: torch.zeros(6), "expected contiguous float32[W, A], got float32[6] on cpu"),
+    (
+        "y",
+        lambda: torch.zeros(2, 3).t(),
+        "expected contiguous float32[W, A], got float32[3, 2] on cpu, not contiguous",
+    ),
+    (
+        "y",
+        lambda: torch.zeros(3, 4)[:, ::2],
+        "expected contiguous float32[W, A], got float32[3, 2] on cpu, not contiguous",
+    ),
+    (
+        "y",
+        lambda: torch.zeros(1, 2).expand(3, 2),
+        "expected contiguous float32[W, A], got float32[3, 2] on cpu, not contiguous",
+    ),
+    ("step", lambda: torch.zeros(3).long(), "expected contiguous int32[W], got int64[3] on cpu"),
+    ("ego", lambda: torch.zeros(3, 4).int(), "expected bool[W, E] with E=4 (from State.ego), got bool[3, 1] on cpu"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "sentence"), BAD_FIELDS, ids=[s for _, _, s in BAD_FIELDS])
+def test_a_wrong_tensor_is_named_with_expectation_and_reality(name, make, sentence) -> None:
+    rig = make_rig()
+    field = "terminated" if name == "ego" else name  # the first field that disagrees is told
+    with refused(ValueError, f"State.{field}: {sentence}"):
+        sim.reset(rig.scenarios, replace(rig.state, **{name: make()}), rig.all, rig.params)
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: [True], "list"),
+        (lambda: None, "NoneType"),
+        (lambda: torch.zeros(3, 2).numpy(), "numpy.ndarray"),
+        (lambda: FakeTensorMode().from_tensor(torch.zeros(3, 2)), "FakeTensor"),
+        (lambda: torch.zeros(3, 2).as_subclass(Subclass), "Subclass"),
+    ],
+)
+def test_only_plain_tensors_are_taken(make, kind) -> None:
+    rig = make_rig()
+    with refused(TypeError, f"State.yaw: expected torch.Tensor, got {kind}"):
+        sim.reset(rig.scenarios, replace(rig.state, yaw=make()), rig.all, rig.params)
+
+
+@pytest.mark.parametrize("make", [lambda: torch.zeros(3, 2).to_sparse(), lambda: torch.zeros(3, 2, device="meta")])
+def test_tensors_without_memory_get_one_sentence(make) -> None:
+    rig = make_rig()
+    words = r"^State\.yaw: expected contiguous float32\[W, A\], got a tensor without plain memory \([^\n]*\)$"
+    with pytest.raises(ValueError, match=words) as raised:
+        sim.reset(rig.scenarios, replace(rig.state, yaw=make()), rig.all, rig.params)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_object_without_the_fields_is_refused() -> None:
+    rig = make_rig()
+    with refused(TypeError, "expected State with a tensor x, got object"):
+        sim.reset(rig.scenarios, object(), rig.all, rig.params)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "sentence"),
+    [
+        (
+            {"action": torch.zeros(3, 2)},
+            ValueError,
+            "action: expected contiguous float32[W=3, E=1, D=2], got float32[3, 2] on cpu",
+        ),
+        (
+            {"action": torch.zeros(3, 1, 3)},
+            ValueError,
+            "action: expected contiguous float32[W=3, E=1, D=2], got float32[3, 1, 3] on cpu",
+        ),
+        ({"action": None}, TypeError, "action: expected torch.Tensor, got NoneType"),
+        (
+            {"weights": torch.zeros(12)},
+            ValueError,
+            "weights: expected contiguous float32[1 or W, R=12], got float32[12] on cpu",
+        ),
+        (
+            {"weights": torch.zeros(2, 12)},
+            ValueError,
+            "weights: expected 1 or W=3 rows, got float32[2, 12] on cpu",
+        ),
+        (
+            {"weights": torch.zeros(1, 11)},
+            ValueError,
+            "weights: expected contiguous float32[1 or W, R=12], got float32[1, 11] on cpu",
+        ),
+        (
+            {"outcome": sim.make_outcome(sim.make_state(4, 2))},
+            ValueError,
+            "Outcome: expected W=3 (from State), got 4",
+        ),
+        (
+            {"outcome": sim.make_outcome(sim.make_state(3, 2, num_egos=2))},
+            ValueError,
+            "Outcome: expected E=1 (from State), got 2",
+        ),
+        (
+            {"outcome": replace(sim.make_outcome(sim.make_state(3, 2)), terms=torch.zeros(3, 1, 5))},
+            ValueError,
+            "Outcome.terms: expected R=12 reward terms, got 5",
+        ),
+    ],
+)
+def test_step_checks_its_arguments(change, kind, sentence) -> None:
+    rig = make_rig()
+    before = rig.state.clone()
+    given = {"outcome": rig.outcome, "action": rig.zero_action(), "weights": rig.weights} | change
+    with refused(kind, sentence):
+        sim.step(rig.scenarios, rig.state, given["outcome"], given["action"], given["weights"], rig.params)
+    assert same_bits(rig.state, before), "a refused call must change nothing"
+
+
+@pytest.mark.parametrize(
+    ("mask", "got"),
+    [(torch.ones(2, dtype=torch.bool), "bool[2] on cpu"), (torch.ones(3), "float32[3] on cpu")],
+)
+def test_masks_are_checked(mask, got) -> None:
+    rig = make_rig()
+    sentence = f"mask: expected contiguous bool[W=3], got {got}"
+    with refused(ValueError, sentence):
+        sim.reset(rig.scenarios, rig.state, mask, rig.params)
+    with refused(ValueError, sentence):
+        sim.observe(rig.scenarios, rig.state, rig.observation, rig.params, mask=mask)
+
+
+def test_reset_needs_a_mask() -> None:
+    rig = make_rig()
+    with refused(TypeError, "mask: expected torch.Tensor, got NoneType"):
+        sim.reset(rig.scenarios, rig.state, None, rig.params)
+
+
+def test_observe_checks_sizes() -> None:
+    rig = make_rig()
+    other = sim.make_observation(sim.make_state(4, 2), rig.config)
+    with refused(ValueError, "Observation: expected W=3 (from State), got 4"):
+        sim.observe(rig.scenarios, rig.state, other, rig.params)
+    wide = replace(
+        rig.observation,
+        agents=torch.zeros(3, 1, 300, 11),
+        agents_mask=torch.zeros(3, 1, 300, dtype=torch.bool),
+    )
+    with refused(ValueError, "Observation.agents: expected at most 256 slots, got 300"):
+        sim.observe(rig.scenarios, rig.state, wide, rig.params)
+    with refused(ValueError, "sim.num_road_points: expected 0 to 256, got 257"):
+        sim.make_observation(rig.state, SimConfig(num_road_points=257))
+
+
+def test_fork_is_refused_onto_itself_and_between_sizes() -> None:
+    rig = make_rig()
+    index = torch.zeros(3, dtype=torch.int32)
+    with refused(ValueError, "fork: expected two states, got one as source and target"):
+        sim.fork(rig.state, rig.state, index)
+    with refused(ValueError, "fork target: expected A=2 (from State), got 3"):
+        sim.fork(rig.state, sim.make_state(3, 3), index)
+    with refused(ValueError, "index: expected contiguous int32[W=3], got int64[3] on cpu"):
+        sim.fork(rig.state, rig.state.clone(), index.long())
+
+
+def test_fork_from_nowhere_copies_nothing(device) -> None:
+    rig = make_rig(device=device)
+    target = rig.state.clone()
+    poison(target)
+    before = target.clone()
+    index = torch.tensor([-1, 3, 2**31 - 1], dtype=torch.int32, device=device)
+    sim.fork(rig.state, target, index)
+    assert same_bits(target, before)
+
+
+def test_noise_needs_three_dimensions() -> None:
+    rig = make_rig()
+    with refused(ValueError, "noise: expected contiguous float32[W=3, E=1, D], got float32[3, 1] on cpu"):
+        sim.noise(rig.scenarios, rig.state, torch.zeros(3, 1))
+
+
+def test_no_scenarios_for_some_worlds_is_refused() -> None:
+    rig = make_rig()
+    per_scenario = {n for n, _, dims in sim._core.fields["Scenarios"] if dims == ("S",) or dims[:1] == ("S",)}
+    shorter = {n: getattr(rig.scenarios, n)[:0] for n in per_scenario}
+    shorter |= {n: getattr(rig.scenarios, n)[:1] for n in ("agent_start", "light_start")}
+    with refused(ValueError, "Scenarios: expected at least one scenario for 3 worlds, got none"):
+        sim.reset(replace(rig.scenarios, **shorter), rig.state, rig.all, rig.params)
+
+
+@pytest.mark.cuda
+def test_a_tensor_on_another_device_is_named() -> None:
+    if not torch.cuda.is_available() or not sim.cuda_built():
+        pytest.skip("no NVIDIA GPU, or alpagym built without CUDA")
+    rig = make_rig(device="cuda")
+    with pytest.raises(ValueError, match=r"^State\.yaw: expected the device of State\.x, got float32"):
+        sim.reset(rig.scenarios, replace(rig.state, yaw=rig.state.yaw.cpu()), rig.all, rig.params)
+    with pytest.raises(ValueError, match=r"^Scenarios: expected tensors on cuda:0 as in State, got cpu$"):
+        sim.reset(rig.scenarios.to("cpu"), rig.state, rig.all, rig.params)
+    with pytest.raises(ValueError, match=r"^action: expected a tensor on cuda:0, got float32"):
+        rig.step(rig.zero_action().cpu())
+
+
+def test_no_worlds_is_nothing_to_do(device) -> None:
+    rig = Rig([factory.straight()], 0, device=device)
+    rig.step()
+    rig.observe()
+    sim.noise(rig.scenarios, rig.state, torch.zeros(0, 1, 2, device=device))
+    target = rig.state.clone()
+    sim.fork(rig.state, target, torch.zeros(0, dtype=torch.int32, device=device))
+
+
+def test_tensors_that_require_gradients_are_read_as_numbers(device) -> None:
+    plain, tracked = make_rig(device=device), make_rig(device=device)
+    plain.step(torch.ones(3, 1, 2, device=device))
+    tracked.step(torch.nn.Parameter(torch.ones(3, 1, 2, device=device)))
+    assert same_bits(plain.state, tracked.state)
+
+
+@pytest.mark.parametrize("traffic", list(Traffic))
+@pytest.mark.parametrize("name", [f.name for f in fields(State)])
+def test_no_number_in_the_state_makes_it_crash(device, name, traffic) -> None:
+    scenarios = [factory.random_scenario(s, num_agents=3 + s) for s in range(4)]
+    tensor = getattr(Rig(scenarios).state, name)
+    floating = tensor.dtype.is_floating_point
+    if floating:
+        values = [torch.nan, torch.inf, -torch.inf, 1e20, -1e20, -5.0]
+    elif tensor.dtype == torch.bool:
+        values = [True, False]
+    else:
+        info = torch.iinfo(tensor.dtype)
+        values = [info.min, info.max, 5, 6, 100]
+    for value in values:
+        rig = Rig(scenarios, device=device, traffic=traffic)
+        getattr(rig.state, name).fill_(value)
+        rig.observe()
+        for _ in range(2):
+            rig.step()
+            rig.observe()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize("action", list(ActionType))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_action_that_is_no_number_leaves_numbers(device, action, value) -> None:
+    rig = make_rig(device=device, action=action)
+    given = rig.zero_action()
+    for _ in range(3):
+        rig.step(given.fill_(value))
+    rig.observe()
+    for struct in (rig.state, rig.observation):
+        for name, tensor in struct.tensors().items():
+            assert not tensor.dtype.is_floating_point or tensor.isfinite().all(), name
+
+
+def test_memory_around_the_tensors_stays_untouched(device) -> None:
+    """Every tensor in the middle of a larger one whose rest is a known pattern."""
+    rig = Rig([factory.random_scenario(s) for s in range(4)], 5, device=device, num_egos=3)
+    pad, guarded = 64, []
+
+    def within(tensor: torch.Tensor) -> torch.Tensor:
+        size = tensor.numel() * tensor.element_size()
+        memory = torch.full((size + 2 * pad,), 0x5A, dtype=torch.uint8, device=tensor.device)
+        memory[pad : pad + size] = tensor.contiguous().view(-1).view(torch.uint8)
+        guarded.append((memory, size))
+        return memory[pad : pad + size].view(tensor.dtype).view(tensor.shape)
+
+    rig.state, rig.outcome = rig.state.map(within), rig.outcome.map(within)
+    rig.observation, rig.scenarios = rig.observation.map(within), rig.scenarios.map(within)
+    other = rig.state.map(torch.clone).map(within)
+    noise = within(torch.zeros(5, 3, 2, device=device))
+    static = rig.scenarios.clone()
+    sim.reset(rig.scenarios, rig.state, rig.all, rig.params)
+    for t in range(4):
+        rig.step(rig.random_action(t))
+        rig.observe()
+        sim.noise(rig.scenarios, rig.state, noise)
+        sim.fork(rig.state, other, torch.arange(5, dtype=torch.int32, device=device))
+    assert same_bits(static, rig.scenarios), "scenarios never change"
+    for memory, size in guarded:
+        assert (memory[:pad] == 0x5A).all()
+        assert (memory[pad + size :] == 0x5A).all()
+
+
+def test_weights_may_be_one_row_or_one_per_world(device) -> None:
+    rig = make_rig(device=device)
+    rig.step(weights=torch.stack([weights_of_one(device)[0] * k for k in range(3)]))
+    want = rig.outcome.terms.sum(-1)[:, 0] * torch.arange(3, device=device)
+    torch.testing.assert_close(rig.outcome.reward[:, 0], want)

@@ -1,0 +1,86 @@
+"""One list of fields: C++ structs, Python dataclasses, their documentation and the typed stub agree."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from alpagym import _core, types
+
+STRUCTS = [types.Scenarios, types.State, types.Outcome, types.Observation]
+STUB = Path(types.__file__).with_name("_core.pyi")
+
+
+def documentation(cls: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    body = ast.parse(inspect.getsource(cls)).body[0].body
+    return {
+        node.target.id: ast.literal_eval(after.value)
+        for node, after in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr)
+    }
+
+
+@pytest.mark.parametrize("cls", STRUCTS, ids=lambda cls: cls.__name__)
+def test_python_and_core_list_the_same_fields_in_the_same_order(cls) -> None:
+    assert [f.name for f in fields(cls)] == [name for name, _, _ in _core.fields[cls.__name__]]
+
+
+@pytest.mark.parametrize("cls", STRUCTS, ids=lambda cls: cls.__name__)
+def test_documentation_ends_with_dtype_and_shape(cls) -> None:
+    documented = documentation(cls)
+    for name, dtype, dims in _core.fields[cls.__name__]:
+        shape = f"[{', '.join(dims)}]"
+        ending = shape if dtype == "float32" else f"{dtype} {shape}"
+        text = documented[name]
+        assert text.endswith(ending), f"{cls.__name__}.{name}: {text!r} should end with {ending!r}"
+        if dtype == "float32":
+            assert not re.search(r"(int32|int64|uint8|bool) \[[^\]]*\]$", text), name
+
+
+def test_every_struct_of_the_core_has_a_dataclass() -> None:
+    assert set(_core.fields) == {cls.__name__ for cls in STRUCTS}
+
+
+def stub() -> dict[str, ast.stmt]:
+    named = {}
+    for node in ast.parse(STUB.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            named[node.name] = node
+        elif isinstance(node, ast.AnnAssign):
+            named[node.target.id] = node
+    return named
+
+
+def test_stub_names_everything_in_the_module() -> None:
+    assert set(stub()) == {name for name in dir(_core) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", ["Controller", "ActionKind", "EndOn", "Collision", "RewardTerm"])
+def test_stub_lists_the_members_of_enumerations(name) -> None:
+    members = {n.targets[0].id: n.value.value for n in stub()[name].body if isinstance(n, ast.Assign)}
+    assert members == {m.name: m.value for m in getattr(_core, name)}
+
+
+@pytest.mark.parametrize("name", ["reset", "step", "observe", "fork", "noise"])
+def test_stub_names_the_arguments_of_functions(name) -> None:
+    given = re.match(r"\w+\((.*)\) -> None", getattr(_core, name).__doc__).group(1)
+    arguments = [argument.split(":")[0] for argument in given.split(", ")]
+    assert [a.arg for a in stub()[name].args.args] == arguments
+
+
+def test_stub_lists_the_scalars_of_params() -> None:
+    init = next(n for n in stub()["Params"].body if isinstance(n, ast.FunctionDef))
+    names = [a.arg for a in init.args.kwonlyargs]
+    _core.Params(**dict.fromkeys(names, 1))
+    for missing in names:
+        rest = {name: 1 for name in names if name != missing}
+        with pytest.raises(TypeError, match=f"^Params: missing {missing}$"):
+            _core.Params(**rest)
+    with pytest.raises(TypeError, match=rf"^Params: got {len(names) + 1} values, expected {len(names)}$"):
+        _core.Params(**dict.fromkeys([*names, "other"], 1))

@@ -25,8 +25,8 @@ ALPAGYM_HD int cell_index(float offset, float cell, int count) {
 //
 // Searches rings of cells outward from the cell of `p`; a ring r holds nothing nearer than
 // (r - 1) cells plus the way out of the first cell, so the search stops once that exceeds the best.
-// Where two segments meet, both are equally near; the one that the point lies further off decides
-// (its side is the corner's side whether the corner is convex or not).
+// Where two segments meet, both are equally near, but for rounding (0.05 mm is more); the one that the
+// point lies further off decides (its side is the corner's side whether the corner is convex or not).
 ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
   constexpr float kSameLevel = 2.5f;  // heights differ by less on one level of a road [m]
   const Grid g = grid_of(c, s);
@@ -36,7 +36,7 @@ ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z
   const float to_border = fminf(fminf(inside_x - (g.x + cx * g.cell), g.x + (cx + 1) * g.cell - inside_x),
                                 fminf(inside_y - (g.y + cy * g.cell), g.y + (cy + 1) * g.cell - inside_y));
   const bool has_z = c.has_z[s];
-  float best2 = INFINITY, side = 0.f;
+  float best2 = INFINITY, tie = 0.f, side = 0.f;
   const int rings = g.columns > g.rows ? g.columns : g.rows;
   for (int r = 0; r < rings; ++r) {
     const float reach = (r - 1) * g.cell + to_border;
@@ -53,10 +53,13 @@ ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z
           const Vec2 a{e.x0, e.y0}, b{e.x1, e.y1}, ab = b - a, ap = p - a;
           const float length2 = fmaxf(dot(ab, ab), 1e-12f), t = dot(ap, ab) / length2;
           const Vec2 foot = t <= 0.f ? ap : t >= 1.f ? p - b : ap - t * ab;
-          const float distance2 = dot(foot, foot), off = cross(ab, ap) / sqrtf(length2);
-          if (distance2 < best2 || (distance2 == best2 && fabsf(off) > fabsf(side))) {
+          const float distance2 = dot(foot, foot);
+          if (distance2 > best2 + tie) continue;
+          const float off = cross(ab, ap) / sqrtf(length2);
+          if (distance2 < best2 - tie || fabsf(off) > fabsf(side)) side = off;
+          if (distance2 < best2) {
             best2 = distance2;
-            side = off;
+            tie = 1e-4f * sqrtf(best2);
           }
         }
       }

@@ -4,14 +4,12 @@
 
 namespace alpagym {
 
-enum ActionKind : int { kUnicycle = 0, kBicycle = 1, kDelta = 2, kTeleport = 3 };
-
 // Events that end an episode, as bits.
 enum EndOn : int { kEndAtFault = 1, kEndCollision = 2, kEndOffroad = 4, kEndRedLight = 8, kEndGoal = 16 };
 
 struct Params {
   float dt;                 // [s]
-  int action;               // ActionKind
+  int action;               // ActionKind (actions.h)
   int traffic;              // Controller of the agents that are not egos
   int end_on;               // EndOn bits
   int max_steps;            // an episode's length at most; 0 for the record's

@@ -9,7 +9,7 @@
 namespace alpagym {
 
 struct Action {
-  const float* data;  // [W, E, 2 or 3]
+  const float* data;  // [W, E, action_size]
 };
 struct Weights {
   const float* data;  // [rows, R]

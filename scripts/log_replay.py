@@ -11,8 +11,8 @@ numbers are written, no recorded geometry.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +31,8 @@ from alpagym.scenarios.polyline import cut_segments, on_segment
 from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, Scenario, ScenarioError
 
 ROOT = Path(__file__).resolve().parents[1]
+GROWTH = 2.0
+"""A control: with a box so much larger on a record, collisions must show [m]."""
 CAUSES = ROOT / "docs" / "log_replay_causes.json"
 
 
@@ -54,6 +56,8 @@ class Dataset:
     files: int
     rollouts: list[Rollout]
     skipped: list[Skipped]
+    grown: int
+    """Scenarios with a collision when the ego's box is `GROWTH` longer and wider."""
 
     def count(self, flag: str) -> int:
         """How many rollouts have a collision at fault, any collision, or left the road."""
@@ -67,15 +71,37 @@ class Dataset:
 
 def replay(name: str, path: Path) -> Dataset:
     """Every loadable scenario of a folder, all agents on their logs, to the end of the record."""
-    try:
-        scenarios, skipped = load_scenarios(path)
-    except ScenarioError as error:
-        scenarios, skipped = [], [Skipped(str(path), str(error))]
-    files = sum(1 for f in path.rglob("*") if f.is_file()) if path.is_dir() else 1
-    rollouts = []
-    if scenarios:
-        _, rollouts = evaluate("log", scenarios, replace(SimConfig(), end_on=()), record="log")
-    return Dataset(name, files, rollouts, skipped)
+    files = [f for f in sorted(path.rglob("*")) if f.is_file()] if path.is_dir() else [path]
+    scenarios, skipped = [], []
+    for file in files:
+        try:
+            loaded, left_out = load_scenarios(file)
+        except ScenarioError as error:
+            loaded, left_out = [], [Skipped(str(file), str(error))]
+        scenarios += loaded
+        skipped += left_out
+    if not scenarios:
+        return Dataset(name, len(files), [], skipped, 0)
+    config = replace(SimConfig(), end_on=())
+    _, rollouts = evaluate("log", scenarios, config, record="log")
+    larger = copy.deepcopy(scenarios)
+    for scenario in larger:
+        scenario.tracks.size[scenario.ego, :2] += GROWTH
+    grown = int(evaluate("log", larger, config)[0].collision_any.sum())
+    return Dataset(name, len(files), rollouts, skipped, grown)
+
+
+def nearest_gap(rollout: Rollout) -> float:
+    """Smallest gap between the ego's box and any other over the drive, in float64 [m]."""
+    gap, ego = np.inf, rollout.ego
+    for t in range(rollout.num_steps + 1):
+        offset = np.hypot(rollout.x[t] - rollout.x[t, ego], rollout.y[t] - rollout.y[t, ego])
+        near = np.flatnonzero(rollout.valid[t] & (offset < 30.0))
+        if rollout.valid[t, ego]:
+            own = _box(rollout, t, ego)
+            gaps = [-penetration(own, _box(rollout, t, a)) for a in near if a != ego]
+            gap = min([gap, *gaps])
+    return gap
 
 
 def penetration(a: np.ndarray, b: np.ndarray) -> float:
@@ -165,6 +191,29 @@ def _frames_beyond(rollout: Rollout, segments: object, t: int) -> str:
     return f"for {count} frames"
 
 
+def starts(rollout: Rollout, dataset: str) -> Iterator[Case]:
+    """What holds before the first step, and hence begins in none."""
+    for flag in (AgentFlag.STARTS_IN_COLLISION, AgentFlag.STARTS_OFFROAD):
+        if rollout.scenario.flags[rollout.ego] & flag:
+            parked = rollout.scenario.flags[rollout.ego] & AgentFlag.PARKED
+            text = f"ego parked: {'yes' if parked else 'no'}; flagged when loaded, not in the rates"
+            kind = flag.name.lower().replace("_", " ")
+            yield Case(dataset, rollout.scenario.id, rollout.start_frame, kind, text)
+
+
+def _others(d: Dataset) -> list[str]:
+    """A row on the recorded agents that are not egos and that move."""
+    moving = overlap = offroad = 0
+    for r in d.rollouts:
+        flags = np.delete(r.scenario.flags, r.scenario.ego)
+        flags = flags[(flags & AgentFlag.PARKED) == 0]
+        moving += len(flags)
+        overlap += int(((flags & AgentFlag.OVERLAPS_IN_LOG) > 0).sum())
+        offroad += int(((flags & AgentFlag.OFFROAD_IN_LOG) > 0).sum())
+    share = [f"{n} ({n / moving:.1%})" if moving else "0" for n in (overlap, offroad)]
+    return [f"| {d.name} | {moving} | {' | '.join(share)} |"]
+
+
 def report(datasets: list[Dataset], cases: list[Case], causes: dict[str, dict[str, str]]) -> str:
     """The page, in Markdown."""
     lines = [
@@ -174,19 +223,42 @@ def report(datasets: list[Dataset], cases: list[Case], causes: dict[str, dict[st
         "which the scenario starts to the end; episodes do not end on failures. What the simulator "
         "then holds against the recorded ego is real, a fault of the record, or a fault of ours.",
         "",
-        "| folder | files | scenarios | at-fault collision | any collision | off-road | skipped |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| folder | files | scenarios | at-fault collision | any collision | off-road "
+        "| nearest box [m] | collisions, ego grown | files or records skipped |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for d in datasets:
         n = len(d.rollouts)
-        rates = [f"{d.count(f)} ({d.count(f) / n:.1%})" if n else "" for f in ("at_fault", "any", "offroad")]
-        lines.append(f"| {d.name} | {d.files} | {n} | {' | '.join(rates)} | {len(d.skipped)} |")
+        cells = ["", "", "", "", ""]
+        if n:
+            cells = [f"{d.count(f)} ({d.count(f) / n:.1%})" for f in ("at_fault", "any", "offroad")]
+            gap = min(nearest_gap(r) for r in d.rollouts)
+            cells += [f"{gap:.2f}" if gap < np.inf else "none near", str(d.grown)]
+        lines.append(f"| {d.name} | {d.files} | {n} | {' | '.join(cells)} | {len(d.skipped)} |")
+    lines += [
+        "",
+        "*nearest box*: the smallest gap between the ego's box and any other over all drives, "
+        "computed apart from the simulator in float64; below zero it would be an overlap. "
+        f"*ego grown*: scenarios with a collision once the ego's box is {GROWTH:.0f} m longer and "
+        "wider, which shows that zeros are not for want of looking.",
+        "",
+        "Other recorded agents that move, which become egos in multi-agent mode (those that start "
+        "in an overlap or off-road do not). A record of every road user holds pedestrians on "
+        "sidewalks, cars in driveways and boxes of riders over their bicycles, so these are not "
+        "faults by themselves:",
+        "",
+        "| folder | moving agents | overlap another box in the record | off-road in the record |",
+        "| --- | --- | --- | --- |",
+    ]
+    for d in datasets:
+        lines += _others(d) if d.rollouts else []
     lines += ["", f"## Cases ({len(cases)})", ""]
     seen: dict[str, list[Case]] = {}
     for case in cases:
         seen.setdefault(case.scenario, []).append(case)
     verdicts = Counter(causes.get(i, {}).get("verdict", "unexplained") for i in seen)
-    lines += [", ".join(f"{n} {v}" for v, n in sorted(verdicts.items())) + " (by scenario).", ""]
+    if seen:
+        lines += ["By scenario: " + ", ".join(f"{n} {v}" for v, n in verdicts.items()) + ".", ""]
     for scenario, own in seen.items():
         cause = causes.get(scenario, {"verdict": "unexplained", "cause": "not looked at yet"})
         lines += [f"### {scenario} ({', '.join(sorted({c.dataset for c in own}))})", ""]
@@ -212,7 +284,11 @@ def main() -> None:
     cases = []
     for dataset in datasets:
         for rollout in dataset.rollouts:
-            own = [*collisions(rollout, dataset.name), *departures(rollout, dataset.name)]
+            own = [
+                case
+                for find in (starts, collisions, departures)
+                for case in find(rollout, dataset.name)
+            ]
             cases += own
             if given.plots and own:
                 given.plots.mkdir(parents=True, exist_ok=True)
@@ -221,7 +297,7 @@ def main() -> None:
                     stem = f"{dataset.name}-{case.scenario}-{case.frame}".replace("/", "_")
                     (given.plots / f"{stem}.png").write_bytes(picture)
     causes = json.loads(CAUSES.read_text()) if CAUSES.exists() else {}
-    page = report(datasets, cases, causes).replace(f"{given.folder}{os.sep}", "")
+    page = report(datasets, cases, causes)
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(page, encoding="utf-8")
     print(f"{given.output}: {sum(len(d.rollouts) for d in datasets)} scenarios, {len(cases)} cases")

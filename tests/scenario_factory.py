@@ -181,7 +181,9 @@ def assemble(
 STRAIGHT = line((-20.0, 0.0), (300.0, 0.0))
 
 
-def straight(*others: Actor, name: str = "straight", ego: Actor | None = None, **options) -> Scenario:
+def straight(
+    *others: Actor, name: str = "straight", ego: Actor | None = None, **options
+) -> Scenario:
     """A road 12 m wide along +x; the ego drives at 10 m/s in its middle unless given."""
     elements = [*edges_of(STRAIGHT, 6.0), (MapType.LANE, STRAIGHT)]
     return assemble(name, elements, [ego or Actor(STRAIGHT, 20.0, 10.0), *others], **options)
@@ -214,7 +216,11 @@ EASTWARD = line((-120.0, -3.0), (120.0, -3.0))
 WESTWARD = line((120.0, 3.0), (-120.0, 3.0))
 NORTHWARD = line((3.0, -120.0), (3.0, 120.0))
 LEFT_TURN = np.concatenate(
-    [line((-120.0, -3.0), (-7.0, -3.0)), arc((-7.0, 7.0), 10.0, -np.pi / 2, 0.0)[1:], line((3.0, 8.0), (3.0, 120.0))]
+    [
+        line((-120.0, -3.0), (-7.0, -3.0)),
+        arc((-7.0, 7.0), 10.0, -np.pi / 2, 0.0)[1:],
+        line((3.0, 8.0), (3.0, 120.0)),
+    ]
 )
 WALK = line((-9.0, -12.0), (-9.0, 12.0))
 EAST_STOP, NORTH_STOP = 110.0, 110.0
@@ -228,7 +234,12 @@ def crossing(*actors: Actor, name: str = "crossing", **options) -> Scenario:
 def overpass(*others: Actor, name: str = "overpass", height: float = 6.0, **options) -> Scenario:
     """A road along +x below one along +y, `height` apart; edges of both cross in the plane."""
     low, high = line((-80.0, 0.0), (80.0, 0.0)), line((0.0, -80.0, height), (0.0, 80.0, height))
-    elements = [*edges_of(low, 5.0), *edges_of(high, 5.0), (MapType.LANE, low), (MapType.LANE, high)]
+    elements = [
+        *edges_of(low, 5.0),
+        *edges_of(high, 5.0),
+        (MapType.LANE, low),
+        (MapType.LANE, high),
+    ]
     above = Actor(high, 70.0, 8.0)
     return assemble(name, elements, [Actor(low, 70.0, 8.0), above, *others], has_z=True, **options)
 
@@ -244,7 +255,11 @@ def random_scenario(seed: int, *, num_agents: int = 7, frames: int = 31) -> Scen
         switch = rng.integers(3, frames - 3)
         turn = np.where(np.arange(frames) < switch, LightState.GREEN, LightState.RED)
         turn[switch : switch + 5] = rng.choice([LightState.YELLOW, LightState.FLASHING_RED])
-        lights = [((-10.0, -3.0), turn), ((3.0, -10.0), rng.integers(0, 7, frames)), ((10.0, 3.0), 4)]
+        lights = [
+            ((-10.0, -3.0), turn),
+            ((3.0, -10.0), rng.integers(0, 7, frames)),
+            ((10.0, 3.0), 4),
+        ]
         controls = [[(EAST_STOP, 0)], [(110.0, 2)], [(NORTH_STOP, 1)], [(EAST_STOP, 0)]]
         if rng.random() < 0.5:
             controls[2] = [(NORTH_STOP, int(rng.choice([STOP_SIGN, YIELD_LINE])))]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
-import scenario_factory as factory
 import torch
 from torch import Tensor
 
+import scenario_factory as factory
 from alpagym import reference, sim
 from alpagym.config import ActionType, SimConfig
 from alpagym.scenarios.batch import batch, max_agents

@@ -6,14 +6,16 @@ import re
 from dataclasses import fields, replace
 
 import pytest
-import scenario_factory as factory
 import torch
-from simulating import Rig, poison, same_bits, weights_of_one
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import scenario_factory as factory
 from alpagym import sim
 from alpagym.config import ActionType, SimConfig, Traffic
 from alpagym.types import State
+from simulating import Rig, poison, same_bits, weights_of_one
+
+R = len(sim.RewardTerm)
 
 
 def make_rig(**options) -> Rig:
@@ -25,11 +27,31 @@ def refused(kind: type[Exception], sentence: str):
 
 
 BAD_FIELDS = [
-    ("yaw", lambda: torch.zeros(4, 2), "expected float32[W, A] with W=3 (from State.x), got float32[4, 2] on cpu"),
-    ("yaw", lambda: torch.zeros(3, 5), "expected float32[W, A] with A=2 (from State.x), got float32[3, 5] on cpu"),
-    ("speed", lambda: torch.zeros(3, 2).double(), "expected contiguous float32[W, A], got float64[3, 2] on cpu"),
-    ("speed", lambda: torch.zeros(3, 2).bfloat16(), "expected contiguous float32[W, A], got bfloat16[3, 2] on cpu"),
-    ("speed", lambda: torch.zeros(3, 2).cfloat(), "expected contiguous float32[W, A], got complex64[3, 2] on cpu"),
+    (
+        "yaw",
+        lambda: torch.zeros(4, 2),
+        "expected float32[W, A] with W=3 (from State.x), got float32[4, 2] on cpu",
+    ),
+    (
+        "yaw",
+        lambda: torch.zeros(3, 5),
+        "expected float32[W, A] with A=2 (from State.x), got float32[3, 5] on cpu",
+    ),
+    (
+        "speed",
+        lambda: torch.zeros(3, 2).double(),
+        "expected contiguous float32[W, A], got float64[3, 2] on cpu",
+    ),
+    (
+        "speed",
+        lambda: torch.zeros(3, 2).bfloat16(),
+        "expected contiguous float32[W, A], got bfloat16[3, 2] on cpu",
+    ),
+    (
+        "speed",
+        lambda: torch.zeros(3, 2).cfloat(),
+        "expected contiguous float32[W, A], got complex64[3, 2] on cpu",
+    ),
     ("yaw", lambda: torch.zeros(6), "expected contiguous float32[W, A], got float32[6] on cpu"),
     (
         "y",
@@ -47,11 +69,17 @@ BAD_FIELDS = [
         "expected contiguous float32[W, A], got float32[3, 2] on cpu, not contiguous",
     ),
     ("step", lambda: torch.zeros(3).long(), "expected contiguous int32[W], got int64[3] on cpu"),
-    ("ego", lambda: torch.zeros(3, 4).int(), "expected bool[W, E] with E=4 (from State.ego), got bool[3, 1] on cpu"),
+    (
+        "ego",
+        lambda: torch.zeros(3, 4).int(),
+        "expected bool[W, E] with E=4 (from State.ego), got bool[3, 1] on cpu",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "make", "sentence"), BAD_FIELDS, ids=[s for _, _, s in BAD_FIELDS])
+@pytest.mark.parametrize(
+    ("name", "make", "sentence"), BAD_FIELDS, ids=[s for _, _, s in BAD_FIELDS]
+)
 def test_a_wrong_tensor_is_named_with_expectation_and_reality(name, make, sentence) -> None:
     rig = make_rig()
     field = "terminated" if name == "ego" else name  # the first field that disagrees is told
@@ -79,7 +107,9 @@ def test_only_plain_tensors_are_taken(make, kind) -> None:
         sim.reset(rig.scenarios, replace(rig.state, yaw=make()), rig.all, rig.params)
 
 
-@pytest.mark.parametrize("make", [lambda: torch.zeros(3, 2).to_sparse(), lambda: torch.zeros(3, 2, device="meta")])
+@pytest.mark.parametrize(
+    "make", [lambda: torch.zeros(3, 2).to_sparse(), lambda: torch.zeros(3, 2, device="meta")]
+)
 def test_tensors_without_memory_get_one_sentence(make) -> None:
     rig = make_rig()
     words = r"^State\.yaw: expected contiguous float32\[W, A\], got a tensor without plain memory \([^\n]*\)$"
@@ -109,19 +139,19 @@ def test_an_object_without_the_fields_is_refused() -> None:
         ),
         ({"action": None}, TypeError, "action: expected torch.Tensor, got NoneType"),
         (
-            {"weights": torch.zeros(12)},
+            {"weights": torch.zeros(R)},
             ValueError,
-            "weights: expected contiguous float32[1 or W, R=12], got float32[12] on cpu",
+            f"weights: expected contiguous float32[1 or W, R={R}], got float32[{R}] on cpu",
         ),
         (
-            {"weights": torch.zeros(2, 12)},
+            {"weights": torch.zeros(2, R)},
             ValueError,
-            "weights: expected 1 or W=3 rows, got float32[2, 12] on cpu",
+            f"weights: expected 1 or W=3 rows, got float32[2, {R}] on cpu",
         ),
         (
-            {"weights": torch.zeros(1, 11)},
+            {"weights": torch.zeros(1, R - 1)},
             ValueError,
-            "weights: expected contiguous float32[1 or W, R=12], got float32[1, 11] on cpu",
+            f"weights: expected contiguous float32[1 or W, R={R}], got float32[1, {R - 1}] on cpu",
         ),
         (
             {"outcome": sim.make_outcome(sim.make_state(4, 2))},
@@ -134,9 +164,13 @@ def test_an_object_without_the_fields_is_refused() -> None:
             "Outcome: expected E=1 (from State), got 2",
         ),
         (
-            {"outcome": replace(sim.make_outcome(sim.make_state(3, 2)), terms=torch.zeros(3, 1, 5))},
+            {
+                "outcome": replace(
+                    sim.make_outcome(sim.make_state(3, 2)), terms=torch.zeros(3, 1, 5)
+                )
+            },
             ValueError,
-            "Outcome.terms: expected R=12 reward terms, got 5",
+            f"Outcome.terms: expected R={R} reward terms, got 5",
         ),
     ],
 )
@@ -145,7 +179,14 @@ def test_step_checks_its_arguments(change, kind, sentence) -> None:
     before = rig.state.clone()
     given = {"outcome": rig.outcome, "action": rig.zero_action(), "weights": rig.weights} | change
     with refused(kind, sentence):
-        sim.step(rig.scenarios, rig.state, given["outcome"], given["action"], given["weights"], rig.params)
+        sim.step(
+            rig.scenarios,
+            rig.state,
+            given["outcome"],
+            given["action"],
+            given["weights"],
+            rig.params,
+        )
     assert same_bits(rig.state, before), "a refused call must change nothing"
 
 
@@ -207,13 +248,17 @@ def test_fork_from_nowhere_copies_nothing(device) -> None:
 
 def test_noise_needs_three_dimensions() -> None:
     rig = make_rig()
-    with refused(ValueError, "noise: expected contiguous float32[W=3, E=1, D], got float32[3, 1] on cpu"):
+    with refused(
+        ValueError, "noise: expected contiguous float32[W=3, E=1, D], got float32[3, 1] on cpu"
+    ):
         sim.noise(rig.scenarios, rig.state, torch.zeros(3, 1))
 
 
 def test_no_scenarios_for_some_worlds_is_refused() -> None:
     rig = make_rig()
-    per_scenario = {n for n, _, dims in sim._core.fields["Scenarios"] if dims == ("S",) or dims[:1] == ("S",)}
+    per_scenario = {
+        n for n, _, dims in sim._core.fields["Scenarios"] if dims == ("S",) or dims[:1] == ("S",)
+    }
     shorter = {n: getattr(rig.scenarios, n)[:0] for n in per_scenario}
     shorter |= {n: getattr(rig.scenarios, n)[:1] for n in ("agent_start", "light_start")}
     with refused(ValueError, "Scenarios: expected at least one scenario for 3 worlds, got none"):
@@ -225,9 +270,13 @@ def test_a_tensor_on_another_device_is_named() -> None:
     if not torch.cuda.is_available() or not sim.cuda_built():
         pytest.skip("no NVIDIA GPU, or alpagym built without CUDA")
     rig = make_rig(device="cuda")
-    with pytest.raises(ValueError, match=r"^State\.yaw: expected the device of State\.x, got float32"):
+    with pytest.raises(
+        ValueError, match=r"^State\.yaw: expected the device of State\.x, got float32"
+    ):
         sim.reset(rig.scenarios, replace(rig.state, yaw=rig.state.yaw.cpu()), rig.all, rig.params)
-    with pytest.raises(ValueError, match=r"^Scenarios: expected tensors on cuda:0 as in State, got cpu$"):
+    with pytest.raises(
+        ValueError, match=r"^Scenarios: expected tensors on cuda:0 as in State, got cpu$"
+    ):
         sim.reset(rig.scenarios.to("cpu"), rig.state, rig.all, rig.params)
     with pytest.raises(ValueError, match=r"^action: expected a tensor on cuda:0, got float32"):
         rig.step(rig.zero_action().cpu())

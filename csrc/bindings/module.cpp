@@ -2,10 +2,11 @@
 #include <pybind11/native_enum.h>
 #include <pybind11/pybind11.h>
 
+#include "../actions.h"
 #include "../nearest.h"
 #include "../polyline.h"
+#include "../reward_terms.h"
 #include "../sim.h"
-#include "../vehicle.h"
 #include "tensor_caster.h"
 
 #ifndef ALPAGYM_COMMIT
@@ -68,8 +69,6 @@ void same_size(const char* what, const char* symbol, int want, int got) {
                           std::to_string(got));
 }
 
-int action_size(const Params& p) { return p.action == kDelta || p.action == kTeleport ? 3 : 2; }
-
 // `host()` on the CPU without the GIL, `device(stream)` on torch's current stream of a GPU.
 template <class Host, class OnDevice>
 void dispatch(const Device& where, Host&& host, [[maybe_unused]] OnDevice&& device) {
@@ -114,7 +113,7 @@ void step(const Scenarios& c, const State& st, const Outcome& out, py::handle ac
   if (out.R != kNumRewardTerms)
     throw py::value_error("Outcome.terms: expected R=" + std::to_string(kNumRewardTerms) + " reward terms, got " + std::to_string(out.R));
   const Action u{data<const float>(
-      argument<const float>("action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p)}}, st.device))};
+      argument<const float>("action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p.action)}}, st.device))};
   const dlpack::Tensor wt = argument<const float>("weights", weights, {{"1 or W", -1}, {"R", out.R}}, st.device);
   if (wt.shape[0] != 1 && wt.shape[0] != st.W)
     throw py::value_error("weights: expected 1 or W=" + std::to_string(st.W) + " rows, got " + describe(wt));
@@ -215,17 +214,22 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.attr("fields") = py::dict(py::arg("Scenarios") = fields_of<Scenarios>(), py::arg("State") = fields_of<State>(),
                               py::arg("Outcome") = fields_of<Outcome>(), py::arg("Observation") = fields_of<Observation>());
 
+  py::dict actions;
+#define ALPAGYM_ENTRY(kind, name, size) actions[name] = size;
+  ALPAGYM_ACTIONS(ALPAGYM_ENTRY)
+#undef ALPAGYM_ENTRY
+  m.attr("actions") = actions;
+  py::list terms;
+#define ALPAGYM_ENTRY(term, name) terms.append(name);
+  ALPAGYM_REWARD_TERMS(ALPAGYM_ENTRY)
+#undef ALPAGYM_ENTRY
+  m.attr("reward_terms") = py::tuple(terms);
+
   py::native_enum<Controller>(m, "Controller", "enum.IntEnum", "Who drives an agent.")
       .value("POLICY", Controller::kPolicy)
       .value("LOG", Controller::kLog)
       .value("IDM", Controller::kIdm)
       .value("CONSTANT_VELOCITY", Controller::kConstantVelocity)
-      .finalize();
-  py::native_enum<ActionKind>(m, "ActionKind", "enum.IntEnum", "What an action means.")
-      .value("UNICYCLE", kUnicycle)
-      .value("BICYCLE", kBicycle)
-      .value("DELTA", kDelta)
-      .value("TELEPORT", kTeleport)
       .finalize();
   py::native_enum<EndOn>(m, "EndOn", "enum.IntFlag", "Events that end an episode.")
       .value("COLLISION_AT_FAULT", kEndAtFault)
@@ -239,20 +243,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .value("FRONT", Collision::kFront)
       .value("REAR", Collision::kRear)
       .value("LATERAL", Collision::kLateral)
-      .finalize();
-  py::native_enum<RewardTerm>(m, "RewardTerm", "enum.IntEnum", "Columns of Outcome.terms.")
-      .value("PROGRESS", kProgress)
-      .value("COLLISION_AT_FAULT", kCollisionAtFault)
-      .value("COLLISION_ANY", kCollisionAny)
-      .value("OFFROAD", kOffroad)
-      .value("RED_LIGHT", kRedLight)
-      .value("GOAL", kGoal)
-      .value("LANE", kLane)
-      .value("WRONG_WAY", kWrongWay)
-      .value("DISTANCE_TO_GT", kDistanceToGt)
-      .value("SPEED_LIMIT", kSpeedLimit)
-      .value("COMFORT", kComfort)
-      .value("TTC", kTtc)
       .finalize();
 
   py::class_<Params>(m, "Params", "The scalars that kernels read.").def(py::init(&make_params));

@@ -1,7 +1,7 @@
 // Stage: advance. Control -> next pose and speed.
 #pragma once
+#include "../actions.h"
 #include "../params.h"
-#include "../vehicle.h"
 #include "../world.h"
 
 namespace alpagym::kernels {
@@ -27,20 +27,13 @@ struct Advance {
     const Controller controller = static_cast<Controller>(st.controller[i]);
     if (controller == Controller::kLog) return replay(i, world, a);
     if (!st.valid[i]) return;
-    if (controller == Controller::kPolicy && e >= 0 && p.action == kDelta) {
-      const float* u = action + 3 * (w * st.E + e);
-      return place(i, delta_step(pose_of(st, i), {finite(u[0]), finite(u[1]), finite(u[2])}));
-    }
-    if (controller == Controller::kPolicy && e >= 0 && p.action == kTeleport) {
-      const float* u = action + 3 * (w * st.E + e);
-      const Pose here = pose_of(st, i);
-      return place(i, {finite(u[0], here.x), finite(u[1], here.y), wrap_angle(finite(u[2], here.yaw))});
+    if (controller == Controller::kPolicy && e >= 0 && gives_pose(p.action)) {
+      const float* u = action + action_size(p.action) * (w * st.E + e);
+      return place(i, asked_pose(p.action, u, pose_of(st, i)));
     }
     integrate(i, c.agent[world.first + a].rear_axle);
     if (controller == Controller::kIdm && past_route(i, world.first + a)) st.valid[i] = false;
   }
-
-  ALPAGYM_HD static float finite(float v, float otherwise = 0.f) { return fabsf(v) < INFINITY ? v : otherwise; }
 
   // The recorded pose of the next frame; the agent is there exactly when the record says so.
   ALPAGYM_HD void replay(int i, World world, int a) const {

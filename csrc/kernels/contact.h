@@ -2,8 +2,7 @@
 #pragma once
 #include "../grid.h"
 #include "../outcome.h"
-#include "../params.h"
-#include "../world.h"
+#include "../reward_terms.h"
 
 namespace alpagym::kernels {
 
@@ -22,7 +21,7 @@ ALPAGYM_HD Collision classify(const Box& ego, const Box& other) {
   return overlap(zone, other) ? Collision::kRear : Collision::kLateral;
 }
 
-// One thread per ego.
+// One thread per ego. Clears all reward terms and writes those of contact.
 struct Contact {
   Scenarios c;
   State st;
@@ -35,7 +34,7 @@ struct Contact {
     out.collision[k] = static_cast<uint8_t>(Collision::kNone);
     out.ttc[k] = INFINITY;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
-    terms[kCollisionAtFault] = terms[kCollisionAny] = terms[kOffroad] = terms[kTtc] = 0.f;
+    for (int r = 0; r < out.R; ++r) terms[r] = 0.f;
     const World world = world_of(c, st, w);
     if (a < 0 || a >= world.agents || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a]) return;
     const int i = w * st.A + a;

@@ -1,5 +1,6 @@
 // Stage: control. Who drives an agent, and what they ask of it.
 #pragma once
+#include "../actions.h"
 #include "../traffic.h"
 
 namespace alpagym::kernels {
@@ -53,14 +54,11 @@ struct Control {
       st.accel[i] = st.curvature[i] = 0.f;
       return;
     }
-    const float* u = action + 2 * (i / st.A * st.E + e);
-    if (p.action == kUnicycle) {
-      st.accel[i] = u[0];
-      st.curvature[i] = u[1];
-    } else if (p.action == kBicycle) {
-      st.accel[i] = u[0];
-      st.curvature[i] = curvature_of(u[1], wheelbase_of(c.agent[row].length, c.agent[row].rear_axle));
-    }
+    if (gives_pose(p.action)) return;
+    const float* u = action + action_size(p.action) * (i / st.A * st.E + e);
+    const alpagym::Control asked = asked_control(p.action, u, c.agent[row]);
+    st.accel[i] = asked.accel;
+    st.curvature[i] = asked.curvature;
   }
 
   ALPAGYM_HD void drive(int i, World world, int a) const {

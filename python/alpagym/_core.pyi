@@ -17,6 +17,10 @@ route_spacing: float
 """Arc length between two points of a route [m]."""
 fields: dict[str, list[tuple[str, str, tuple[str, ...]]]]
 """For each struct its fields as (name, dtype, dimensions)."""
+actions: dict[str, int]
+"""Kinds of actions in the core's order, and how many numbers each has."""
+reward_terms: tuple[str, ...]
+"""Reward terms in the core's order."""
 
 class Controller(IntEnum):
     """Who drives an agent."""
@@ -25,14 +29,6 @@ class Controller(IntEnum):
     LOG = 1
     IDM = 2
     CONSTANT_VELOCITY = 3
-
-class ActionKind(IntEnum):
-    """What an action means."""
-
-    UNICYCLE = 0
-    BICYCLE = 1
-    DELTA = 2
-    TELEPORT = 3
 
 class EndOn(IntFlag):
     """Events that end an episode."""
@@ -50,22 +46,6 @@ class Collision(IntEnum):
     FRONT = 1
     REAR = 2
     LATERAL = 3
-
-class RewardTerm(IntEnum):
-    """Columns of Outcome.terms."""
-
-    PROGRESS = 0
-    COLLISION_AT_FAULT = 1
-    COLLISION_ANY = 2
-    OFFROAD = 3
-    RED_LIGHT = 4
-    GOAL = 5
-    LANE = 6
-    WRONG_WAY = 7
-    DISTANCE_TO_GT = 8
-    SPEED_LIMIT = 9
-    COMFORT = 10
-    TTC = 11
 
 @final
 class Params:

@@ -20,17 +20,22 @@ FORMAT = "alpagym-policy-1"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message is one sentence that names the file and the reason."""
+    """A checkpoint cannot be used; the message is one sentence: the file and the reason."""
 
 
 def save_policy(
-    path: Path, policy: nn.Module, policy_config: PolicyConfig, sim_config: SimConfig, licenses: list[str]
+    path: Path,
+    policy: nn.Module,
+    policy_config: PolicyConfig,
+    sim_config: SimConfig,
+    licenses: list[str],
 ) -> None:
     """Write a policy, whole or not at all: a reader never sees half a file."""
     header = {
         "format": FORMAT,
         "policy": asdict(policy_config),
-        "sim": asdict(sim_config) | {"action": sim_config.action.name, "traffic": sim_config.traffic.name},
+        "sim": asdict(sim_config)
+        | {"action": sim_config.action.name, "traffic": sim_config.traffic.name},
         "licenses": licenses,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +45,14 @@ def save_policy(
     os.replace(temporary, path)
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> tuple[LateFusion, SimConfig, list[str]]:
+def load_policy(
+    path: str | Path, device: str | torch.device = "cpu"
+) -> tuple[LateFusion, SimConfig, list[str]]:
     """A policy, the simulator it was trained in, and the licences of its training data.
 
     Args:
         path: a policy file, or a run directory, whose last policy is taken.
+        device: where the policy is put.
 
     Raises:
         CheckpointError: no such file, or not a policy of this format.
@@ -61,7 +69,15 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> tuple[L
         _check_weights(policy_config, sim_config, weights)
         policy = LateFusion(policy_config, sim_config)
         policy.load_state_dict(weights)
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        TypeError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: not a policy of format {FORMAT}: {reason}") from error
     return policy.to(device).eval(), sim_config, licenses
@@ -78,7 +94,7 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
     for part, config in (("policy", policy_config), ("sim", sim_config)):
         for f in fields(config):
             value, kind = getattr(config, f.name), type(f.default)
-            if type(value) is not kind:
+            if type(value) is not kind and (kind, type(value)) != (float, int):
                 raise ValueError(f"{part}.{f.name}: expected {kind.__name__}, got {value!r:.60}")
         check(config, f"{part}.")
     return policy_config, sim_config, [str(x) for x in header["licenses"]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ USAGE = """\
 alpagym: closed-loop reinforcement learning for driving policies at simulator speed
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
-  alpagym eval  [key=value ...]   drive scenarios with checkpoint=<run> or policy=log|idm|constant_velocity
+  alpagym eval  [key=value ...]   drive scenarios with checkpoint=<run> or
+  policy=log|idm|constant_velocity
 
   scenarios=procedural|<file or folder>   reward=dense|progress_safety|metrics|distance_to_gt
-  device=auto|cpu|cuda   seed=0   grpo.group_size=16   data.train=1024   sim.traffic=log|idm|constant_velocity
+  device=auto|cpu|cuda   seed=0   grpo.group_size=16   data.train=1024
+  sim.traffic=log|idm|constant_velocity
 
   alpagym train --options   lists every option with its default
 """
@@ -53,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from alpagym.grpo.trainer import TrainingError
         from alpagym.scenarios.scenario import ScenarioError
 
-        if isinstance(error, ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError):
+        if isinstance(
+            error,
+            ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError,
+        ):
             return _fail(" ".join(str(error).split()))
         raise
 
@@ -66,7 +72,9 @@ def _fail(sentence: str) -> int:
 def _run(command: str, overrides: Sequence[str]) -> int:
     from omegaconf import OmegaConf
 
-    from alpagym.train import evaluate_command, train
+    from alpagym.config import SimConfig
+    from alpagym.eval import evaluate_command
+    from alpagym.train import train
 
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
         print(OmegaConf.to_yaml(compose(command, [])), end="")
@@ -76,7 +84,8 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     if command == "train":
         train(config, OmegaConf.to_yaml(node))
         return 0
-    value = evaluate_command(config)
+    keys = {override.partition("=")[0] for override in overrides}
+    value = evaluate_command(config, [f.name for f in fields(SimConfig) if f"sim.{f.name}" in keys])
     text = json.dumps(value, indent=2)
     if config.output:
         Path(config.output).write_text(text + "\n")
@@ -95,6 +104,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from hydra import initialize
     from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.config import REWARD_PRESETS, EvalConfig, TrainConfig
@@ -114,12 +124,20 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             known = known or _leaves(hydra_compose(command))
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; alpagym {command} --options lists all"
+                hint = (
+                    f"; did you mean {near[0]}?"
+                    if near
+                    else f"; alpagym {command} --options lists all"
+                )
                 raise UsageError(f"{key}: no such option{hint}")
             if key == "reward" and value not in REWARD_PRESETS:
-                raise UsageError(f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {value}")
+                raise UsageError(
+                    f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {value}"
+                )
         try:
-            return hydra_compose(command, [_quoted(o) for o in overrides])
+            node = hydra_compose(command, [_quoted(o) for o in overrides])
+            OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
+            return node
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ or error
             lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
@@ -145,7 +163,8 @@ def _quoted(override: str) -> str:
     key, _, value = override.partition("=")
     if key not in QUOTED:
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+    escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), literal)
     return f"{key}='{escaped}'"
 
 
@@ -155,18 +174,22 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
 
     names = ["reward"] if not prefix and "reward" in node else []
     for key, value in node.items():
-        names += _leaves(value, f"{prefix}{key}.") if isinstance(value, DictConfig) else [f"{prefix}{key}"]
+        names += (
+            _leaves(value, f"{prefix}{key}.")
+            if isinstance(value, DictConfig)
+            else [f"{prefix}{key}"]
+        )
     return names
 
 
 def to_config(node: Any) -> Any:
     """Dataclasses from a composed configuration; lists become tuples."""
-    from dataclasses import fields, is_dataclass, replace
+    from dataclasses import is_dataclass, replace
 
     from omegaconf import OmegaConf
 
     def tuples(value: Any) -> Any:
-        if not is_dataclass(value):
+        if not is_dataclass(value) or isinstance(value, type):
             return tuple(value) if isinstance(value, list) else value
         return replace(value, **{f.name: tuples(getattr(value, f.name)) for f in fields(value)})
 

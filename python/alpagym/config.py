@@ -1,10 +1,10 @@
-"""Every option of AlpaGym, with units. Frozen, plain values; also the schema of the command line."""
+"""Every option of AlpaGym, with units: frozen, plain values, the schema of the command line."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 
@@ -33,8 +33,8 @@ class AutoReset(Enum):
     """When a world that is done starts its next episode."""
 
     same_step = "same_step"
-    """In the step that ended it: that step returns the first observation of the next episode, and the
-    last one of the old in `info["final_observation"]`."""
+    """In the step that ended it: that step returns the first observation of the next episode, and
+    the last one of the old in `info["final_observation"]`."""
     next_step = "next_step"
     """In the step after, whose action is ignored and whose reward is 0."""
     disabled = "disabled"
@@ -50,11 +50,13 @@ class SimConfig:
     action: ActionType = ActionType.unicycle
     traffic: Traffic = Traffic.log
     end_on: tuple[str, ...] = ("collision_at_fault", "offroad")
-    """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light, goal."""
+    """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light,
+    goal."""
     max_steps: int = 0
     """Steps an episode lasts at most; 0 for the record's length."""
     multi_agent: bool = False
-    """Every agent that may be is policy-controlled (observations [W, A, ...]), not the ego alone."""
+    """Every agent that may be is policy-controlled (observations [W, A, ...]), not the ego
+    alone."""
     min_accel: float = -8.0
     """Hardest braking [m/s^2]."""
     max_accel: float = 4.0
@@ -97,9 +99,26 @@ class SimConfig:
     """IDM drivers want 1 -+ this times the speed limit."""
 
 
+class RewardTerm(IntEnum):
+    """Columns of `Outcome.terms`, in the order of the core."""
+
+    PROGRESS = 0
+    COLLISION_AT_FAULT = 1
+    COLLISION_ANY = 2
+    OFFROAD = 3
+    RED_LIGHT = 4
+    GOAL = 5
+    LANE = 6
+    WRONG_WAY = 7
+    DISTANCE_TO_GT = 8
+    SPEED_LIMIT = 9
+    COMFORT = 10
+    TTC = 11
+
+
 @dataclass(frozen=True)
 class RewardConfig:
-    """Weight of each reward term; terms and units are in `csrc/outcome.h`."""
+    """Weight of each reward term; what each measures is in `csrc/reward_terms.h`."""
 
     progress: float = 0.0
     """Per metre of route gained."""
@@ -129,8 +148,9 @@ class RewardConfig:
 
 REWARD_PRESETS = {
     "dense": RewardConfig(
-        progress=0.1,
+        progress=0.15,
         collision_at_fault=-20.0,
+        collision_any=-3.0,
         offroad=-20.0,
         red_light=-10.0,
         lane=-0.03,
@@ -139,7 +159,9 @@ REWARD_PRESETS = {
         comfort=-0.02,
         ttc=-0.3,
     ),
-    "progress_safety": RewardConfig(progress=0.01, collision_any=-10.0, offroad=-5.0, distance_to_gt=-0.0001),
+    "progress_safety": RewardConfig(
+        progress=0.01, collision_any=-10.0, offroad=-5.0, distance_to_gt=-0.0001
+    ),
     "metrics": RewardConfig(progress=0.01, collision_any=-10.0),
     "distance_to_gt": RewardConfig(distance_to_gt=-0.01),
 }
@@ -154,7 +176,7 @@ class PolicyConfig:
     """Features per observed element."""
     hidden: int = 128
     """Features of the fused layers."""
-    log_std: float = -1.0
+    log_std: float = -1.2
     """Initial log standard deviation of the normalised action."""
 
 
@@ -183,15 +205,17 @@ class GrpoConfig:
     """Passes over each rollout."""
     minibatch_size: int = 4096
     """Steps per gradient step."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     clip_low: float = 0.2
     clip_high: float = 0.2
     credit: str = "step"
-    """`step`: reward-to-go against the group at the same step; `episode`: the return, as AlpaGym."""
+    """`step`: reward-to-go against the group at the same step; `episode`: the return, as
+    AlpaGym."""
     log_prob: str = "sum"
     """Over action dimensions: `sum`, or `mean` as AlpaGym (which makes clipping inert)."""
     scale: str = "batch"
-    """Advantages are divided by the standard deviation inside the `group`, over the `batch`, or not (`none`)."""
+    """Advantages are divided by the standard deviation inside the `group`, over the `batch`, or not
+    (`none`)."""
     discount: float = 0.97
     """Of the reward-to-go, per step."""
     kl_weight: float = 0.0
@@ -208,7 +232,7 @@ class GrpoConfig:
 class DataConfig:
     """Which scenarios to train on and which to hold out."""
 
-    train: int = 1024
+    train: int = 768
     """Training scenarios to generate, when procedural."""
     held_out: int = 256
     """Held-out scenarios to generate, when procedural."""
@@ -321,7 +345,7 @@ def check(config: Any, prefix: str = "") -> None:
             wanted = None if low <= value < 2**31 else f"a whole number from {low} to 2^31 - 1"
         elif name in SHARES:
             upper_ok = value <= 1.0 if name == "grpo.discount" else value < 1.0
-            wanted = None if 0.0 < value and upper_ok else f"a share {SHARES[name]}"
+            wanted = None if value > 0.0 and upper_ok else f"a share {SHARES[name]}"
         elif isinstance(value, float):
             if not math.isfinite(value):
                 wanted = "a finite number"

@@ -19,8 +19,10 @@ from alpagym.types import Observation, Outcome, Scenarios, State
 class VectorEnv:
     """W worlds that step together; everything it takes and gives is a torch tensor on its device.
 
-    `reset` and `step` return views of buffers: an observation stays as it is during the next step and is
-    overwritten by the one after. In ego mode tensors are [W, ...]; in multi-agent mode [W, E, ...], where
+    `reset` and `step` return views of buffers: an observation stays as it is during the next step
+    and is
+    overwritten by the one after. In ego mode tensors are [W, ...]; in multi-agent mode [W, E, ...],
+    where
     `ego_mask` tells which of the E slots hold an agent.
 
     Attributes:
@@ -86,13 +88,18 @@ class VectorEnv:
         return torch.zeros(self.action_shape, device=self.device)
 
     def reset(
-        self, *, seed: int | None = None, scenario: Tensor | Sequence[int] | None = None, mask: Tensor | None = None
+        self,
+        *,
+        seed: int | None = None,
+        scenario: Tensor | Sequence[int] | None = None,
+        mask: Tensor | None = None,
     ) -> Observation:
-        """Start new episodes in all worlds, or in those of `mask` (bool [W]); return what the egos see.
+        """Start new episodes in all worlds, or in those of `mask`; return what the egos see.
 
         Args:
             seed: from which scenarios and random numbers of all further episodes follow.
-            scenario: index into the scenarios for each world [W]; kept for later episodes. Without it each
+            scenario: index into the scenarios for each world [W]; kept for later episodes. Without
+                it each
                 episode draws one.
             mask: worlds to reset; needs an earlier `reset` of all.
 
@@ -107,7 +114,9 @@ class VectorEnv:
         if mask is None:
             mask = torch.ones(self.num_worlds, dtype=torch.bool, device=self.device)
         elif not self._seated:
-            raise RuntimeError("reset(mask=...): expected an earlier reset() of all worlds, got none")
+            raise RuntimeError(
+                "reset(mask=...): expected an earlier reset() of all worlds, got none"
+            )
         self._begin(mask)
         self._seated = True
         return self._observe()
@@ -115,16 +124,20 @@ class VectorEnv:
     def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance all worlds; return observation, reward, terminated, truncated, info.
 
-        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that require
+        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that
+        require
         gradients are detached: the simulator is not differentiable.
 
-        `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`, `offroad`,
-        and with `same_step` auto-reset `final_observation`: for worlds that ended in this step the last
+        `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
+        `offroad`,
+        and with `same_step` auto-reset `final_observation`: for worlds that ended in this step the
+        last
         observation of the old episode, for the others what an earlier one left there.
 
         Raises:
             RuntimeError: `reset` was not called.
-            ValueError, TypeError: the action's shape, dtype, layout or device, with what was expected.
+            ValueError, TypeError: the action's shape, dtype, layout or device, with what was
+            expected.
         """
         if not self._seated:
             raise RuntimeError("step: expected reset() first")
@@ -154,7 +167,7 @@ class VectorEnv:
         return observation, squeeze(outcome.reward), squeeze(terminated), squeeze(truncated), info
 
     def _begin(self, mask: Tensor) -> None:
-        """Seat the next episode in the worlds of `mask`: scenario and seed follow from seed and episode."""
+        """Seat the next episode in the worlds of `mask`; keys determine scenario and seed."""
         num_scenarios = len(self.scenario_ids)
         key = _hash(_hash(_hash(self._seed) ^ self._world) ^ self._episode)
         drawn = _hash(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
@@ -188,9 +201,14 @@ class VectorEnv:
     def _check_scenarios(self, index: Tensor) -> Tensor:
         count = len(self.scenario_ids)
         if index.shape != (self.num_worlds,) or index.is_floating_point():
-            raise IndexError(f"scenario: expected {self.num_worlds} integers, got {index.dtype} {list(index.shape)}")
+            raise IndexError(
+                f"scenario: expected {self.num_worlds} integers, "
+                f"got {index.dtype} {list(index.shape)}"
+            )
         if ((index < 0) | (index >= count)).any():
-            raise IndexError(f"scenario: expected indices in 0..{count - 1}, got {index.min()}..{index.max()}")
+            raise IndexError(
+                f"scenario: expected indices in 0..{count - 1}, got {index.min()}..{index.max()}"
+            )
         return index.to(torch.int64)
 
 
@@ -235,7 +253,9 @@ def make(
     known = {f.name: f for f in fields(SimConfig)}
     for name in options:
         if name not in known:
-            raise ValueError(f"make: expected an option of SimConfig ({', '.join(known)}), got {name}")
+            raise ValueError(
+                f"make: expected an option of SimConfig ({', '.join(known)}), got {name}"
+            )
     config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
     if isinstance(reward, str):
         if reward not in REWARD_PRESETS:
@@ -243,10 +263,14 @@ def make(
         reward = REWARD_PRESETS[reward]
     if isinstance(auto_reset, str):
         if auto_reset not in AutoReset.__members__:
-            raise ValueError(f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}")
+            raise ValueError(
+                f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}"
+            )
         auto_reset = AutoReset[auto_reset]
     if torch.device(device).type == "cuda" and not sim.cuda_built():
-        raise ValueError(f"device: expected cpu, got {device}: this build of alpagym has no CUDA backend")
+        raise ValueError(
+            f"device: expected cpu, got {device}: this build of alpagym has no CUDA backend"
+        )
     if isinstance(scenarios, str):
         scenarios = load_or_generate(scenarios, count=num_scenarios, seed=seed)
     return VectorEnv(

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alpagym import sim
 from alpagym.config import SimConfig
+from alpagym.policies.policy import Policy
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
@@ -72,19 +73,33 @@ class Results:
         return result
 
 
+def check_simulator(config: SimConfig) -> None:
+    """Refuse what driving one ego a world cannot do, before anything is loaded.
+
+    Raises:
+        ValueError: an option out of range, or one for several egos.
+    """
+    if config.multi_agent:
+        raise ValueError("sim.multi_agent: expected false, since one ego a world is driven here")
+    sim.make_params(config)
+    sim.make_observation(sim.make_state(1, 1), config)
+
+
 def wilson_interval(successes: int, trials: int, z: float = 1.96) -> list[float]:
     """Wilson's score interval of a proportion (E. B. Wilson, 1927)."""
     if trials == 0:
         return [0.0, 1.0]
     p = successes / trials
     center = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    half = (
+        z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    )
     return [max(center - half, 0.0), min(center + half, 1.0)]
 
 
 @torch.no_grad()
 def evaluate(
-    driver: nn.Module | str,
+    driver: Policy | str,
     scenarios: Sequence[Scenario],
     config: SimConfig,
     *,
@@ -98,6 +113,7 @@ def evaluate(
         driver: a policy, which drives by its mean action, or a name of `BASELINES`.
         scenarios: what to drive.
         config: the simulator's; its `end_on` decides when an episode ends.
+        device: where to drive.
         worlds: scenarios driven side by side.
         record: a label; with it every rollout is kept, at 13 bytes an agent and step.
 
@@ -108,7 +124,9 @@ def evaluate(
         ValueError: an unknown baseline.
     """
     if isinstance(driver, str) and driver not in BASELINES:
-        raise ValueError(f"policy: expected a checkpoint or one of {', '.join(BASELINES)}, got {driver}")
+        raise ValueError(
+            f"policy: expected a checkpoint or one of {', '.join(BASELINES)}, got {driver}"
+        )
     parts = [
         _drive(driver, scenarios[i : i + worlds], config, torch.device(device), record)
         for i in range(0, len(scenarios), worlds)
@@ -118,11 +136,17 @@ def evaluate(
     names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score")
     joined = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
     steps = np.concatenate([r.steps for r in results])
-    return Results(**joined, terms=terms, steps=steps), [x for _, rollouts in parts for x in rollouts]
+    return Results(**joined, terms=terms, steps=steps), [
+        x for _, rollouts in parts for x in rollouts
+    ]
 
 
 def _drive(
-    driver: nn.Module | str, scenarios: Sequence[Scenario], config: SimConfig, device: torch.device, record: str | None
+    driver: Policy | str,
+    scenarios: Sequence[Scenario],
+    config: SimConfig,
+    device: torch.device,
+    record: str | None,
 ) -> tuple[Results, list[Rollout]]:
     packed, count = batch(scenarios, device), len(scenarios)
     params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
@@ -137,7 +161,7 @@ def _drive(
     happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
     tape = Tape(state) if record is not None else None
     for _ in range(max(s.num_steps for s in scenarios)):
-        if isinstance(driver, nn.Module):
+        if not isinstance(driver, str):
             sim.observe(packed, state, seen, params)
             action[:, 0] = driver.mean(seen.map(lambda t: t.squeeze(1)))
         sim.step(packed, state, outcome, action, weights, params)
@@ -148,7 +172,8 @@ def _drive(
     progress = outcome.progress_fraction[:, 0].clamp(0.0, 1.0).cpu().numpy()
     term = sim.RewardTerm
     at_fault, collided, offroad = (
-        happened[:, t].cpu().numpy() for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
+        happened[:, t].cpu().numpy()
+        for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
     )
     short = np.array([s.routes.log_length[s.ego] < MIN_LOG_LENGTH for s in scenarios])
     score = np.where(at_fault | offroad, 0.0, np.where(short, 1.0, np.minimum(progress / 0.8, 1.0)))
@@ -161,7 +186,9 @@ def _drive(
         {t.name.lower(): terms[:, t].cpu().numpy() for t in term},
         state.step.cpu().numpy(),
     )
-    return results, tape.rollouts(scenarios, results, record) if tape is not None else []
+    if tape is None or record is None:
+        return results, []
+    return results, tape.rollouts(scenarios, results, record)
 
 
 class Tape:
@@ -183,9 +210,11 @@ class Tape:
         self._terms.append(terms.cpu().numpy().copy())
         self._collision.append(collision.cpu().numpy().copy())
 
-    def rollouts(self, scenarios: Sequence[Scenario], results: Results, label: str) -> list[Rollout]:
+    def rollouts(
+        self, scenarios: Sequence[Scenario], results: Results, label: str
+    ) -> list[Rollout]:
         """One rollout a scenario, cut to its own length."""
-        poses, valid = np.stack(self._poses), np.stack(self._valid)  # [T + 1, 3, W, A], [T + 1, W, A]
+        poses, valid = np.stack(self._poses), np.stack(self._valid)  # [T + 1, (3,) W, A]
         terms, collision = np.stack(self._terms), np.stack(self._collision)
         rollouts = []
         for w, scenario in enumerate(scenarios):
@@ -194,7 +223,9 @@ class Tape:
             rollouts.append(
                 Rollout(
                     scenario,
-                    *(poses[: steps + 1, k, w] for k in range(3)),
+                    x=poses[: steps + 1, 0, w],
+                    y=poses[: steps + 1, 1, w],
+                    yaw=poses[: steps + 1, 2, w],
                     valid=valid[: steps + 1, w],
                     ego=scenario.ego,
                     start_frame=scenario.start_frame,

@@ -29,8 +29,10 @@ class Demonstrations:
 
 
 @torch.no_grad()
-def demonstrate(scenarios: Scenarios, max_agents: int, config: SimConfig, *, worlds: int = 256) -> Demonstrations:
-    """Replay every scenario's ego and pair what it saw with the control that its next pose amounts to.
+def demonstrate(
+    scenarios: Scenarios, max_agents: int, config: SimConfig, *, worlds: int = 256
+) -> Demonstrations:
+    """Replay every scenario's ego; pair what it saw with the control its next pose amounts to.
 
     Raises:
         ValueError: no scenario has two recorded frames of its ego in a row.
@@ -42,9 +44,13 @@ def demonstrate(scenarios: Scenarios, max_agents: int, config: SimConfig, *, wor
         index = torch.arange(first, min(first + worlds, count), dtype=torch.int32, device=device)
         rows += _replay(scenarios, index, max_agents, config, params)
     if not any(len(action) for _, action, _ in rows):
-        raise ValueError(f"imitation: expected recorded steps of the ego in {count} scenarios, got none")
+        raise ValueError(
+            f"imitation: expected recorded steps of the ego in {count} scenarios, got none"
+        )
     observations, actions, owners = zip(*rows, strict=True)
-    joined = Observation(**{k: torch.cat([o.tensors()[k] for o in observations]) for k in observations[0].tensors()})
+    joined = Observation(
+        **{k: torch.cat([o.tensors()[k] for o in observations]) for k in observations[0].tensors()}
+    )
     return Demonstrations(joined, torch.cat(actions), torch.cat(owners))
 
 
@@ -68,11 +74,23 @@ def _replay(
         accel, curvature = (field.gather(1, ego) for field in (state.accel, state.curvature))
         speed = state.prev_speed.gather(1, ego)
         was, now = state.prev_valid.gather(1, ego), state.valid.gather(1, ego)
-        keep = (was & now).squeeze(1) & (step < horizon) & (accel.abs() < 2 * -config.min_accel).squeeze(1)
-        limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(max=config.max_curvature)
+        keep = (
+            (was & now).squeeze(1)
+            & (step < horizon)
+            & (accel.abs() < 2 * -config.min_accel).squeeze(1)
+        )
+        limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(
+            max=config.max_curvature
+        )
         bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
         action = torch.cat(bounded, 1)
-        rows.append((seen.map(lambda t, keep=keep: t.squeeze(1)[keep].clone()), action[keep], index.long()[keep]))
+        rows.append(
+            (
+                seen.map(lambda t, keep=keep: t.squeeze(1)[keep].clone()),
+                action[keep],
+                index.long()[keep],
+            )
+        )
     return rows
 
 
@@ -84,10 +102,11 @@ def imitate(
     seed: int,
     on_epoch: Callable[[dict[str, float]], None],
 ) -> nn.Module:
-    """Train `policy` until its held-out loss stops falling; return it with the best epoch's weights.
+    """Train `policy` until its held-out loss stops falling; return the best epoch's weights.
 
-    The loss is the Huber distance of normalised actions. Scenarios, not steps, are held out. The learning
-    rate halves whenever two epochs pass without a lower held-out loss. With a single scenario nothing is
+    The loss is the Huber distance of normalised actions. Scenarios, not steps, are held out. The
+    learning rate halves whenever two epochs pass without a lower held-out loss. With a single
+    scenario nothing is
     held out and the training loss decides.
 
     Raises:
@@ -96,7 +115,9 @@ def imitate(
     generator = torch.Generator().manual_seed(seed)
     scenarios = demonstrations.scenario.unique()
     num_held_out = min(max(1, round(config.held_out_fraction * len(scenarios))), len(scenarios) - 1)
-    chosen = scenarios[torch.randperm(len(scenarios), generator=generator)[:num_held_out].to(scenarios.device)]
+    chosen = scenarios[
+        torch.randperm(len(scenarios), generator=generator)[:num_held_out].to(scenarios.device)
+    ]
     is_held_out = torch.isin(demonstrations.scenario, chosen)
     train = torch.nonzero(~is_held_out).squeeze(1)
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
@@ -133,7 +154,14 @@ def imitate(
         since_best += 1
         if held_out_loss < best:
             best, best_weights, since_best = held_out_loss, copy.deepcopy(policy.state_dict()), 0
-        on_epoch({"epoch": epoch, "loss": float(total / count), "held_out_loss": held_out_loss, "best": best})
+        on_epoch(
+            {
+                "epoch": epoch,
+                "loss": float(total / count),
+                "held_out_loss": held_out_loss,
+                "best": best,
+            }
+        )
         if since_best >= config.patience:
             break
     policy.load_state_dict(best_weights)

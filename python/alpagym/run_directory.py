@@ -1,4 +1,4 @@
-"""A run's directory: resolved configuration, metrics as JSON lines and TensorBoard, checkpoints, summary."""
+"""A run's directory: configuration, metrics (JSON lines, TensorBoard), checkpoints, summary."""
 
 from __future__ import annotations
 
@@ -25,18 +25,27 @@ def finite(value: Any) -> Any:
     return value
 
 
+def free_directory(runs: str, name: str) -> Path:
+    """`runs/name`, or a name from date and time, where nothing is yet.
+
+    Raises:
+        FileExistsError: a run of this name is there already.
+    """
+    path = Path(runs) / (name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path}: a run of this name exists: choose another name=...")
+    return path
+
+
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 
-    def __init__(self, runs: str, name: str, config: str, started: float) -> None:
-        """Make the directory and write `config` (YAML); wall time counts from `started` (`time.monotonic`).
+    def __init__(self, path: Path, config: str, started: float) -> None:
+        """Make the directory and write `config` (YAML).
 
-        Raises:
-            FileExistsError: a run of this name is there already.
+        Wall time counts from `started`, a reading of `time.monotonic`.
         """
-        self.path = Path(runs) / (name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-        if self.path.exists() and any(self.path.iterdir()):
-            raise FileExistsError(f"{self.path}: a run of this name exists: choose another name=...")
+        self.path = path
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.yaml", config)
         self.history: list[dict[str, Any]] = []
@@ -51,7 +60,12 @@ class RunDirectory:
 
     def log(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one row: phase, step, wall time, values."""
-        row = {"phase": phase, "step": step, "wall_s": round(self.wall_s, 3), **finite(dict(values))}
+        row = {
+            "phase": phase,
+            "step": step,
+            "wall_s": round(self.wall_s, 3),
+            **finite(dict(values)),
+        }
         self.history.append(row)
         self._log.write(json.dumps(row) + "\n")
         self._log.flush()

@@ -1,6 +1,7 @@
-"""The simulator's functional core: reset, step, observe, fork, noise. Stateless, in place, no copies.
+"""The simulator's functional core: reset, step, observe, fork, noise; stateless and in place.
 
-The only module that calls `_core`. Tensors are allocated here and filled by C++ on their own device,
+The only module that calls `_core`. Tensors are allocated here and filled by C++ on their own
+device,
 on torch's current stream; nothing else is allocated and nothing waits.
 """
 
@@ -12,12 +13,11 @@ import torch
 from torch import Tensor
 
 from alpagym import _core
-from alpagym._core import ActionKind, Collision, Controller, EndOn, Params, RewardTerm
-from alpagym.config import RewardConfig, SimConfig
+from alpagym._core import Collision, Controller, EndOn, Params
+from alpagym.config import RewardConfig, RewardTerm, SimConfig
 from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
 
 __all__ = [
-    "ActionKind",
     "Collision",
     "Controller",
     "EndOn",
@@ -63,7 +63,9 @@ def _allocate(cls: type[T], device: str | torch.device, **sizes: int) -> T:
     )
 
 
-def make_state(num_worlds: int, max_agents: int, *, num_egos: int = 1, device: str | torch.device = "cpu") -> State:
+def make_state(
+    num_worlds: int, max_agents: int, *, num_egos: int = 1, device: str | torch.device = "cpu"
+) -> State:
     """An empty state of W worlds, A agents and E egos; `reset` fills it."""
     return _allocate(State, device, W=num_worlds, A=max_agents, E=num_egos)
 
@@ -82,7 +84,9 @@ def make_observation(state: State, config: SimConfig) -> Observation:
     """
     for name in ("num_agents", "num_road_points", "num_lights"):
         if not 0 <= getattr(config, name) <= _core.max_nearest:
-            raise ValueError(f"sim.{name}: expected 0 to {_core.max_nearest}, got {getattr(config, name)}")
+            raise ValueError(
+                f"sim.{name}: expected 0 to {_core.max_nearest}, got {getattr(config, name)}"
+            )
     w, e = state.ego.shape
     return _allocate(
         Observation,
@@ -112,7 +116,7 @@ def make_params(config: SimConfig) -> Params:
         end_on |= EndOn[name.upper()]
     return Params(
         dt=config.dt,
-        action=int(ActionKind[config.action.name.upper()]),
+        action=list(_core.actions).index(config.action.name),
         traffic=int(Controller[config.traffic.name.upper()]),
         end_on=int(end_on),
         **{
@@ -142,44 +146,57 @@ def make_params(config: SimConfig) -> Params:
 
 def make_weights(config: RewardConfig, device: str | torch.device = "cpu") -> Tensor:
     """Reward weights shared by all worlds, [1, R]."""
-    return torch.tensor([[getattr(config, t.name.lower()) for t in RewardTerm]], dtype=torch.float32, device=device)
+    return torch.tensor(
+        [[getattr(config, t.name.lower()) for t in RewardTerm]], dtype=torch.float32, device=device
+    )
 
 
 def action_size(config: SimConfig) -> int:
     """Numbers in an action."""
-    return 3 if config.action.name in ("delta", "teleport") else 2
+    return _core.actions[config.action.name]
 
 
 def reset(scenarios: Scenarios, state: State, mask: Tensor, params: Params) -> None:
-    """Put the worlds of `mask` (bool [W]) at the start of `state.scenario`, which the caller has set."""
+    """Put the worlds of `mask` (bool [W]) at the start of `state.scenario`, set by the caller."""
     _core.reset(scenarios, state, mask, params)
 
 
 def step(
-    scenarios: Scenarios, state: State, outcome: Outcome, action: Tensor, weights: Tensor, params: Params
+    scenarios: Scenarios,
+    state: State,
+    outcome: Outcome,
+    action: Tensor,
+    weights: Tensor,
+    params: Params,
 ) -> None:
     """Advance every world that is not done by one step.
 
-    `action` [W, E, action_size] is in physical units; `weights` is [1, R] or [W, R]. Worlds that are done
+    `action` [W, E, action_size] is in physical units; `weights` is [1, R] or [W, R]. Worlds that
+    are done
     stand still and get zero rewards.
     """
     _core.step(scenarios, state, outcome, action, weights, params)
 
 
 def observe(
-    scenarios: Scenarios, state: State, observation: Observation, params: Params, *, mask: Tensor | None = None
+    scenarios: Scenarios,
+    state: State,
+    observation: Observation,
+    params: Params,
+    *,
+    mask: Tensor | None = None,
 ) -> None:
     """Write what every ego sees now; with `mask` (bool [W]) only in those worlds."""
     _core.observe(scenarios, state, observation, mask, params)
 
 
 def fork(source: State, target: State, index: Tensor) -> None:
-    """World w of `target` becomes a copy of world `index[w]` of `source`; -1 leaves it alone. int32 [W]"""
+    """Copy world `index[w]` (int32 [W]) of `source` to world w of `target`; -1 leaves it alone."""
     _core.fork(source, target, index)
 
 
 def noise(scenarios: Scenarios, state: State, out: Tensor) -> None:
-    """Fill `out` [W, E, D] with standard normals keyed by seed, scenario, member, agent and step."""
+    """Fill `out` [W, E, D] with normals keyed by seed, scenario, member, agent and step."""
     _core.noise(scenarios, state, out)
 
 

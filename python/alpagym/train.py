@@ -5,74 +5,62 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from alpagym import sim
-from alpagym.checkpoint import load_policy, save_policy
-from alpagym.config import DataConfig, EvalConfig, TrainConfig
-from alpagym.evaluation import BASELINES, Results, evaluate
+from alpagym.checkpoint import save_policy
+from alpagym.config import TrainConfig, check
+from alpagym.devices import choose_device, device_name
+from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
-from alpagym.run_directory import RunDirectory
+from alpagym.policies.policy import Policy
+from alpagym.run_directory import RunDirectory, free_directory
 from alpagym.scenarios.batch import batch, max_agents
-from alpagym.scenarios.scenario import Scenario, ScenarioError
-from alpagym.scenarios.sources import PROCEDURAL, load_recorded, split_by_id
-from alpagym.scenarios.procedural import generate_many
-
-HELD_OUT_SEED = 1_000_000_007
-"""Procedural held-out scenarios are generated from seeds that training never draws."""
+from alpagym.scenarios.scenario import Scenario
+from alpagym.scenarios.sources import training_and_held_out
+from alpagym.tables import comparison, headline, plain_printer
+from alpagym.types import Scenarios
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU that this build can use, else the CPU.
+@dataclass
+class Job:
+    """What every chapter of the story needs."""
 
-    Raises:
-        ValueError: a device that is not there.
-    """
-    usable = sim.cuda_built() and torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if usable else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: expected cpu, cuda or cuda:<index>, got {name}") from error
-    if device.type == "cuda" and not usable:
-        reason = "no NVIDIA driver was found" if sim.cuda_built() else "this build of alpagym has no CUDA backend"
-        raise ValueError(f"device={name}: {reason}")
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected cpu, cuda or cuda:<index>, got {name}")
-    return device
+    config: TrainConfig
+    device: torch.device
+    console: Console
+    run: RunDirectory
+    train_set: list[Scenario]
+    held_out: list[Scenario]
+    packed: Scenarios
+    """The training scenarios on the device."""
+    policy: Policy
+    """The one that learns."""
 
+    @property
+    def licenses(self) -> Counter[str]:
+        """Of all scenarios, with how many there are of each."""
+        return Counter(s.license for s in (*self.train_set, *self.held_out))
 
-def training_and_held_out(
-    source: str, data: DataConfig, seed: int, console: Console
-) -> tuple[list[Scenario], list[Scenario]]:
-    """Scenarios to train on and others to judge by: never the same drive on both sides.
+    def evaluate(self, driver: Policy | str) -> Results:
+        """Drive the held-out scenarios."""
+        return evaluate(driver, self.held_out, self.config.sim, device=self.device)[0]
 
-    Raises:
-        ScenarioError: nothing could be loaded, or too few to hold any out.
-    """
-    if source == PROCEDURAL:
-        kinds = list(data.kinds) or None
-        train = generate_many(data.train, seed, kinds=kinds)
-        return train, generate_many(data.held_out, seed + HELD_OUT_SEED, kinds=kinds)
-    loaded = load_recorded(source, data, _say(console))
-    train, held_out = split_by_id(loaded, data.held_out_fraction, seed)
-    if not train or not held_out:
-        raise ScenarioError(
-            f"{source}: expected at least 2 usable scenarios, one to train on and one to hold out, got {len(loaded)}"
-        )
-    return train, held_out
+    def save(self, name: str, policy: Policy) -> None:
+        """Write a policy into the run's checkpoints."""
+        path = self.run.path / "checkpoints" / f"{name}.safetensors"
+        save_policy(path, policy, self.config.policy, self.config.sim, sorted(self.licenses))
 
 
 def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Path:
@@ -82,158 +70,144 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         config: what to do.
         yaml: the same, as text for the run directory.
         console: where progress is shown.
+
+    Raises:
+        ValueError: an option out of range; nothing has been written then.
+        FileExistsError: a run of this name is there already.
+        ScenarioError: too little could be loaded; nothing has been written then.
+        TrainingError: a reward or gradient is not finite.
     """
-    console = console or Console(stderr=True)
+    job = _prepare(config, yaml, console or Console(stderr=True))
+    with closing(job.run):
+        _tell(job)
+    return job.run.path
+
+
+def _tell(job: Job) -> None:
+    policy = job.policy
+    _imitate(job, policy)
+    imitation = copy.deepcopy(policy)
+    before = _judge(job, "before", "imitation", imitation)
+    trained = _improve(job, policy)
+    after = _judge(job, "after", "GRPO", policy)
+    baselines = {name: job.evaluate(name) for name in BASELINES}
+    summary = _summarize(job, before, after, baselines) | {
+        "train": trained,
+        "on_training_scenarios": _on_training(job, imitation, policy),
+    }
+    replays = _replays(job, imitation, policy, before, after)
+    summary["wall_s"] = round(job.run.wall_s, 1)
+    job.run.write_json("summary.json", summary)
+    report = write_report(job.run.path / "report.html", summary, job.run.history, replays)
+    drivers = {"imitation": before, "GRPO": after} | baselines
+    job.console.print(comparison({name: results.summary() for name, results in drivers.items()}))
+    plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
+
+
+def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
+    started = time.monotonic()
+    check(config)
+    check_simulator(config.sim)
     device = choose_device(config.device)
+    path = free_directory(config.runs, config.name)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    started = time.monotonic()
-    with console.status("scenarios"):
-        train_set, held_out = training_and_held_out(config.scenarios, config.data, config.seed, console)
-        packed, agents = batch(train_set, device), max_agents(train_set)
-    licenses = sorted({s.license for s in (*train_set, *held_out)})
-    run = RunDirectory(config.runs, config.name, yaml, started)
-    console.print(f"alpagym train on {_device_name(device)}, into {run.path}")
-    run.log("scenarios", 0, {"train": len(train_set), "held_out": len(held_out)})
-    console.print(f"{len(train_set)} scenarios to train on, {len(held_out)} held out ({', '.join(licenses)})")
-
     policy = LateFusion(config.policy, config.sim).to(device)
-    with _progress(console) as progress:
+    say = plain_printer(console)
+    with console.status("scenarios"):
+        train_set, held_out = training_and_held_out(
+            config.scenarios, config.data, config.sim.dt, config.seed, say
+        )
+        packed = batch(train_set, device)
+    run = RunDirectory(path, yaml, started)
+    job = Job(config, device, console, run, train_set, held_out, packed, policy)
+    run.log("scenarios", 0, {"train": len(train_set), "held_out": len(held_out)})
+    say(f"alpagym train on {device_name(device)}, into {run.path}")
+    say(
+        f"{len(train_set)} scenarios to train on, {len(held_out)} held out "
+        f"({', '.join(sorted(job.licenses))})"
+    )
+    return job
+
+
+def _imitate(job: Job, policy: Policy) -> None:
+    config = job.config
+    demonstrations = demonstrate(job.packed, max_agents(job.train_set), config.sim)
+    with _progress(job.console) as progress:
         bar = progress.add_task("imitation", total=None)
-        demonstrations = demonstrate(packed, agents, config.sim)
 
         def on_epoch(values: dict[str, float]) -> None:
-            run.log("imitation", int(values["epoch"]), values)
+            job.run.log("imitation", int(values["epoch"]), values)
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
         imitate(policy, demonstrations, config.imitation, seed=config.seed, on_epoch=on_epoch)
-        del demonstrations
-    imitation = copy.deepcopy(policy)
-    checkpoints = run.path / "checkpoints"
-    save_policy(checkpoints / "imitation.safetensors", policy, config.policy, config.sim, licenses)
+    job.save("imitation", policy)
 
-    before, _ = _evaluate(run, "before", imitation, held_out, config, device)
-    console.print(_headline("imitation", before))
 
+def _improve(job: Job, policy: Policy) -> dict[str, float]:
+    """GRPO; returns steps and steps per second, counted as the learner sees them."""
+    config = job.config
     trainer = GrpoTrainer(
         policy,
-        packed,
-        agents,
+        job.packed,
+        max_agents(job.train_set),
         config=config.grpo,
         sim_config=config.sim,
         reward=config.reward,
         seed=config.seed,
     )
-    grpo_started = time.perf_counter()
-    with _progress(console) as progress:
+    started = time.perf_counter()
+    with _progress(job.console) as progress:
         bar = progress.add_task("GRPO", total=config.grpo.iterations)
 
         def on_iteration(iteration: int, values: dict[str, float]) -> None:
-            run.log("grpo", iteration, values)
+            job.run.log("grpo", iteration, values)
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
         trainer.train(on_iteration)
-    grpo_s = time.perf_counter() - grpo_started
+    elapsed = time.perf_counter() - started
     policy.eval()
-    save_policy(checkpoints / "policy.safetensors", policy, config.policy, config.sim, licenses)
+    job.save("policy", policy)
+    return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": trainer.agent_steps / elapsed}
 
-    after, _ = _evaluate(run, "after", policy, held_out, config, device)
-    console.print(_headline("GRPO", after))
-    on_training = {
-        name: evaluate(driver, train_set[: len(held_out)], config.sim, device=device)[0].summary()
-        for name, driver in (("before", imitation), ("after", policy))
-    }
-    summary: dict[str, Any] = {
-        "name": run.path.name,
+
+def _judge(job: Job, when: str, label: str, policy: Policy) -> Results:
+    results = job.evaluate(policy)
+    numbers = {k: v for k, v in results.summary().items() if not isinstance(v, list)}
+    step = 0 if when == "before" else job.config.grpo.iterations
+    job.run.log("eval", step, {"when": when, **numbers})
+    job.console.print(headline(label, results))
+    return results
+
+
+def _summarize(
+    job: Job, before: Results, after: Results, baselines: dict[str, Results]
+) -> dict[str, Any]:
+    return {
+        "name": job.run.path.name,
         "before": before.summary(),
         "after": after.summary(),
-        "on_training_scenarios": on_training,
-        "baselines": {name: evaluate(name, held_out, config.sim, device=device)[0].summary() for name in BASELINES},
-        "train": {"agent_steps": trainer.agent_steps, "agent_steps_per_s": trainer.agent_steps / grpo_s},
-        "by_kind": _by_kind(held_out, before, after),
-        "licenses": dict(Counter(s.license for s in (*train_set, *held_out))),
-        "device": _device_name(device),
+        "baselines": {name: results.summary() for name, results in baselines.items()},
+        "by_kind": _by_kind(job.held_out, before, after),
+        "outcomes": dict(Counter(_outcomes(before, after))),
+        "licenses": dict(job.licenses),
+        "device": device_name(job.device),
         "commit": sim.commit(),
-        "seed": config.seed,
-        "wall_s": round(run.wall_s, 1),
-        "config": asdict(config),
+        "seed": job.config.seed,
+        "config": _plain(asdict(job.config)),
     }
-    groups = _replays(imitation, policy, held_out, before, after, config, device)
-    summary["outcomes"] = dict(Counter(_outcomes(before, after)))
-    run.write_json("summary.json", _plain(summary))
-    report = write_report(run.path / "report.html", _plain(summary), run.history, groups)
-    run.close()
-    console.print(_table(summary))
-    console.print(f"report: {report}")
-    return run.path
 
 
-def evaluate_command(config: EvalConfig, console: Console | None = None) -> dict[str, Any]:
-    """Drive scenarios with a checkpoint or a baseline; print the table and return it.
-
-    Raises:
-        ValueError: neither a checkpoint nor a baseline, or both.
-    """
-    console = console or Console(stderr=True)
-    device = choose_device(config.device)
-    if config.threads > 0:
-        torch.set_num_threads(config.threads)
-    if bool(config.checkpoint) == bool(config.policy):
-        raise ValueError(f"eval: expected checkpoint=<run> or policy=<{'|'.join(BASELINES)}>, and only one of them")
-    driver: Any = config.policy
-    sim_config, trained_on = config.sim, []
-    if config.checkpoint:
-        driver, sim_config, trained_on = load_policy(config.checkpoint, device)
-        console.print(f"trained on: {', '.join(trained_on) or 'unknown'}")
-    if config.scenarios == PROCEDURAL:
-        scenarios = generate_many(
-            config.data.held_out,
-            config.seed + HELD_OUT_SEED,
-            kinds=list(config.data.kinds) or None,
-        )
-    else:
-        scenarios = load_recorded(config.scenarios, config.data, _say(console))
-    results, _ = evaluate(driver, scenarios, sim_config, device=device)
-    label = config.policy or config.checkpoint
-    value = {
-        "driver": label,
-        "scenarios": config.scenarios,
-        "trained_on": trained_on,
-        "device": _device_name(device),
-        "commit": sim.commit(),
-        **results.summary(),
-        "per_scenario": [
-            {
-                "id": s.id,
-                "kind": s.kind,
-                "failure": bool(results.failure[i]),
-                "collision_at_fault": bool(results.collision_at_fault[i]),
-                "collision_any": bool(results.collision_any[i]),
-                "offroad": bool(results.offroad[i]),
-                "progress": float(results.progress[i]),
-                "scene_score": float(results.scene_score[i]),
-            }
-            for i, s in enumerate(scenarios)
-        ],
+def _on_training(job: Job, imitation: Policy, policy: Policy) -> dict[str, Any]:
+    """The same comparison on scenarios trained on, as many as are held out: shows overfitting."""
+    chosen = job.train_set[: len(job.held_out)]
+    return {
+        name: evaluate(driver, chosen, job.config.sim, device=job.device)[0].summary()
+        for name, driver in (("before", imitation), ("after", policy))
     }
-    console.print(_comparison({label: results.summary()}))
-    return value
-
-
-def _say(console: Console) -> Callable[[str], None]:
-    return lambda text: console.print(text, markup=False, highlight=False)
-
-
-def _evaluate(
-    run: RunDirectory, name: str, driver: Any, scenarios: Sequence[Scenario], config: TrainConfig, device: torch.device
-) -> tuple[Results, list]:
-    results, rollouts = evaluate(driver, scenarios, config.sim, device=device)
-    numbers = {k: v for k, v in results.summary().items() if not isinstance(v, list)}
-    run.log("eval", 0 if name == "before" else config.grpo.iterations, {"when": name, **numbers})
-    return results, rollouts
 
 
 def _outcomes(before: Results, after: Results) -> list[str]:
@@ -243,36 +217,32 @@ def _outcomes(before: Results, after: Results) -> list[str]:
 
 
 def _replays(
-    imitation: Any,
-    policy: Any,
-    held_out: Sequence[Scenario],
-    before: Results,
-    after: Results,
-    config: TrainConfig,
-    device: torch.device,
+    job: Job, imitation: Policy, policy: Policy, before: Results, after: Results
 ) -> list[ReplayGroup]:
-    """Drives to show: what was fixed, what still fails and what broke, in turn, as many as asked for."""
+    """Drives to show: fixed, still failing and newly broken in turn, as many as asked for."""
     outcomes = _outcomes(before, after)
     queues = [
-        [i for i, o in enumerate(outcomes) if o == kind] for kind in ("fixed", "still_failing", "newly_broken")
+        [i for i, outcome in enumerate(outcomes) if outcome == kind]
+        for kind in ("fixed", "still_failing", "newly_broken")
     ]
     shown: list[int] = []
-    while any(queues) and len(shown) < config.num_replays:
-        for queue in queues:
-            if queue and len(shown) < config.num_replays:
-                shown.append(queue.pop(0))
-    if not shown:
+    while any(queues) and len(shown) < job.config.num_replays:
+        shown += [queue.pop(0) for queue in queues if queue]
+    chosen = [job.held_out[i] for i in shown[: job.config.num_replays]]
+    if not chosen:
         return []
-    chosen = [held_out[i] for i in shown]
-    _, first = evaluate(imitation, chosen, config.sim, device=device, record="imitation")
-    _, last = evaluate(policy, chosen, config.sim, device=device, record="GRPO")
+    _, first = evaluate(imitation, chosen, job.config.sim, device=job.device, record="imitation")
+    _, last = evaluate(policy, chosen, job.config.sim, device=job.device, record="GRPO")
     return [ReplayGroup([a, b]) for a, b in zip(first, last, strict=True)]
 
 
-def _by_kind(scenarios: Sequence[Scenario], before: Results, after: Results) -> dict[str, dict[str, float | int]]:
+def _by_kind(
+    scenarios: Sequence[Scenario], before: Results, after: Results
+) -> dict[str, dict[str, float | int]]:
+    kinds = [s.kind or s.dataset for s in scenarios]
     rows: dict[str, dict[str, float | int]] = {}
-    for kind in sorted({s.kind or s.dataset for s in scenarios}):
-        chosen = [i for i, s in enumerate(scenarios) if (s.kind or s.dataset) == kind]
+    for kind in sorted(set(kinds)):
+        chosen = [i for i, k in enumerate(kinds) if k == kind]
         rows[kind] = {
             "num_scenarios": len(chosen),
             "before": float(before.failure[chosen].mean()),
@@ -281,14 +251,8 @@ def _by_kind(scenarios: Sequence[Scenario], before: Results, after: Results) -> 
     return rows
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads"
-
-
 def _plain(value: Any) -> Any:
-    """Enumerations by name, tuples as lists, for JSON."""
+    """Enumerations by name and tuples as lists, for JSON."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -297,37 +261,6 @@ def _plain(value: Any) -> Any:
 
 
 def _progress(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console)
-
-
-def _headline(label: str, results: Results) -> str:
-    value = results.summary()
-    return f"{label}: failure rate {value['failure_rate']:.1%}, scene score {value['scene_score']:.3f}"
-
-
-def _table(summary: dict[str, Any]) -> Table:
-    columns = {"imitation": summary["before"], "GRPO": summary["after"]} | summary["baselines"]
-    return _comparison(columns)
-
-
-def _comparison(columns: dict[str, dict[str, Any]]) -> Table:
-    count = next(iter(columns.values()))["num_scenarios"]
-    table = Table(title=f"closed loop on {count} scenarios, with 95 % intervals")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for metric in (
-        "failure_rate",
-        "collision_at_fault_rate",
-        "collision_any_rate",
-        "offroad_rate",
-        "progress",
-        "scene_score",
-    ):
-        cells = []
-        for value in columns.values():
-            low, high = value[f"{metric}_ci95"]
-            show = "{:.1%}" if metric.endswith("_rate") else "{:.3f}"
-            cells.append(f"{show.format(value[metric])} [{show.format(low)}, {show.format(high)}]")
-        table.add_row(metric, *cells)
-    return table
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
+    )

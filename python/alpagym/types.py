@@ -7,6 +7,7 @@ All tensors are contiguous and on one device. World frame, SI units, float32 unl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -18,7 +19,7 @@ from torch import Tensor
 class TensorStruct:
     """A dataclass whose fields are all tensors."""
 
-    def map(self, function) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same struct with `function` applied to every tensor."""
         return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
@@ -64,7 +65,8 @@ class Scenarios(TensorStruct):
     type: Tensor
     """`AgentType`. uint8 [N]"""
     ego_order: Tensor
-    """Agent indices of the scenario, the ego first, then others that may be policy-controlled. int32 [N]"""
+    """Agent indices of the scenario, the ego first, then others that may be policy-controlled.
+    int32 [N]"""
     log_length: Tensor
     """Route arc length at the last logged position [m]. [N]"""
     route_start: Tensor
@@ -208,6 +210,6 @@ class Observation(TensorStruct):
     lights_mask: Tensor
     """Whether the slot is filled. bool [W, E, I]"""
 
-    def index(self, selection) -> Observation:
+    def index(self, selection: Tensor | int) -> Observation:
         """The same rows of every tensor: `observation.index(mask)`."""
         return self.map(lambda t: t[selection])

@@ -46,10 +46,13 @@ def group_advantages(
         reward: [T, W], 0 where not valid; W = S * G, groups contiguous.
         valid: bool [T, W].
         group_size: G.
-        credit: `step` gives each step its discounted reward-to-go, less the mean of those members of its
-            group that are still driving at that step; `episode` gives every step of a rollout its return,
+        credit: `step` gives each step its discounted reward-to-go, less the mean of those members
+            of its
+            group that are still driving at that step; `episode` gives every step of a rollout its
+            return,
             less the mean of all members, as AlpaGym.
-        scale: divide by the standard deviation inside the `group`, or over the whole `batch` (so that a
+        scale: divide by the standard deviation inside the `group`, or over the whole `batch` (so
+            that a
             group whose members differ in nothing but noise stays quiet), or not (`none`, Dr. GRPO).
         discount: per step; with `episode` credit returns are not discounted.
         dead_tolerance: returns of a dead group spread less than this.

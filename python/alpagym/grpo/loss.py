@@ -23,7 +23,8 @@ class Loss:
 def reduce_log_prob(log_prob: Tensor, reduction: str) -> Tensor:
     """Log-probability of an action from those of its dimensions, [..., D] -> [...].
 
-    `sum` is the joint probability; `mean` (AlpaGym's) shrinks the ratio's exponent by D, so that clipping
+    `sum` is the joint probability; `mean` (AlpaGym's) shrinks the ratio's exponent by D, so that
+    clipping
     hardly ever acts.
     """
     if reduction == "sum":
@@ -46,13 +47,16 @@ def grpo_loss(
     """Clipped surrogate plus KL to a frozen anchor policy, averaged over valid steps.
 
     -mean(min(r A, clip(r, 1 - low, 1 + high) A)) + weight * mean(exp(d) - d - 1), where
-    r = exp(log_prob - old) and d = anchor - log_prob (Schulman's k3 estimate of KL(policy || anchor)).
+    r = exp(log_prob - old) and d = anchor - log_prob (Schulman's k3 estimate of KL to the anchor).
 
     Args:
         log_prob: of the actions under the policy being trained, [N].
         old_log_prob: when they were taken, [N].
         advantage: [N].
+        clip_low: how far the ratio may fall below 1.
+        clip_high: how far it may rise above 1.
         anchor_log_prob: under the anchor policy, [N].
+        kl_weight: of the KL term.
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()

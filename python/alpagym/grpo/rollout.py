@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alpagym import sim
 from alpagym.config import SimConfig
+from alpagym.policies.policy import Policy
 from alpagym.types import Observation, Outcome, Scenarios, State
 
 
@@ -77,13 +78,14 @@ class Roller:
         )
 
     @torch.no_grad()
-    def roll(self, policy: nn.Module, scenario: Tensor, seed: Tensor) -> Recording:
+    def roll(self, policy: Policy, scenario: Tensor, seed: Tensor) -> Recording:
         """Fork each scenario's first state into a group and drive it to the end.
 
         Args:
             policy: whose `sample` drives.
             scenario: index for each group, int32 [S].
-            seed: for each group, int64 [S]; with scenario, member and step it determines every draw.
+            seed: for each group, int64 [S]; with scenario, member and step it determines every
+                draw.
 
         Returns:
             The recording; it is overwritten by the next call.
@@ -103,7 +105,9 @@ class Roller:
             now = record.observation.index(t)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
-            sim.step(self._scenarios, self._state, self._outcome, action, self._weights, self._params)
+            sim.step(
+                self._scenarios, self._state, self._outcome, action, self._weights, self._params
+            )
             record.reward[t].copy_(self._outcome.reward.squeeze(1))
             record.terms[t].copy_(self._outcome.terms.squeeze(1))
         return record

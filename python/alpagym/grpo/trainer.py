@@ -16,6 +16,7 @@ from alpagym.config import GrpoConfig, RewardConfig, SimConfig
 from alpagym.grpo.advantage import Advantages, group_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Recording, Roller
+from alpagym.policies.policy import Policy
 from alpagym.types import Scenarios
 
 
@@ -34,10 +35,12 @@ class Sampler:
     def draw(self, count: int) -> Tensor:
         """Scenario indices, without repetition while there are enough, int32 [count]."""
         again = count > int((self.weight > 0).sum())
-        return torch.multinomial(self.weight, count, replacement=again, generator=self.generator).to(torch.int32)
+        return torch.multinomial(
+            self.weight, count, replacement=again, generator=self.generator
+        ).to(torch.int32)
 
     def report(self, scenario: Tensor, dead: Tensor) -> None:
-        """Halve the weight of scenarios whose groups were dead, down to 1/16; restore the others'."""
+        """Halve the weight of scenarios whose groups were dead, down to 1/16; restore others."""
         index = scenario.long()
         lower = (0.5 * self.weight[index]).clamp(min=1 / 16)
         self.weight[index] = torch.where(dead, lower, torch.ones_like(lower))
@@ -48,7 +51,7 @@ class GrpoTrainer:
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: Policy,
         scenarios: Scenarios,
         max_agents: int,
         *,
@@ -63,7 +66,9 @@ class GrpoTrainer:
             ValueError: a group of fewer than two, which has nothing to compare.
         """
         if config.group_size < 2:
-            raise ValueError(f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}")
+            raise ValueError(
+                f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}"
+            )
         self.policy, self.config, self.scenarios = policy, config, scenarios
         self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
         horizon = int((scenarios.num_frames - 1 - scenarios.start_frame).max())
@@ -129,7 +134,10 @@ class GrpoTrainer:
         config = self.config
         self.policy.train()
         observation = record.observation.map(lambda t: t.flatten(0, 1))
-        action, old = record.action.flatten(0, 1), reduce_log_prob(record.log_prob, config.log_prob).flatten()
+        action, old = (
+            record.action.flatten(0, 1),
+            reduce_log_prob(record.log_prob, config.log_prob).flatten(),
+        )
         advantage = compared.advantage.flatten()
         alive = torch.nonzero(record.valid.flatten() & (advantage != 0)).squeeze(1)
         sums: dict[str, Tensor] = {}
@@ -138,11 +146,15 @@ class GrpoTrainer:
             order = alive[torch.randperm(len(alive), generator=self.generator).to(alive.device)]
             for rows in order.split(config.minibatch_size):
                 seen = observation.index(rows)
-                log_prob = reduce_log_prob(self.policy.log_prob(seen, action[rows]), config.log_prob)
+                log_prob = reduce_log_prob(
+                    self.policy.log_prob(seen, action[rows]), config.log_prob
+                )
                 anchor = None
                 if self.anchor is not None:
                     with torch.no_grad():
-                        anchor = reduce_log_prob(self.anchor.log_prob(seen, action[rows]), config.log_prob)
+                        anchor = reduce_log_prob(
+                            self.anchor.log_prob(seen, action[rows]), config.log_prob
+                        )
                 loss = grpo_loss(
                     log_prob,
                     old[rows],
@@ -168,7 +180,9 @@ class GrpoTrainer:
         means = {name: float(value) / max(updates, 1) for name, value in sums.items()}
         if not all(math.isfinite(v) for v in means.values()):
             bad = ", ".join(f"{k}={v}" for k, v in means.items() if not math.isfinite(v))
-            raise TrainingError(f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward")
+            raise TrainingError(
+                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
+            )
         return means | {"entropy": float(self.policy.entropy().detach())}
 
     def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
@@ -178,10 +192,14 @@ class GrpoTrainer:
             return
         step, world = (int(i) for i in torch.nonzero(bad)[0])
         group, member = divmod(world, self.config.group_size)
-        terms = [t.name.lower() for t in sim.RewardTerm if not bool(torch.isfinite(record.terms[step, world, t]))]
+        terms = [
+            t.name.lower()
+            for t in sim.RewardTerm
+            if not bool(torch.isfinite(record.terms[step, world, t]))
+        ]
         raise TrainingError(
-            f"reward is not finite in scenario {int(scenario[group])}, seed {int(seed[group])}, member {member}, "
-            f"step {step}, from {', '.join(terms) or 'the weights'}"
+            f"reward is not finite in scenario {int(scenario[group])}, seed {int(seed[group])}, "
+            f"member {member}, step {step}, from {', '.join(terms) or 'the weights'}"
         )
 
     def _describe(self, record: Recording, compared: Advantages) -> dict[str, float]:
@@ -191,7 +209,9 @@ class GrpoTrainer:
         return {
             "return_mean": float(compared.returns.mean()),
             "return_spread_in_group": float(compared.returns.std(1).mean()),
-            "return_spread_across_groups": float(compared.returns.mean(1).std()) if len(compared.returns) > 1 else 0.0,
+            "return_spread_across_groups": float(compared.returns.mean(1).std())
+            if len(compared.returns) > 1
+            else 0.0,
             "dead_group_fraction": float(compared.dead.float().mean()),
             "failure_rate": float(failed.float().mean()),
             "episode_steps": float(record.valid.sum(0).float().mean()),

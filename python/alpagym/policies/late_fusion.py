@@ -1,4 +1,4 @@
-"""The small policy: each observed element through a shared network, the most excited feature kept, all fused late."""
+"""The small policy: elements through shared networks, the largest features kept, fused late."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from alpagym.config import PolicyConfig, SimConfig
 from alpagym.policies import features
+from alpagym.policies.policy import Policy
 from alpagym.types import Observation
 
 ACCEL_SCALE = 1.5
@@ -31,65 +32,68 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     return (torch.relu(x) * mask.unsqueeze(-1)).max(-2).values
 
 
-class LateFusion(nn.Module):
-    """A Gaussian policy on unicycle actions.
-
-    The narrow contract of every policy: `sample(observation, noise)` and `log_prob(observation, action)`
-    in physical units, `mean(observation)` to drive without sampling. Leading dimensions are free.
-    """
+class LateFusion(Policy):
+    """A Gaussian policy on unicycle actions, of constant spread in normalised units."""
 
     def __init__(self, config: PolicyConfig, sim_config: SimConfig) -> None:
         super().__init__()
         if sim_config.action.name != "unicycle":
-            raise ValueError(f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}")
-        scales = {
-            "ego": features.EGO_SCALE,
-            "agents": features.AGENT_SCALE,
-            "road": features.ROAD_SCALE,
-            "route": features.ROUTE_SCALE,
-            "lights": features.LIGHT_SCALE,
-        }
-        for name, scale in scales.items():
-            self.register_buffer(f"{name}_scale", torch.tensor(scale), persistent=False)
-        self.encoders = nn.ModuleDict(
-            {name: encoder(len(scales[name]), config.width) for name in ("agents", "road", "lights")}
+            raise ValueError(
+                f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}"
+            )
+        self.scales = nn.ModuleDict(
+            {
+                "ego": features.Scale(features.EGO_SCALE),
+                "agents": features.Scale(features.AGENT_SCALE),
+                "road": features.Scale(features.ROAD_SCALE),
+                "route": features.Scale(features.ROUTE_SCALE),
+                "lights": features.Scale(features.LIGHT_SCALE),
+            }
         )
-        flat = features.flat_size(sim_config.num_route_points)
+        self.encoders = nn.ModuleDict(
+            {
+                "agents": encoder(len(features.AGENT_SCALE), config.width),
+                "road": encoder(len(features.ROAD_SCALE), config.width),
+                "lights": encoder(len(features.LIGHT_SCALE), config.width),
+            }
+        )
+        route_size = sim_config.num_route_points * len(features.ROUTE_SCALE)
+        last = nn.Linear(config.hidden, 2)
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
         self.trunk = nn.Sequential(
-            nn.Linear(flat + 3 * config.width, config.hidden),
+            nn.Linear(len(features.EGO_SCALE) + route_size + 3 * config.width, config.hidden),
             nn.ReLU(inplace=True),
             nn.Linear(config.hidden, config.hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(config.hidden, 2),
+            last,
         )
-        nn.init.normal_(self.trunk[-1].weight, std=0.01)
-        nn.init.zeros_(self.trunk[-1].bias)
         self.log_std = nn.Parameter(torch.full((2,), config.log_std))
 
     def forward(self, observation: Observation) -> Tensor:
         """Mean of the normalised action, [..., 2]."""
-        parts = [features.flat(observation, self.ego_scale, self.route_scale)]
+        scaled = {name: scale(getattr(observation, name)) for name, scale in self.scales.items()}
+        parts = [scaled["ego"], scaled["route"].flatten(-2)]
         for name, network in self.encoders.items():
-            element = features.scaled(getattr(observation, name), getattr(self, f"{name}_scale"))
-            parts.append(masked_max(network(element), getattr(observation, f"{name}_mask")))
-        return self.trunk(torch.cat(parts, -1))
+            mask = getattr(observation, f"{name}_mask")
+            parts.append(masked_max(network(scaled[name]), mask))
+        mean: Tensor = self.trunk(torch.cat(parts, -1))
+        return mean
 
     def mean(self, observation: Observation) -> Tensor:
-        """The most likely action, [..., 2]."""
         return self.forward(observation) * _unit(observation)
 
     def sample(self, observation: Observation, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """An action [..., 2] from standard normal `noise` [..., 2], and its log-probability by dimension [..., 2]."""
         mean = self.forward(observation)
         normalised = mean + self.log_std.exp() * noise
         return normalised * _unit(observation), gaussian_log_prob(normalised, mean, self.log_std)
 
     def log_prob(self, observation: Observation, action: Tensor) -> Tensor:
-        """Log-probability of the normalised action by dimension, [..., 2]; differentiable."""
-        return gaussian_log_prob(action / _unit(observation), self.forward(observation), self.log_std)
+        return gaussian_log_prob(
+            action / _unit(observation), self.forward(observation), self.log_std
+        )
 
     def entropy(self) -> Tensor:
-        """Of the normalised action, summed over dimensions."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
 
 
@@ -101,7 +105,9 @@ def normalise(observation: Observation, action: Tensor) -> Tensor:
 def _unit(observation: Observation) -> Tensor:
     """Physical size of a normalised action of 1 at this speed, [..., 2]."""
     speed = observation.ego[..., 0].abs().clamp(min=MIN_STEERING_SPEED)
-    return torch.stack([torch.full_like(speed, ACCEL_SCALE), LATERAL_ACCEL_SCALE / speed.square()], -1)
+    return torch.stack(
+        [torch.full_like(speed, ACCEL_SCALE), LATERAL_ACCEL_SCALE / speed.square()], -1
+    )
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

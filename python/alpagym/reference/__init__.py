@@ -39,7 +39,9 @@ def step(
     `_limit` are [W, E], `margin_control` [W, A].
     """
     shape = state.ego.shape
-    out = SimpleNamespace(terms=np.zeros((*shape, len(RewardTerm))), margin_control=np.full(state.x.shape, np.inf))
+    out = SimpleNamespace(
+        terms=np.zeros((*shape, len(RewardTerm))), margin_control=np.full(state.x.shape, np.inf)
+    )
     for name in ("reward", "collision", "progress_fraction", "ttc"):
         setattr(out, name, np.zeros(shape))
     for name in ("contact", "offroad", "flags", "comfort", "limit"):

@@ -67,7 +67,10 @@ class Box:
         forward, left = self.axes()
         signs = ((1, 1), (-1, 1), (-1, -1), (1, -1))
         return np.array(
-            [self.center + 0.5 * (i * self.length * forward + j * self.width * left) for i, j in signs]
+            [
+                self.center + 0.5 * (i * self.length * forward + j * self.width * left)
+                for i, j in signs
+            ]
         )
 
     def end(self, side: float, depth: float) -> Box:
@@ -89,7 +92,9 @@ def separation(a: Box, b: Box) -> float:
     return max(gaps)
 
 
-def time_to_collision(a: Box, b: Box, velocity: np.ndarray, horizon: float, margin: Margin) -> float:
+def time_to_collision(
+    a: Box, b: Box, velocity: np.ndarray, horizon: float, margin: Margin
+) -> float:
     """When `b`, moving at `velocity` relative to `a`, first touches it; inf if not within `horizon`."""
     enter, leave = 0.0, horizon
     for axis in (*a.axes(), *b.axes()):

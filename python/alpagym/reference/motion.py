@@ -7,7 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from alpagym.config import ActionType, SimConfig
-from alpagym.reference.geometry import Box, Margin, into_frame, signed_edge_distance, unit, wrap_angle
+from alpagym.reference.geometry import (
+    Box,
+    Margin,
+    into_frame,
+    signed_edge_distance,
+    unit,
+    wrap_angle,
+)
 from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
 from alpagym.reference.world import Place, World, worlds
 from alpagym.scenarios.scenario import AgentType
@@ -37,7 +44,9 @@ def _reset_world(world: World, c: SimConfig) -> None:
     start = place.start_frame
     for a in range(state.x.shape[1]):
         world.set(a, x=0, y=0, z=0, yaw=0, speed=0, accel=0, curvature=0, route_s=0, stops_served=0)
-        world.set(a, valid=a < world.num_agents and place.log_valid[start, a], controller=Controller.LOG)
+        world.set(
+            a, valid=a < world.num_agents and place.log_valid[start, a], controller=Controller.LOG
+        )
         if a >= world.num_agents:
             continue
         agent = place.agents[a]
@@ -76,7 +85,9 @@ def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) 
             continue
         agent, e = world.place.agents[a], world.ego_slot(a)
         controller = world.get("controller", a)
-        if controller == Controller.CONSTANT_VELOCITY or (controller == Controller.POLICY and e < 0):
+        if controller == Controller.CONSTANT_VELOCITY or (
+            controller == Controller.POLICY and e < 0
+        ):
             asked[a] = (0.0, 0.0)
         elif controller == Controller.POLICY and c.action is ActionType.unicycle:
             asked[a] = (action[e, 0], action[e, 1])
@@ -156,7 +167,9 @@ def _place_at(world: World, a: int, position: np.ndarray, yaw: float, c: SimConf
     backward = into_frame(moved, world.get("yaw", a) + 0.5 * turn)[0] < 0
     speed = (-1.0 if backward else 1.0) * float(np.linalg.norm(moved)) / c.dt
     accel, curvature = inverse(v, speed, turn, c.dt)
-    world.set(a, x=position[0], y=position[1], yaw=yaw, speed=speed, accel=accel, curvature=curvature)
+    world.set(
+        a, x=position[0], y=position[1], yaw=yaw, speed=speed, accel=accel, curvature=curvature
+    )
 
 
 def _replay(world: World, a: int, c: SimConfig) -> None:

@@ -104,7 +104,9 @@ def agents(world: World, a: int, c: SimConfig) -> list[list[float]]:
 def road(world: World, a: int, c: SimConfig) -> list[list[float]]:
     """Midpoint, direction, half length and kind of the pieces of the map, nearest first."""
     points, here, rows = world.place.road, world.position(a), []
-    level = [n for n in range(len(points)) if world.place.same_level(world.get("z", a), points[n, 2])]
+    level = [
+        n for n in range(len(points)) if world.place.same_level(world.get("z", a), points[n, 2])
+    ]
     distance = [(float(np.linalg.norm(points[n, :2] - here)), n) for n in level]
     for n in _nearest(distance, c.road_radius):
         direction = into_frame(points[n, 3:5], world.get("yaw", a))
@@ -123,7 +125,9 @@ def route(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float
         if not margin.reached(path.length - s):
             break
         position, direction, _, limit = path.at(s)
-        rows.append([*_local(world, a, position), *into_frame(direction, world.get("yaw", a)), limit])
+        rows.append(
+            [*_local(world, a, position), *into_frame(direction, world.get("yaw", a)), limit]
+        )
     return rows
 
 

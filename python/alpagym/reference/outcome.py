@@ -45,7 +45,9 @@ def contact(world: World, a: int, c: SimConfig, margin: Margin) -> tuple[Collisi
             if world.get("prev_valid", b) and not touches(*before, margin):
                 began.append(classify(ego, other, margin))
         else:
-            velocity = world.get("speed", b) * unit(other.yaw) - world.get("speed", a) * unit(ego.yaw)
+            velocity = world.get("speed", b) * unit(other.yaw) - world.get("speed", a) * unit(
+                ego.yaw
+            )
             ttc = min(ttc, time_to_collision(ego, other, velocity, c.ttc_horizon, margin))
     began.sort(key=lambda kind: kind == Collision.REAR)
     return began[0] if began else Collision.NONE, ttc

@@ -19,7 +19,7 @@ CLEARANCE = 0.3
 
 
 def idm_accel(c: SimConfig, speed: float, desired: float, gap: float, closing: float) -> float:
-    """a [1 - (v / v0)^4 - (s* / s)^2] with s* = s0 + max(0, v T + v dv / (2 sqrt(a b)))."""
+    """A [1 - (v / v0)^4 - (s* / s)^2] with s* = s0 + max(0, v T + v dv / (2 sqrt(a b)))."""
     braking = speed * closing / (2.0 * np.sqrt(c.idm_accel * c.idm_decel))
     wanted = c.idm_gap + max(0.0, speed * c.idm_headway + braking)
     free = (speed / max(desired, 0.1)) ** 4
@@ -27,7 +27,7 @@ def idm_accel(c: SimConfig, speed: float, desired: float, gap: float, closing: f
 
 
 def time_to_cover(distance: float, speed: float, accel: float) -> float:
-    """t > 0 with v t + a t^2 / 2 = d."""
+    """T > 0 with v t + a t^2 / 2 = d."""
     d, v = max(distance, 0.0), max(speed, 0.0)
     return (np.sqrt(v**2 + 2.0 * accel * d) - v) / accel
 
@@ -131,7 +131,9 @@ class Driver:
             if self.in_lane(on, box.extent_along(left_of(on.direction))):
                 along = world.get("speed", b) * float(unit(box.yaw) @ on.direction)
                 half = box.extent_along(on.direction)
-                return self.respond(on.s - self.s - self.agent.length / 2 - half, self.speed - along)
+                return self.respond(
+                    on.s - self.s - self.agent.length / 2 - half, self.speed - along
+                )
         walks = world.place.agents[b].type == AgentType.PEDESTRIAN
         if not self.margin.reached(world.get("speed", b), 0.3 if walks else 0.5):
             return np.inf  # it waits: its way crosses nobody's
@@ -174,7 +176,9 @@ class Driver:
             return self.respond(gap - enter + self.agent.length / 2, self.speed - speed)
         return self.respond(gap, self.speed)
 
-    def crossing_with(self, b: int, follows: bool) -> tuple[float, float, float, float, float] | None:
+    def crossing_with(
+        self, b: int, follows: bool
+    ) -> tuple[float, float, float, float, float] | None:
         """Where the other's way first enters mine, None if nowhere.
 
         The other's way is its own route if it follows one, else straight on; looked at every 2 m, up

@@ -18,7 +18,10 @@ def arrays(struct: TensorStruct) -> SimpleNamespace:
     wide = {torch.float32: torch.float64, torch.bool: torch.bool}
     tensors = struct.tensors().items()
     return SimpleNamespace(
-        **{n: t.detach().cpu().to(wide.get(t.dtype, torch.int64), copy=True).numpy() for n, t in tensors}
+        **{
+            n: t.detach().cpu().to(wide.get(t.dtype, torch.int64), copy=True).numpy()
+            for n, t in tensors
+        }
     )
 
 

@@ -1,4 +1,4 @@
-"""Pack host scenarios for the device: concatenate ragged arrays, cut the road into points, index a grid."""
+"""Pack host scenarios for the device: join ragged arrays, cut the road up, index it by a grid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, RoadMap, Scenario, ScenarioError
+from alpagym.scenarios.scenario import (
+    AgentFlag,
+    AgentType,
+    MapType,
+    RoadMap,
+    Scenario,
+    ScenarioError,
+)
 from alpagym.types import Scenarios
 
 ROAD_PIECE = 10.0
@@ -20,6 +27,14 @@ REAR_AXLE_FRACTION = 0.28
 """Rear axle behind the box center, over the vehicle's length (Chrysler Pacifica: 1.461 / 5.176)."""
 UNKNOWN_LIMIT = 6.7
 """Speed limit where the source has none and the agent was not seen driving faster [m/s]."""
+
+
+_AS_THEY_ARE = (
+    *("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "ego_order"),
+    *("log_length", "log", "log_z", "log_valid", "route", "stop_s", "stop_light"),
+    *("light_xy", "light_state", "road", "edge"),
+)
+"""Arrays of the batch that are those of its scenarios, one after the other."""
 
 
 @dataclass
@@ -94,7 +109,9 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
 
     middle, span = 0.5 * (pieces.start + pieces.end), pieces.end - pieces.start
     length = np.linalg.norm(span[:, :2], axis=1)
-    direction = np.where(length[:, None] > 1e-6, span[:, :2] / np.maximum(length, 1e-6)[:, None], [1.0, 0.0])
+    direction = np.where(
+        length[:, None] > 1e-6, span[:, :2] / np.maximum(length, 1e-6)[:, None], [1.0, 0.0]
+    )
     road = np.zeros((len(middle), 8), np.float32)
     road[:, :3], road[:, 3:5], road[:, 5], road[:, 6] = middle, direction, 0.5 * length, pieces.type
     ij = grid.index(middle[:, :2])
@@ -103,10 +120,16 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
     is_edge = (pieces.type == MapType.ROAD_EDGE) & (length > 1e-6)
     start, end = pieces.start[is_edge], pieces.end[is_edge]
     edge = np.zeros((len(start), 8), np.float32)
-    edge[:, :2], edge[:, 2:4], edge[:, 4] = start[:, :2], end[:, :2], 0.5 * (start[:, 2] + end[:, 2])
+    edge[:, :2], edge[:, 2:4], edge[:, 4] = (
+        start[:, :2],
+        end[:, :2],
+        0.5 * (start[:, 2] + end[:, 2]),
+    )
     low = grid.index(np.minimum(start, end)[:, :2])
     spread = grid.index(np.maximum(start, end)[:, :2]) - low + 1
-    covered = spread.prod(1)  # cells of the bounding box: a superset of those that the segment touches
+    covered = spread.prod(
+        1
+    )  # cells of the bounding box: a superset of those that the segment touches
     owner = np.repeat(np.arange(len(edge)), covered)
     k = np.arange(len(owner)) - np.repeat(np.cumsum(covered) - covered, covered)
     column = low[owner, 0] + k % spread[owner, 0]
@@ -123,7 +146,7 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
 
 
 def _ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
-    """The ego, then the other vehicles that may be policy-controlled, nearest first; then the rest."""
+    """The ego, then the other vehicles that may be controlled, nearest first; then the rest."""
     tracks, start = scenario.tracks, scenario.start_frame
     blocked = AgentFlag.PARKED | AgentFlag.STARTS_IN_COLLISION | AgentFlag.STARTS_OFFROAD
     may = (
@@ -182,14 +205,12 @@ def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> 
     def offsets(counts: np.ndarray) -> np.ndarray:
         total = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         if total[-1] > np.iinfo(np.int32).max:
-            raise ScenarioError(f"batch: {len(scenarios)} scenarios need {total[-1]} cells, more than 2^31: load fewer")
+            raise ScenarioError(
+                f"batch: expected fewer than 2^31 cells, got {total[-1]}: load fewer scenarios"
+            )
         return total.astype(np.int32)
 
-    arrays = {
-        name: joined(name)
-        for name in ("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "ego_order", "log_length")
-        + ("log", "log_z", "log_valid", "route", "stop_s", "stop_light", "light_xy", "light_state", "road", "edge")
-    }
+    arrays = {name: joined(name) for name in _AS_THEY_ARE}
     arrays |= {
         "agent_start": offsets(joined("num_agents")),
         "log_start": offsets(np.array([len(p) for p in parts["log"]]))[:-1],
@@ -203,7 +224,9 @@ def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> 
         "cell_road": offsets(joined("road_count")),
         "cell_edge": offsets(joined("edge_count")),
     }
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+    }
     return Scenarios(**tensors).to(device)
 
 

@@ -20,10 +20,12 @@ ROUTE_SPACING = 2.0
 
 
 class ScenarioError(ValueError):
-    """A scenario cannot be used; the message is one sentence that names the source and the reason."""
+    """A scenario cannot be used; the message is one sentence: the source and the reason."""
 
 
 class AgentType(IntEnum):
+    """What an agent is."""
+
     UNKNOWN = 0
     VEHICLE = 1
     PEDESTRIAN = 2
@@ -32,6 +34,8 @@ class AgentType(IntEnum):
 
 
 class MapType(IntEnum):
+    """What a map element is."""
+
     LANE = 0
     ROAD_LINE = 1
     ROAD_EDGE = 2
@@ -42,6 +46,8 @@ class MapType(IntEnum):
 
 
 class LightState(IntEnum):
+    """What a traffic light shows to one lane."""
+
     ABSENT = 0
     UNKNOWN = 1
     RED = 2
@@ -100,8 +106,10 @@ class Tracks:
 class RoadMap:
     """L map elements as polylines over one pool of P points.
 
-    Road edges are directed: the drivable area lies on their left. Polygons (crosswalks, speed bumps,
-    driveways) are closed: their first point is repeated at the end. Consecutive points of an element
+    Road edges are directed: the drivable area lies on their left. Polygons (crosswalks, speed
+    bumps,
+    driveways) are closed: their first point is repeated at the end. Consecutive points of an
+    element
     are at least 1 mm apart.
     """
 
@@ -116,7 +124,8 @@ class RoadMap:
     speed_limit: np.ndarray
     """Of lanes [m/s], NaN where unknown, float32 [L]."""
     successor_offsets: np.ndarray
-    """Element l leads to successors[successor_offsets[l]:successor_offsets[l + 1]], int32 [L + 1]."""
+    """Element l leads to successors[successor_offsets[l]:successor_offsets[l + 1]], int32 [L +
+    1]."""
     successors: np.ndarray
     """Element indices, int32 [K]."""
     left_neighbor: np.ndarray
@@ -133,7 +142,9 @@ class RoadMap:
         return self.points[self.offsets[element] : self.offsets[element + 1]]
 
     def successors_of(self, element: int) -> np.ndarray:
-        return self.successors[self.successor_offsets[element] : self.successor_offsets[element + 1]]
+        return self.successors[
+            self.successor_offsets[element] : self.successor_offsets[element + 1]
+        ]
 
 
 @dataclass
@@ -163,13 +174,15 @@ class Routes:
     speed_limit: np.ndarray
     """At each route point [m/s], NaN where unknown, float32 [Q]."""
     log_length: np.ndarray
-    """Arc length at the last valid recorded position [m], float32 [A]; progress 1 is reached there."""
+    """Arc length at the last valid recorded position [m], float32 [A]; progress 1 is reached
+    there."""
     stop_offsets: np.ndarray
-    """Agent a meets stops stop_offsets[a]:stop_offsets[a + 1], in order of arc length, int32 [A + 1]."""
+    """Agent a meets stops stop_offsets[a]:stop_offsets[a + 1], in order of arc length, int32 [A +
+    1]."""
     stop_s: np.ndarray
     """Arc length of the stop line [m], float32 [M]."""
     stop_light: np.ndarray
-    """Index into `Lights`, or -1 for a stop sign, int32 [M]."""
+    """Index into `Lights`, -1 for a stop sign, -2 for a yield line, int32 [M]."""
 
 
 @dataclass
@@ -217,7 +230,7 @@ class Scenario:
         return self.tracks.num_frames - 1 - self.start_frame
 
     def validate(self) -> Scenario:
-        """Check shapes, dtypes and values; return self or raise `ScenarioError` with one sentence."""
+        """Check shapes, dtypes and values; return self or raise `ScenarioError`."""
         t, m, r, li = self.tracks, self.map, self.routes, self.lights
         a, n = t.valid.shape
         elements = len(m.type)
@@ -253,9 +266,17 @@ class Scenario:
         for name, (array, dtype, shape) in expected.items():
             if array.dtype != dtype or array.shape != shape:
                 raise ScenarioError(
-                    f"{self.source}: {name}: expected {dtype}{list(shape)}, got {array.dtype}{list(array.shape)}"
+                    f"{self.source}: {name}: expected {dtype}{list(shape)}, "
+                    f"got {array.dtype}{list(array.shape)}"
                 )
-        for name in ("tracks.xyz", "tracks.yaw", "tracks.velocity", "tracks.size", "map.points", "routes.points"):
+        for name in (
+            "tracks.xyz",
+            "tracks.yaw",
+            "tracks.velocity",
+            "tracks.size",
+            "map.points",
+            "routes.points",
+        ):
             if not np.isfinite(expected[name][0]).all():
                 raise ScenarioError(f"{self.source}: {name} holds NaN or infinity")
         if not 0 <= self.ego < a:
@@ -263,5 +284,7 @@ class Scenario:
         if not 0 <= self.start_frame < n:
             raise ScenarioError(f"{self.source}: start frame {self.start_frame} of {n} frames")
         if not t.valid[self.ego, self.start_frame]:
-            raise ScenarioError(f"{self.source}: the ego (agent {self.ego}) is not valid at frame {self.start_frame}")
+            raise ScenarioError(
+                f"{self.source}: the ego, agent {self.ego}, is absent at frame {self.start_frame}"
+            )
         return self

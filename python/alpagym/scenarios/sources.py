@@ -14,6 +14,8 @@ from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 PROCEDURAL = "procedural"
+HELD_OUT_SEED = 1_000_000_007
+"""Procedural held-out scenarios come from seeds that training never draws."""
 
 
 def load_or_generate(source: str, *, count: int, seed: int) -> list[Scenario]:
@@ -33,8 +35,52 @@ def load_or_generate(source: str, *, count: int, seed: int) -> list[Scenario]:
     return scenarios
 
 
-def load_recorded(source: str, data: DataConfig, say: Callable[[str], None]) -> list[Scenario]:
-    """All usable scenarios of a file or folder; says what was skipped and why.
+def training_and_held_out(
+    source: str, data: DataConfig, dt: float, seed: int, say: Callable[[str], None]
+) -> tuple[list[Scenario], list[Scenario]]:
+    """Scenarios to train on and others to judge by: never the same drive on both sides.
+
+    Raises:
+        ScenarioError: nothing could be loaded, or too little to hold any out.
+    """
+    if source == PROCEDURAL:
+        train = _generate(data, dt, data.train, seed)
+        return train, held_out_only(source, data, dt, seed, say)
+    loaded = load_recorded(source, data, dt, say)
+    train, held_out = split_by_id(loaded, data.held_out_fraction, seed)
+    if not train or not held_out:
+        raise ScenarioError(
+            f"{source}: expected at least 2 usable drives, to train on and to hold out, "
+            f"got {len(train) + len(held_out)}"
+        )
+    return train, held_out
+
+
+def held_out_only(
+    source: str, data: DataConfig, dt: float, seed: int, say: Callable[[str], None]
+) -> list[Scenario]:
+    """Procedural scenarios that training with the same seed never sees, or all recorded ones."""
+    if source == PROCEDURAL:
+        return _generate(data, dt, data.held_out, seed + HELD_OUT_SEED)
+    return load_recorded(source, data, dt, say)
+
+
+def _generate(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
+    scenarios = generate_many(count, seed, kinds=data.kinds or None)
+    if scenarios and not _fits(scenarios[0], dt):
+        raise ScenarioError(f"procedural: a step takes {scenarios[0].dt:g} s, not sim.dt={dt:g}")
+    return scenarios
+
+
+def _fits(scenario: Scenario, dt: float) -> bool:
+    """Whether its frames are one step apart; recorders' clocks jitter a little."""
+    return abs(scenario.dt - dt) <= 0.02 * dt
+
+
+def load_recorded(
+    source: str, data: DataConfig, dt: float, say: Callable[[str], None]
+) -> list[Scenario]:
+    """All usable scenarios of a file or folder, recorded every `dt`; says what was skipped and why.
 
     Raises:
         ScenarioError: nothing usable.
@@ -46,7 +92,13 @@ def load_recorded(source: str, data: DataConfig, say: Callable[[str], None]) -> 
     usable = []
     for scenario in scenarios:
         if scenario.num_steps < data.min_steps:
-            reasons.append(f"{scenario.source}: lasts {scenario.num_steps} steps, fewer than {data.min_steps}")
+            reasons.append(
+                f"{scenario.source}: lasts {scenario.num_steps} steps, fewer than {data.min_steps}"
+            )
+        elif not _fits(scenario, dt):
+            reasons.append(
+                f"{scenario.source}: recorded every {scenario.dt:.3g} s, not sim.dt={dt:g}"
+            )
         else:
             usable.append(scenario)
     if reasons:
@@ -67,9 +119,13 @@ def split_by_id(
         ValueError: a fraction outside (0, 1).
     """
     if not 0.0 < held_out_fraction < 1.0:
-        raise ValueError(f"data.held_out_fraction: expected a share between 0 and 1, got {held_out_fraction}")
+        raise ValueError(
+            f"data.held_out_fraction: expected a share between 0 and 1, got {held_out_fraction}"
+        )
     ids = sorted({s.id for s in scenarios})
     order = np.random.default_rng(seed).permutation(len(ids))
     count = min(max(round(held_out_fraction * len(ids)), 1), len(ids) - 1)
     held_out = {ids[i] for i in order[:count]}
-    return [s for s in scenarios if s.id not in held_out], [s for s in scenarios if s.id in held_out]
+    return [s for s in scenarios if s.id not in held_out], [
+        s for s in scenarios if s.id in held_out
+    ]

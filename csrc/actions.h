@@ -1,0 +1,53 @@
+// What an action means: the list of kinds, and what each asks of an agent. A kind asks either for a
+// control, which the vehicle model carries out, or for a pose outright. To add one: a line in the
+// list, a case below, its name in config.py and its twin in reference/motion.py.
+#pragma once
+#include "scenarios.h"
+#include "vehicle.h"
+
+namespace alpagym {
+
+#define ALPAGYM_ACTIONS(X)                                                      \
+  X(kUnicycle, "unicycle", 2) /* acceleration [m/s^2], curvature [1/m] */       \
+  X(kBicycle, "bicycle", 2)   /* acceleration [m/s^2], steering angle [rad] */  \
+  X(kDelta, "delta", 3)       /* dx, dy [m], dyaw [rad] in the agent's frame */ \
+  X(kTeleport, "teleport", 3) /* x, y [m], yaw [rad] in the world frame */
+
+#define ALPAGYM_ENUMERATOR(kind, name, size) kind,
+enum ActionKind : int { ALPAGYM_ACTIONS(ALPAGYM_ENUMERATOR) kNumActionKinds };
+#undef ALPAGYM_ENUMERATOR
+
+// Numbers in an action.
+ALPAGYM_HD int action_size(int kind) {
+  switch (kind) {
+#define ALPAGYM_CASE(kind, name, size) \
+  case kind:                           \
+    return size;
+    ALPAGYM_ACTIONS(ALPAGYM_CASE)
+#undef ALPAGYM_CASE
+  }
+  return 0;
+}
+
+// Whether actions of a kind are poses; all others are controls.
+ALPAGYM_HD bool gives_pose(int kind) { return kind == kDelta || kind == kTeleport; }
+
+// The control that an action `u` asks for; bounds are applied later.
+ALPAGYM_HD Control asked_control(int kind, const float* u, const AgentInfo& agent) {
+  switch (kind) {
+    case kBicycle:
+      return {u[0], curvature_of(u[1], wheelbase_of(agent.length, agent.rear_axle))};
+    default:
+      return {u[0], u[1]};
+  }
+}
+
+// The pose that an action `u` puts an agent at `here` into; what is not finite counts as no motion.
+ALPAGYM_HD Pose asked_pose(int kind, const float* u, Pose here) {
+  const auto finite = [](float v, float otherwise) { return fabsf(v) < INFINITY ? v : otherwise; };
+  if (kind == kDelta)
+    return delta_step(here, {finite(u[0], 0.f), finite(u[1], 0.f), finite(u[2], 0.f)});
+  return {finite(u[0], here.x), finite(u[1], here.y), wrap_angle(finite(u[2], here.yaw))};
+}
+
+}  // namespace alpagym

@@ -1,0 +1,85 @@
+"""`alpagym eval`: drive scenarios with a checkpoint or a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from alpagym import sim
+from alpagym.checkpoint import load_policy
+from alpagym.config import EvalConfig, check
+from alpagym.devices import choose_device, device_name
+from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.policies.policy import Policy
+from alpagym.scenarios.scenario import Scenario
+from alpagym.scenarios.sources import held_out_only
+from alpagym.tables import comparison, plain_printer
+
+
+def evaluate_command(
+    config: EvalConfig, given: Sequence[str] = (), console: Console | None = None
+) -> dict[str, Any]:
+    """Drive scenarios with a checkpoint or a baseline; print the table and return everything.
+
+    A checkpoint brings the simulator's configuration that it was trained in; fields of `SimConfig`
+    named in `given` are taken from `config.sim` all the same.
+
+    Raises:
+        ValueError: neither a checkpoint nor a baseline, or both; an option out of range, or one
+            that the checkpoint's network was not made for.
+    """
+    console = console or Console(stderr=True)
+    check(config)
+    device = choose_device(config.device)
+    if config.threads > 0:
+        torch.set_num_threads(config.threads)
+    if bool(config.checkpoint) == bool(config.policy):
+        names = "|".join(BASELINES)
+        raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
+    if config.policy and config.policy not in BASELINES:
+        raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
+    say = plain_printer(console)
+    driver: Policy | str = config.policy
+    sim_config = config.sim
+    trained_on: list[str] = []
+    if config.checkpoint:
+        driver, trained_in, trained_on = load_policy(config.checkpoint, device)
+        sim_config = replace(trained_in, **{name: getattr(config.sim, name) for name in given})
+        for name in ("action", "num_route_points"):
+            wanted, asked = getattr(trained_in, name), getattr(sim_config, name)
+            if wanted != asked:
+                raise ValueError(
+                    f"sim.{name}: the checkpoint was trained for {wanted}, got {asked}"
+                )
+        say(f"trained on: {', '.join(trained_on) or 'unknown'}")
+    check_simulator(sim_config)
+    scenarios = held_out_only(config.scenarios, config.data, sim_config.dt, config.seed, say)
+    results, _ = evaluate(driver, scenarios, sim_config, device=device)
+    label = config.policy or config.checkpoint
+    console.print(comparison({label: results.summary()}))
+    return {
+        "driver": label,
+        "scenarios": config.scenarios,
+        "trained_on": trained_on,
+        "device": device_name(device),
+        "commit": sim.commit(),
+        **results.summary(),
+        "per_scenario": [_row(s, results, i) for i, s in enumerate(scenarios)],
+    }
+
+
+def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:
+    return {
+        "id": scenario.id,
+        "kind": scenario.kind,
+        "failure": bool(results.failure[i]),
+        "collision_at_fault": bool(results.collision_at_fault[i]),
+        "collision_any": bool(results.collision_any[i]),
+        "offroad": bool(results.offroad[i]),
+        "progress": float(results.progress[i]),
+        "scene_score": float(results.scene_score[i]),
+    }

@@ -1,0 +1,33 @@
+"""The narrow contract of every policy: what rollouts, evaluation and training ask of a network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from alpagym.types import Observation
+
+
+class Policy(nn.Module, ABC):
+    """A distribution of actions given an observation; leading dimensions are free.
+
+    Actions are in physical units, as the simulator takes them. Log-probabilities are by dimension,
+    so that the objective chooses how to reduce them.
+    """
+
+    @abstractmethod
+    def mean(self, observation: Observation) -> Tensor:
+        """The action to drive with when nothing is to be explored, [..., D]."""
+
+    @abstractmethod
+    def sample(self, observation: Observation, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """An action and its log-probability by dimension, from standard normals; all [..., D]."""
+
+    @abstractmethod
+    def log_prob(self, observation: Observation, action: Tensor) -> Tensor:
+        """Log-probability of an action by dimension, [..., D]; differentiable."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Of an action, summed over dimensions; a differentiable scalar."""

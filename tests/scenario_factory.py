@@ -1,4 +1,4 @@
-"""Small scenarios for tests: made by hand where a test knows the answer, drawn from seeds where not."""
+"""Small scenarios for tests: made by hand, or drawn from seeds."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def assemble(
         s = np.clip(actor.s + actor.speed * time + 0.5 * actor.accel * time**2, 0.0, total - 1e-3)
         here, next_ = along(actor.path, s), along(actor.path, np.minimum(s + 1e-3, total))
         tangent = (next_ - here)[:, :2] / np.linalg.norm((next_ - here)[:, :2], axis=1)[:, None]
-        xyz[a] = here + [0.0, 0.0, actor.z]
+        xyz[a] = here + np.array([0.0, 0.0, actor.z])
         yaw[a] = np.arctan2(tangent[:, 1], tangent[:, 0]) + actor.yaw_offset
         velocity[a] = (actor.speed + actor.accel * time)[:, None] * tangent
         if actor.absent is not None:
@@ -112,8 +112,9 @@ def assemble(
         first, last = np.flatnonzero(valid[a])[[0, -1]]
         drives = actor.speed != 0.0
         n = int((total - s[first]) // ROUTE_SPACING) + 1 if drives else 0
-        route = along(actor.path, s[first] + ROUTE_SPACING * np.arange(n)) + [0.0, 0.0, actor.z]
-        points.append(route.reshape(-1, 3))
+        route = along(actor.path, s[first] + ROUTE_SPACING * np.arange(n))
+        route[:, 2] += actor.z
+        points.append(route)
         limits.append(np.full(n, actor.limit))
         log_length.append(s[last] - s[first] if drives else 0.0)
         stops.append([(at - s[first], light) for at, light in actor.stops if at > s[first]])
@@ -197,7 +198,7 @@ def curve(*others: Actor, radius: float = 40.0, name: str = "curve", **options) 
 
 
 def crossing_map(half: float = 7.0, reach: float = 120.0) -> list[tuple[MapType, np.ndarray]]:
-    """Two roads that cross at the origin: four curbs, each around one corner, and two crosswalks."""
+    """Two roads that cross at the origin: a curb around each corner, and two crosswalks."""
     elements = []
     for sx, sy in ((1, 1), (-1, 1), (-1, -1), (1, -1)):
         a, c, b = (sx * reach, sy * half), (sx * half, sy * half), (sx * half, sy * reach)

@@ -1,4 +1,4 @@
-"""What the binding refuses, in which words, and that nothing it accepts can touch foreign memory."""
+"""What the binding refuses, in which words; nothing that it accepts harms memory."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ def test_only_plain_tensors_are_taken(make, kind) -> None:
 )
 def test_tensors_without_memory_get_one_sentence(make) -> None:
     rig = make_rig()
-    words = r"^State\.yaw: expected contiguous float32\[W, A\], got a tensor without plain memory \([^\n]*\)$"
+    words = (
+        r"^State\.yaw: expected contiguous float32\[W, A\], "
+        r"got a tensor without plain memory \([^\n]*\)$"
+    )
     with pytest.raises(ValueError, match=words) as raised:
         sim.reset(rig.scenarios, replace(rig.state, yaw=make()), rig.all, rig.params)
     assert "\n" not in str(raised.value)

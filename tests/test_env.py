@@ -1,4 +1,4 @@
-"""The vector environment: episodes, auto-reset, seeds, shapes, and what it says when used wrongly."""
+"""The vector environment: episodes, auto-reset, seeds, shapes, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list of fields: C++ structs, Python dataclasses, their documentation and the typed stub agree."""
+"""One list of fields: C++ structs, dataclasses, documentation and typed stub agree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def documentation(cls: type) -> dict[str, str]:
     body = ast.parse(inspect.getsource(cls)).body[0].body
     return {
         node.target.id: ast.literal_eval(after.value)
-        for node, after in zip(body, body[1:], strict=False)
+        for node, after in pairwise(body)
         if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr)
     }
 

@@ -288,5 +288,5 @@ def test_noise(device) -> None:
     out = torch.full((8, 7, 3), torch.nan, device=device)
     sim.noise(rig.scenarios, rig.state, out)
     want = reference.noise(reference.places(rig.scenarios), host(rig.state), 3)
-    # Near its zeros the cosine of a float32 angle is off by that angle's rounding, times the radius.
+    # The cosine is off by its float32 angle's rounding, which the radius (5 at most) multiplies.
     assert error(out.cpu().numpy(), want).max() < 1e-5

@@ -41,8 +41,11 @@ def save_policy(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     weights = {name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}
-    save_file(weights, temporary, metadata={"alpagym": json.dumps(header)})
-    os.replace(temporary, path)
+    try:
+        save_file(weights, temporary, metadata={"alpagym": json.dumps(header)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_policy(
@@ -97,7 +100,10 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
             if type(value) is not kind and (kind, type(value)) != (float, int):
                 raise ValueError(f"{part}.{f.name}: expected {kind.__name__}, got {value!r:.60}")
         check(config, f"{part}.")
-    return policy_config, sim_config, [str(x) for x in header["licenses"]]
+    licenses = header["licenses"]
+    if not isinstance(licenses, list) or not all(isinstance(x, str) for x in licenses):
+        raise ValueError(f"licenses: expected a list of names, got {licenses!r:.60}")
+    return policy_config, sim_config, licenses
 
 
 def _check_weights(

@@ -84,13 +84,8 @@ def _replay(
         )
         bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
         action = torch.cat(bounded, 1)
-        rows.append(
-            (
-                seen.map(lambda t, keep=keep: t.squeeze(1)[keep].clone()),
-                action[keep],
-                index.long()[keep],
-            )
-        )
+        kept = seen.map(lambda t: t.squeeze(1)).index(keep)
+        rows.append((kept, action[keep], index.long()[keep]))
     return rows
 
 

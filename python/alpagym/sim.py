@@ -111,7 +111,7 @@ def make_params(config: SimConfig) -> Params:
     end_on = 0
     for name in config.end_on:
         if name.upper() not in EndOn.__members__:
-            known = ", ".join(e.name.lower() for e in EndOn)
+            known = ", ".join(EndOn.__members__).lower()
             raise ValueError(f"sim.end_on: expected any of {known}, got {name}")
         end_on |= EndOn[name.upper()]
     return Params(

@@ -24,7 +24,7 @@ def comparison(columns: Mapping[str, Mapping[str, Any]]) -> Table:
     """Rates and scores of several drivers, by `Results.summary`, side by side."""
     count = next(iter(columns.values()))["num_scenarios"]
     table = Table(title=f"closed loop on {count} scenarios, with 95 % intervals")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(Text(name), justify="right")
     for metric in (

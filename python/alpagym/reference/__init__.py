@@ -1,4 +1,4 @@
-"""The simulator in plain NumPy float64: slow, obvious, the oracle that every stage is tested against.
+"""The simulator in plain NumPy float64: slow, obvious, the oracle of every stage.
 
 Take the tensors as arrays, run the same calls as `alpagym.sim`, compare:
 
@@ -35,8 +35,8 @@ def step(
 ) -> SimpleNamespace:
     """Advance every world that is not done; return every field of `Outcome` as an array.
 
-    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_comfort` and
-    `_limit` are [W, E], `margin_control` [W, A].
+    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_comfort`
+    and `_limit` are [W, E], `margin_control` [W, A].
     """
     shape = state.ego.shape
     out = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""Boxes, routes and road edges, the long way round: corners, projections and every segment in turn."""
+"""Boxes, routes and road edges, the long way round: corners, and every segment in turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME_LEVEL = 2.5
 class Margin:
     """How near the decisions of a computation were to falling the other way.
 
-    Every threshold goes through `reached`, so that a test can tell a wrong answer from a close call.
+    Every threshold goes through `reached`: a test can tell a wrong answer from a close call.
     """
 
     least: float = np.inf
@@ -34,14 +34,17 @@ def wrap_angle(angle: float) -> float:
 
 
 def unit(yaw: float) -> np.ndarray:
+    """The direction of `yaw`."""
     return np.array([np.cos(yaw), np.sin(yaw)])
 
 
 def left_of(direction: np.ndarray) -> np.ndarray:
+    """Turned by 90 degrees, counter-clockwise."""
     return np.array([-direction[1], direction[0]])
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> float:
+    """Positive if `b` points to the left of `a`."""
     return a[0] * b[1] - a[1] * b[0]
 
 
@@ -84,7 +87,7 @@ class Box:
 
 
 def separation(a: Box, b: Box) -> float:
-    """The widest gap between the projections on the boxes' axes: positive when they are apart [m]."""
+    """The widest gap between the projections on the boxes' axes, positive when apart [m]."""
     gaps = []
     for axis in (*a.axes(), *b.axes()):
         p, q = a.corners() @ axis, b.corners() @ axis
@@ -95,7 +98,7 @@ def separation(a: Box, b: Box) -> float:
 def time_to_collision(
     a: Box, b: Box, velocity: np.ndarray, horizon: float, margin: Margin
 ) -> float:
-    """When `b`, moving at `velocity` relative to `a`, first touches it; inf if not within `horizon`."""
+    """When `b`, moving at `velocity` relative to `a`, first touches it; inf if later."""
     enter, leave = 0.0, horizon
     for axis in (*a.axes(), *b.axes()):
         p, q, v = a.corners() @ axis, b.corners() @ axis, float(velocity @ axis)

@@ -115,7 +115,8 @@ def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimCon
         elif not world.get("valid", a):
             continue
         elif a in asked:
-            _drive(world, a, *asked[a], c)
+            accel, curvature = asked[a]
+            _drive(world, a, accel, curvature, c)
             route = world.place.agents[a].route
             at_end = not route.drivable or world.get("route_s", a) > route.length - 4.0
             if controller == Controller.IDM and at_end:
@@ -155,7 +156,7 @@ def _drive(world: World, a: int, accel: float, curvature: float, c: SimConfig) -
 
 
 def inverse(v: float, speed: float, turn: float, dt: float) -> tuple[float, float]:
-    """Acceleration and curvature that change speed and heading so; straight on below 1 mm of way."""
+    """Acceleration and curvature that change speed and heading so; 0 below 1 mm of way."""
     way = 0.5 * (v + speed) * dt
     return (speed - v) / dt, 0.0 if abs(way) < 1e-3 else wrap_angle(turn) / way
 

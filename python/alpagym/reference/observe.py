@@ -16,7 +16,7 @@ from alpagym.scenarios.scenario import AgentType, LightState, MapType
 def observe(scenarios: list[Place], state: SimpleNamespace, c: SimConfig) -> SimpleNamespace:
     """Every field of `Observation` as an array; unseen slots zero.
 
-    `margin` [W, E] tells how near the ego's place on its route was to where stops and limits change.
+    `margin` [W, E] tells how near the ego was to where stops and limits of its route change.
     """
     w, e = state.ego.shape
     slots = {"agents": (c.num_agents, 11), "road": (c.num_road_points, 9)}
@@ -132,7 +132,7 @@ def route(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float
 
 
 def lights(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float]]:
-    """Stop point, distance along the route, whether on it, and color: those on it first, then near ones."""
+    """Stop point, distance along the route, whether on it, color: those on it first."""
     place, here = world.place, world.position(a)
     ahead = []
     for s, light in place.agents[a].stops:
@@ -141,15 +141,16 @@ def lights(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[floa
             ahead.append((light, gap))
     beside = set(range(len(place.light_xy))) - {light for light, _ in ahead}
     distance = [(float(np.linalg.norm(place.light_xy[k] - here)), k) for k in beside]
-    shown = ahead[: c.num_lights] + [(k, None) for k in _nearest(distance, c.light_radius)]
+    shown = [(k, gap, True) for k, gap in ahead]
+    shown += [(k, 0.0, False) for k in _nearest(distance, c.light_radius)]
     rows = []
-    for light, gap in shown:
+    for light, gap, on_route in shown:
         color = LightState(place.light_state[world.frame, light])
         rows.append(
             [
                 *_local(world, a, place.light_xy[light]),
-                gap or 0.0,
-                float(gap is not None),
+                gap,
+                float(on_route),
                 float(color in (LightState.RED, LightState.FLASHING_RED)),
                 float(color == LightState.YELLOW),
                 float(color == LightState.GREEN),

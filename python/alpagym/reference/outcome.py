@@ -11,13 +11,14 @@ from alpagym.reference.geometry import Box, Margin, separation, time_to_collisio
 from alpagym.reference.motion import edge_distance
 from alpagym.reference.world import World
 from alpagym.scenarios.scenario import LightState
-from alpagym.sim import Collision, EndOn, RewardTerm
+from alpagym.sim import Collision, RewardTerm
 
 COMFORT = {"min_accel": -4.05, "max_accel": 2.40, "lateral": 4.89, "yaw_rate": 0.95, "jerk": 4.13}
 """nuPlan's bounds, SI units."""
 
 
 def touches(a: Box, b: Box, margin: Margin) -> bool:
+    """Whether two boxes have a point in common."""
     return margin.reached(-separation(a, b))
 
 
@@ -56,15 +57,14 @@ def contact(world: World, a: int, c: SimConfig, margin: Margin) -> tuple[Collisi
 def runs_red_light(world: World, a: int, margin: Margin) -> bool:
     """Whether the front bumper crossed a stop line whose light is red now."""
     half, state = 0.5 * world.place.agents[a].length, world.place.light_state[world.frame]
-    return any(
-        [
-            not margin.reached(world.get("prev_route_s", a) + half - s)
-            and margin.reached(world.front_s(a) - s)
-            and state[light] == LightState.RED
-            for s, light in world.place.agents[a].stops
-            if light >= 0
-        ]
-    )
+    crossed = [
+        not margin.reached(world.get("prev_route_s", a) + half - s)
+        and margin.reached(world.front_s(a) - s)
+        and state[light] == LightState.RED
+        for s, light in world.place.agents[a].stops
+        if light >= 0
+    ]
+    return any(crossed)
 
 
 def comfortable(world: World, a: int, dt: float, margin: Margin) -> bool:
@@ -137,7 +137,7 @@ def reward(world: World, e: int, c: SimConfig, weights: np.ndarray, out: SimpleN
     if world.get("valid", a):
         terms[:] = measure(world, e, a, c, out)
     out.reward[w, e] = terms @ weights
-    ending = any(terms[RewardTerm[EndOn[name.upper()].name]] > 0.0 for name in c.end_on)
+    ending = any(terms[RewardTerm[name.upper()]] > 0.0 for name in c.end_on)
     state.terminated[w, e] = ending or not world.get("valid", a)
     limit = world.place.num_frames - 1 - world.place.start_frame
     if c.max_steps > 0:

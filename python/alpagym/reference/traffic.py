@@ -59,7 +59,8 @@ def stop_gap(c: SimConfig, world: World, a: int, horizon: float, margin: Margin)
 def on_minor_road(world: World, a: int, margin: Margin) -> bool:
     """Whether a stop sign or yield line is near: up to 30 m ahead or 12 m behind the center."""
     ahead = [s - world.get("route_s", a) for s, light in world.place.agents[a].stops if light < 0]
-    return any([margin.reached(d, -12.0) and margin.reached(30.0 - d) for d in ahead])
+    near = [margin.reached(d, -12.0) and margin.reached(30.0 - d) for d in ahead]
+    return any(near)
 
 
 def desired_speed(c: SimConfig, world: World, a: int) -> float:
@@ -78,7 +79,7 @@ def desired_speed(c: SimConfig, world: World, a: int) -> float:
 
 
 def pursue(world: World, a: int) -> float:
-    """Curvature of the circle that takes the rear axle to a point ahead on the route (pure pursuit)."""
+    """Curvature of the circle from the rear axle to a point ahead on the route (pure pursuit)."""
     agent, yaw = world.place.agents[a], world.get("yaw", a)
     rear = world.position(a) - agent.rear_axle * unit(yaw)
     lookahead = 2.5 + agent.rear_axle + 0.35 * max(world.get("speed", a), 0.0)
@@ -181,9 +182,9 @@ class Driver:
     ) -> tuple[float, float, float, float, float] | None:
         """Where the other's way first enters mine, None if nowhere.
 
-        The other's way is its own route if it follows one, else straight on; looked at every 2 m, up
-        to where it must stop. Returns how far it must go to enter and to leave, the arc length on my
-        route, half its extent along my route there, and the cosine between both ways.
+        The other's way is its own route if it follows one, else straight on; looked at every 2 m,
+        up to where it must stop. Returns how far it must go to enter and to leave, the arc length
+        on my route, half its extent along my route there, and the cosine between both ways.
         """
         world, m = self.world, self.margin
         other, speed, box = world.place.agents[b], world.get("speed", b), world.box(b)

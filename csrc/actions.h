@@ -32,18 +32,27 @@ ALPAGYM_HD int action_size(int kind) {
 // Whether actions of a kind are poses; all others are controls.
 ALPAGYM_HD bool gives_pose(int kind) { return kind == kDelta || kind == kTeleport; }
 
+// Whom an action is for, before the step.
+struct Subject {
+  AgentInfo agent;
+  Pose pose;    // of the box center
+  float speed;  // [m/s]
+  float dt;     // [s]
+};
+
 // The control that an action `u` asks for; bounds are applied later.
-ALPAGYM_HD Control asked_control(int kind, const float* u, const AgentInfo& agent) {
+ALPAGYM_HD Control asked_control(int kind, const float* u, const Subject& of) {
   switch (kind) {
     case kBicycle:
-      return {u[0], curvature_of(u[1], wheelbase_of(agent.length, agent.rear_axle))};
+      return {u[0], curvature_of(u[1], wheelbase_of(of.agent.length, of.agent.rear_axle))};
     default:
       return {u[0], u[1]};
   }
 }
 
-// The pose that an action `u` puts an agent at `here` into; what is not finite counts as no motion.
-ALPAGYM_HD Pose asked_pose(int kind, const float* u, Pose here) {
+// The pose that an action `u` asks for; what is not finite counts as no motion.
+ALPAGYM_HD Pose asked_pose(int kind, const float* u, const Subject& of) {
+  const Pose here = of.pose;
   const auto finite = [](float v, float otherwise) { return fabsf(v) < INFINITY ? v : otherwise; };
   if (kind == kDelta)
     return delta_step(here, {finite(u[0], 0.f), finite(u[1], 0.f), finite(u[2], 0.f)});

@@ -20,7 +20,7 @@ namespace alpagym {
   X(kDistanceToGt, "distance_to_gt")         /* from the logged position of that time [m] */ \
   X(kSpeedLimit, "speed_limit")              /* speed above the limit [m/s] */               \
   X(kComfort, "comfort")                     /* 1 while beyond nuPlan's comfort bounds */    \
-  X(kTtc, "ttc")                             /* shortfall below Params.ttc_horizon, fraction */
+  X(kTtc, "ttc")                             /* shortfall below ttc_horizon, fraction */
 
 #define ALPAGYM_ENUMERATOR(term, name) term,
 enum RewardTerm : int { ALPAGYM_REWARD_TERMS(ALPAGYM_ENUMERATOR) kNumRewardTerms };

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scenario_factory as factory
 
+import scenario_factory as factory
 from alpagym.config import SimConfig
 from alpagym.evaluation import evaluate
 
@@ -31,8 +31,8 @@ def replayed(scenario):
 
 def test_penetration_is_the_depth_along_the_best_axis(log_replay) -> None:
     square = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    assert log_replay.penetration(square, square + [1.5, 0.25]) == pytest.approx(0.5)
-    assert log_replay.penetration(square, square + [2.5, 0.0]) == pytest.approx(-0.5)
+    assert log_replay.penetration(square, square + np.array([1.5, 0.25])) == pytest.approx(0.5)
+    assert log_replay.penetration(square, square + np.array([2.5, 0.0])) == pytest.approx(-0.5)
 
 
 def test_a_collision_of_the_record_is_named_with_its_depth(log_replay) -> None:
@@ -49,8 +49,8 @@ def test_a_collision_of_the_record_is_named_with_its_depth(log_replay) -> None:
 
 
 def test_leaving_the_road_is_named_with_corner_and_distance(log_replay) -> None:
-    aside = factory.line((-60.0, -4.0), (200.0, 9.0))
-    rollout = replayed(factory.straight(ego=factory.Actor(aside, 60.0, 15.0)))
+    aside = factory.line((-20.0, -4.0), (200.0, 40.0))
+    rollout = replayed(factory.straight(ego=factory.Actor(aside, 20.0, 15.0)))
     cases = list(log_replay.departures(rollout, "made"))
     assert cases
     assert "left corner" in cases[0].detail

@@ -16,6 +16,8 @@ import torch
 import scenario_factory as factory
 from alpagym import reference, sim
 from alpagym.config import ActionType, Traffic
+from alpagym.scenarios.load import load_scenarios
+from alpagym.scenarios.procedural import generate
 from alpagym.types import State
 from simulating import Rig, error, host, poison, random_rig
 
@@ -139,6 +141,99 @@ def test_step_of_many_egos_that_end_at_different_times(device, traffic, tol) -> 
             check_state(rig.state, state, tally, outcome.margin_control, tol)
             check_outcome(rig, state, outcome, tally, tol)
         assert rig.state.terminated.any()
+    tally.close()
+
+
+def check_scenarios(scenarios, device, tol) -> None:
+    """Two steps among many agents on whole maps, one of them from a disturbed state."""
+    tally = Tally()
+    rig = Rig(scenarios, device=device, traffic=Traffic.idm)
+    for seed in range(2):
+        for t in range(3):
+            rig.step(rig.random_action(t))
+        if seed:
+            rig.disturb(seed)
+        poison(rig.outcome)
+        action = rig.random_action(9)
+        state, outcome = rig.reference_step(action)
+        rig.step(action)
+        check_state(rig.state, state, tally, outcome.margin_control, tol)
+        check_outcome(rig, state, outcome, tally, tol)
+    tally.close()
+
+
+def test_step_in_procedural_scenarios(device, tol) -> None:
+    kinds = ("all_way_stop", "roundabout")
+    check_scenarios([generate(kind, 7) for kind in kinds], device, tol)
+
+
+def test_step_in_recorded_scenarios(device, tol, shared_data) -> None:
+    files = sorted((shared_data / "womd_gpudrive_json" / "current").glob("*.json"))[:2]
+    check_scenarios([s for file in files for s in load_scenarios(file)[0]], device, tol)
+
+
+def test_contact_of_many_random_pairs(device, tol) -> None:
+    rng = np.random.default_rng(1)
+    path = factory.line((0.0, 0.0), (100.0, 0.0))
+    cars = [factory.Actor(path, 10.0, 5.0), factory.Actor(path, 30.0, 5.0, size=(7.0, 2.5, 2.0))]
+    rig = Rig([factory.assemble("pair", [], cars)], 300, device=device, num_egos=2)
+    for name, spread in (("x", 6.0), ("y", 4.0), ("yaw", np.pi), ("speed", 9.0)):
+        drawn = torch.as_tensor(rng.uniform(-spread, spread, (300, 2)), dtype=torch.float32)
+        getattr(rig.state, name).copy_(drawn)
+    tally = Tally()
+    seen = set()
+    for t in range(2):
+        poison(rig.outcome)
+        action = rig.random_action(t)
+        state, outcome = rig.reference_step(action)
+        rig.step(action)
+        check_state(rig.state, state, tally, outcome.margin_control, tol)
+        check_outcome(rig, state, outcome, tally, tol)
+        seen |= set(rig.outcome.collision.unique().tolist())
+    tally.close()
+    assert seen == {0, 1, 2, 3}
+
+
+def test_stops_and_comfort_around_their_limits(device, tol) -> None:
+    """Agents a few metres before and behind stop lines, slow and fast; gentle and hard controls."""
+    rng = np.random.default_rng(2)
+    lights = [((-10.0, -3.0), [2, 3, 4, 5] * 10 + [2]), ((10.0, 3.0), 4)]
+    cars = [
+        factory.Actor(factory.EASTWARD, 60.0, 9.0, stops=[(110.0, 0)]),
+        factory.Actor(factory.NORTHWARD, 60.0, 9.0, stops=[(110.0, factory.STOP_SIGN)]),
+        factory.Actor(factory.WESTWARD, 60.0, 9.0, stops=[(110.0, 1)]),
+        factory.Actor(factory.LEFT_TURN, 60.0, 9.0, stops=[(110.0, factory.YIELD_LINE)]),
+    ]
+    count = 120
+    rig = Rig([factory.crossing(*cars, lights=lights)], count, device=device, traffic=Traffic.idm)
+    first = rig.scenarios.log[:4].cpu()  # where routes begin
+    tally = Tally()
+    for t in range(2):
+        ahead = torch.as_tensor(rng.uniform(28.0, 66.0, (count, 4)), dtype=torch.float32)
+        rig.state.x.copy_(first[:, 0] + ahead * first[:, 2].cos())
+        rig.state.y.copy_(first[:, 1] + ahead * first[:, 2].sin())
+        rig.state.yaw.copy_(first[:, 2])
+        rig.state.route_s.copy_(ahead)
+        speed = rng.uniform(0.0, 1.0, (count, 4)) * rng.choice([0.9, 12.0], (count, 4))
+        rig.state.speed.copy_(torch.as_tensor(speed))
+        rig.state.accel.zero_()
+        rig.state.stops_served.zero_()
+        rig.state.step.copy_(torch.arange(count) % 30)
+        poison(rig.observation)
+        rig.observe()
+        want = reference.observe(reference.places(rig.scenarios), host(rig.state), rig.config)
+        got = host(rig.observation)
+        for name in ("ego", "lights", "lights_mask"):
+            wrong = error(getattr(got, name), getattr(want, name)) > tol(3e-4)
+            margin = want.margin.reshape(count, 1, *[1] * (wrong.ndim - 2))
+            tally.check(name, wrong, margin)
+        poison(rig.outcome)
+        action = rig.random_action(t)
+        action[..., 0] *= 0.2  # jerks of up to about 10 m/s^3
+        state, outcome = rig.reference_step(action)
+        rig.step(action)
+        check_state(rig.state, state, tally, outcome.margin_control, tol)
+        check_outcome(rig, state, outcome, tally, tol)
     tally.close()
 
 

@@ -29,7 +29,8 @@ struct Advance {
     if (!st.valid[i]) return;
     if (controller == Controller::kPolicy && e >= 0 && gives_pose(p.action)) {
       const float* u = action + action_size(p.action) * (w * st.E + e);
-      return place(i, asked_pose(p.action, u, pose_of(st, i)));
+      const Subject subject{c.agent[world.first + a], pose_of(st, i), st.speed[i], p.dt};
+      return place(i, asked_pose(p.action, u, subject));
     }
     integrate(i, c.agent[world.first + a].rear_axle);
     if (controller == Controller::kIdm && past_route(i, world.first + a)) st.valid[i] = false;

@@ -56,7 +56,8 @@ struct Control {
     }
     if (gives_pose(p.action)) return;
     const float* u = action + action_size(p.action) * (i / st.A * st.E + e);
-    const alpagym::Control asked = asked_control(p.action, u, c.agent[row]);
+    const alpagym::Control asked =
+        asked_control(p.action, u, {c.agent[row], pose_of(st, i), st.speed[i], p.dt});
     st.accel[i] = asked.accel;
     st.curvature[i] = asked.curvature;
   }

@@ -92,7 +92,7 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
         raise ValueError(f"expected metadata of format {FORMAT}, got {found}")
     stored = dict(header["sim"])
     stored["action"], stored["traffic"] = ActionType[stored["action"]], Traffic[stored["traffic"]]
-    stored["end_on"] = tuple(stored["end_on"])
+    stored["end_on"] = tuple(str(event) for event in stored["end_on"])
     policy_config, sim_config = PolicyConfig(**header["policy"]), SimConfig(**stored)
     for part, config in (("policy", policy_config), ("sim", sim_config)):
         for f in fields(config):

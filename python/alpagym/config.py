@@ -242,6 +242,8 @@ class DataConfig:
     """Procedural kinds; empty for all."""
     max_agents: int = 0
     """Recorded scenarios with more agents are skipped; 0 for no bound."""
+    egos_per_scenario: int = 8
+    """Drives that a recorded scenario gives at most, each with another of its vehicles as ego."""
     min_steps: int = 20
     """Recorded scenarios that last fewer steps are skipped."""
     workers: int = 0
@@ -289,7 +291,7 @@ class EvalConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads; 0 for all cores."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))
     sim: SimConfig = field(default_factory=SimConfig)
 
 

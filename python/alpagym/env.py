@@ -154,8 +154,8 @@ class VectorEnv:
         offroad = self.state.offroad.clone()
         if self.auto_reset is AutoReset.next_step:
             self._begin(restarting)
-            terminated[restarting.unsqueeze(1) & terminated] = False
-            truncated[restarting.unsqueeze(1) & truncated] = False
+            terminated.masked_fill_(restarting.unsqueeze(1), False)
+            truncated.masked_fill_(restarting.unsqueeze(1), False)
         info = self._info(outcome, offroad)
         torch.all(self.state.done | (self.state.ego < 0), dim=1, out=self._ended)
         if self.auto_reset is AutoReset.same_step:

@@ -53,7 +53,7 @@ class Results:
         return self.collision_at_fault | self.offroad
 
     def summary(self) -> dict[str, float | int | list[float]]:
-        """Rates and means with 95 % intervals: Wilson's for rates, normal for means."""
+        """Rates and means with 95 % intervals: Wilson's for rates, normal for means, within [0, 1]."""
         result: dict[str, float | int | list[float]] = {"num_scenarios": len(self.steps)}
         rates = {
             "failure_rate": self.failure,
@@ -69,7 +69,7 @@ class Results:
             spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
             half, mean = 1.96 * spread / math.sqrt(len(values)), float(values.mean())
             result[name] = mean
-            result[f"{name}_ci95"] = [mean - half, mean + half]
+            result[f"{name}_ci95"] = [max(mean - half, 0.0), min(mean + half, 1.0)]
         return result
 
 

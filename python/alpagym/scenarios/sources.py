@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from alpagym.config import DataConfig
+from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
+from alpagym.scenarios.procedural.plan import DT
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 PROCEDURAL = "procedural"
@@ -47,7 +49,10 @@ def training_and_held_out(
         train = _generate(data, dt, data.train, seed)
         return train, held_out_only(source, data, dt, seed, say)
     loaded = load_recorded(source, data, dt, say)
-    train, held_out = split_by_id(loaded, data.held_out_fraction, seed)
+    sides = split_by_id(loaded, data.held_out_fraction, seed)
+    train, held_out = (
+        [d for s in side for d in drives_of(s, data.egos_per_scenario)] for side in sides
+    )
     if not train or not held_out:
         raise ScenarioError(
             f"{source}: expected at least 2 usable drives, to train on and to hold out, "
@@ -62,19 +67,19 @@ def held_out_only(
     """Procedural scenarios that training with the same seed never sees, or all recorded ones."""
     if source == PROCEDURAL:
         return _generate(data, dt, data.held_out, seed + HELD_OUT_SEED)
-    return load_recorded(source, data, dt, say)
+    loaded = load_recorded(source, data, dt, say)
+    return [d for s in loaded for d in drives_of(s, data.egos_per_scenario)]
 
 
 def _generate(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
-    scenarios = generate_many(count, seed, kinds=data.kinds or None)
-    if scenarios and not _fits(scenarios[0], dt):
-        raise ScenarioError(f"procedural: a step takes {scenarios[0].dt:g} s, not sim.dt={dt:g}")
-    return scenarios
+    if not _fits(DT, dt):
+        raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
+    return generate_many(count, seed, kinds=data.kinds or None)
 
 
-def _fits(scenario: Scenario, dt: float) -> bool:
-    """Whether its frames are one step apart; recorders' clocks jitter a little."""
-    return abs(scenario.dt - dt) <= 0.02 * dt
+def _fits(recorded: float, dt: float) -> bool:
+    """Whether frames are one step apart; recorders' clocks jitter a little."""
+    return abs(recorded - dt) <= 0.02 * dt
 
 
 def load_recorded(
@@ -95,7 +100,7 @@ def load_recorded(
             reasons.append(
                 f"{scenario.source}: lasts {scenario.num_steps} steps, fewer than {data.min_steps}"
             )
-        elif not _fits(scenario, dt):
+        elif not _fits(scenario.dt, dt):
             reasons.append(
                 f"{scenario.source}: recorded every {scenario.dt:.3g} s, not sim.dt={dt:g}"
             )

@@ -1,0 +1,219 @@
+"""The whole story, tiny: what a run leaves behind, and what stays when it is cut short."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from alpagym import cli, sim, train
+from alpagym.checkpoint import load_policy
+from alpagym.grpo.trainer import GrpoTrainer
+from alpagym.scenarios.procedural import generate_many
+from scenario_factory import crossing, curve, straight
+
+OVERRIDES = [
+    "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=3", "threads=1",
+    "grpo.iterations=2", "grpo.group_size=3", "grpo.scenarios_per_iteration=3", "device=cpu",
+    "policy.width=8", "policy.hidden=16", "num_replays=2",
+]  # fmt: skip
+RESULTS = (
+    "failure_rate collision_at_fault_rate collision_any_rate offroad_rate progress scene_score"
+).split()
+
+
+def rows_of(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a finished run."""
+    runs = tmp_path_factory.mktemp("runs")
+    assert cli.main(["train", f"runs={runs}", "name=tiny", "seed=3", *OVERRIDES]) == 0
+    return runs / "tiny"
+
+
+def test_a_run_leaves_its_files(run):
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        "config.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "summary.json", "report.html",
+    }  # fmt: skip
+    checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
+    assert checkpoints == {"imitation.safetensors", "policy.safetensors"}
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_the_summary_has_what_was_promised(run):
+    summary = json.loads((run / "summary.json").read_text())
+    for when in ("before", "after"):
+        result = summary[when]
+        assert result["num_scenarios"] == 4
+        for name in RESULTS:
+            low, high = result[f"{name}_ci95"]
+            assert low <= result[name] <= high, name
+        for name in RESULTS[:4]:
+            assert 0.0 <= result[name] <= 1.0
+        assert result["failure_rate"] >= result["offroad_rate"]
+        assert result["collision_any_rate"] >= result["collision_at_fault_rate"]
+    assert summary["train"]["agent_steps"] > 0
+    assert summary["train"]["agent_steps_per_s"] > 0
+    assert 0 < summary["wall_s"] < 300
+    assert summary["device"].startswith("cpu")
+    assert summary["commit"] == sim.commit()
+    assert summary["baselines"]["log"]["num_scenarios"] == 4
+    assert summary["licenses"] == {"synthetic-cc0": 10}
+    assert sum(summary["outcomes"].values()) == 4
+    assert summary["config"]["grpo"]["group_size"] == 3
+    assert summary["config"]["sim"]["traffic"] == "log"
+
+
+def test_the_metrics_tell_the_story_in_order(run):
+    rows = rows_of(run)
+    phases = [row["phase"] for row in rows]
+    assert list(dict.fromkeys(phases)) == ["scenarios", "imitation", "eval", "grpo"]
+    assert phases.count("imitation") == 3
+    assert phases.count("grpo") == 2
+    assert [row["when"] for row in rows if row["phase"] == "eval"] == ["before", "after"]
+    assert [row["step"] for row in rows if row["phase"] == "grpo"] == [0, 1]
+    wall = [row["wall_s"] for row in rows]
+    assert wall == sorted(wall)
+    summary = json.loads((run / "summary.json").read_text())
+    last = [row for row in rows if row["phase"] == "grpo"][-1]
+    assert last["agent_steps"] == summary["train"]["agent_steps"]
+    evaluated = [row for row in rows if row["phase"] == "eval"]
+    assert [r["failure_rate"] for r in evaluated] == [
+        summary[when]["failure_rate"] for when in ("before", "after")
+    ]
+
+
+def test_the_written_configuration_is_the_one_that_ran(run):
+    from omegaconf import OmegaConf
+
+    written = OmegaConf.load(run / "config.yaml")
+    again = cli.compose("train", [f"runs={run.parent}", "name=tiny", "seed=3", *OVERRIDES])
+    assert written == OmegaConf.create(OmegaConf.to_yaml(again))
+
+
+def test_the_report_opens_offline(run):
+    page = (run / "report.html").read_text()
+    assert "tiny" in page
+    outside = re.findall(r"""(?:src|href)\s*=\s*["']?(?!#|data:)([^"' >]+)""", page)
+    assert not outside
+    assert "@import" not in page
+    assert not re.search(r"fetch\(|XMLHttpRequest|url\((?!['\"]?(?:data:|#))", page)
+
+
+def test_the_checkpoints_drive_as_in_the_summary(run, capsys):
+    summary = json.loads((run / "summary.json").read_text())
+    chosen = ["data.held_out=4", "seed=3", "device=cpu", "threads=1"]
+    files = {"before": run / "checkpoints" / "imitation.safetensors", "after": run}
+    for when, path in files.items():
+        assert cli.main(["eval", f"checkpoint={path}", *chosen]) == 0
+        captured = capsys.readouterr()
+        value = json.loads(captured.out)
+        assert value["trained_on"] == ["synthetic-cc0"]
+        assert "trained on: synthetic-cc0" in captured.err
+        for name in RESULTS:
+            assert value[name] == pytest.approx(summary[when][name], abs=1e-4)
+    before, after = (load_policy(path)[0].state_dict() for path in files.values())
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_drives_in_its_own_simulator_but_for_what_is_asked(run, capsys):
+    chosen = [f"checkpoint={run}", "data.held_out=2", "device=cpu", "threads=1"]
+
+    def evaluated(*overrides):
+        assert cli.main(["eval", *chosen, *overrides]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    plain = evaluated()
+    assert evaluated("sim.traffic=log") == plain
+    short = evaluated("sim.max_steps=2")
+    assert short["progress"] < plain["progress"]
+    assert cli.main(["eval", *chosen, "sim.num_route_points=5"]) == 2
+    assert "sim.num_route_points: the checkpoint was trained for 16" in capsys.readouterr().err
+
+
+def test_training_and_held_out_scenarios_are_not_the_same(run):
+    rows = rows_of(run)
+    assert (rows[0]["train"], rows[0]["held_out"]) == (6, 4)
+
+
+def test_hydra_is_left_as_it_was(run):
+    assert not GlobalHydra.instance().is_initialized()
+
+
+# Cut short
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Hand-made scenarios instead of generated ones."""
+    made = [straight(name="a"), curve(name="b"), crossing(name="c")]
+    monkeypatch.setattr(train, "training_and_held_out", lambda *_: (made, made[:1]))
+
+
+def failing(capsys, tmp_path, *overrides):
+    """The sentence, and the directory, of a run that fails after it began."""
+    arguments = ["train", f"runs={tmp_path}", "name=cut", *OVERRIDES, *overrides]
+    assert cli.main(arguments) != 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("alpagym: ")]
+    assert len(lines) == 1
+    path = tmp_path / "cut"
+    assert (path / "config.yaml").read_text()
+    assert not (path / "summary.json").exists()
+    assert not [p for p in path.rglob(".*")]  # no half-written files
+    return lines[0], path
+
+
+def test_an_interrupt_keeps_what_was_written(quick, capsys, tmp_path, monkeypatch):
+    iterate = GrpoTrainer.iterate
+
+    def interrupted(self, iteration):
+        if iteration == 1:
+            raise KeyboardInterrupt
+        return iterate(self, iteration)
+
+    monkeypatch.setattr(GrpoTrainer, "iterate", interrupted)
+    sentence, path = failing(capsys, tmp_path)
+    assert sentence == "alpagym: interrupted"
+    assert [r["phase"] for r in rows_of(path)].count("grpo") == 1
+    assert load_policy(path / "checkpoints" / "imitation.safetensors")[2] == ["synthetic-cc0"]
+
+
+def test_a_reward_that_is_not_finite_names_its_cause(quick, capsys, tmp_path, monkeypatch):
+    weights = torch.zeros(1, len(sim.RewardTerm))
+    weights[0, sim.RewardTerm.PROGRESS] = math.nan
+    monkeypatch.setattr(sim, "make_weights", lambda *_: weights)
+    sentence, path = failing(capsys, tmp_path)
+    for word in ("reward is not finite", "scenario", "seed", "step 0"):
+        assert word in sentence
+    assert {r["phase"] for r in rows_of(path)} == {"scenarios", "imitation", "eval"}
+    assert load_policy(path / "checkpoints" / "imitation.safetensors")
+
+
+def test_a_learning_rate_that_is_too_high_says_so(quick, capsys, tmp_path):
+    sentence, _ = failing(capsys, tmp_path, "imitation.learning_rate=1e38")
+    assert "lower imitation.learning_rate" in sentence
+
+
+def test_scenarios_that_cannot_be_made_leave_nothing(capsys, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("alpagym.scenarios.sources.generate_many", refuse)
+    with pytest.raises(MemoryError):
+        cli.main(["train", f"runs={tmp_path / 'runs'}", *OVERRIDES])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_held_out_drives_are_never_trained_on():
+    first = {s.id for s in generate_many(8, 0)}
+    from alpagym.scenarios.sources import HELD_OUT_SEED
+
+    assert first.isdisjoint(s.id for s in generate_many(8, HELD_OUT_SEED))

@@ -5,11 +5,13 @@
 namespace alpagym {
 
 struct Box {
-  Frame frame;              // center and heading
+  Frame frame;  // center and heading
   float half_length, half_width;
 };
 
-ALPAGYM_HD Box box_at(Pose p, float length, float width) { return {frame_of(p), 0.5f * length, 0.5f * width}; }
+ALPAGYM_HD Box box_at(Pose p, float length, float width) {
+  return {frame_of(p), 0.5f * length, 0.5f * width};
+}
 
 // Corner k of 4, counter-clockwise from front left.
 ALPAGYM_HD Vec2 corner(const Box& b, int k) {
@@ -28,20 +30,24 @@ ALPAGYM_HD float extent_along(const Box& b, Vec2 axis) {
 // Two rectangles overlap unless one of their four edge directions separates them. Touching counts.
 ALPAGYM_HD bool overlap(const Box& a, const Box& b) {
   const Vec2 d{b.frame.x - a.frame.x, b.frame.y - a.frame.y};
-  const Vec2 axes[4] = {{a.frame.cos, a.frame.sin}, {-a.frame.sin, a.frame.cos},
-                        {b.frame.cos, b.frame.sin}, {-b.frame.sin, b.frame.cos}};
+  const Vec2 axes[4] = {{a.frame.cos, a.frame.sin},
+                        {-a.frame.sin, a.frame.cos},
+                        {b.frame.cos, b.frame.sin},
+                        {-b.frame.sin, b.frame.cos}};
   for (const Vec2& axis : axes)
     if (fabsf(dot(d, axis)) > extent_along(a, axis) + extent_along(b, axis)) return false;
   return true;
 }
 
-// Smallest t in [0, horizon] at which the boxes overlap when `b` moves at `velocity` relative to `a`
-// and neither turns; INFINITY if none. On each axis the projections overlap during one interval of
-// time: |d + v t| <= r; the boxes overlap in the intersection of the four.
+// Smallest t in [0, horizon] at which the boxes overlap when `b` moves at `velocity` relative to
+// `a` and neither turns; INFINITY if none. On each axis the projections overlap during one interval
+// of time: |d + v t| <= r; the boxes overlap in the intersection of the four.
 ALPAGYM_HD float time_to_collision(const Box& a, const Box& b, Vec2 velocity, float horizon) {
   const Vec2 d{b.frame.x - a.frame.x, b.frame.y - a.frame.y};
-  const Vec2 axes[4] = {{a.frame.cos, a.frame.sin}, {-a.frame.sin, a.frame.cos},
-                        {b.frame.cos, b.frame.sin}, {-b.frame.sin, b.frame.cos}};
+  const Vec2 axes[4] = {{a.frame.cos, a.frame.sin},
+                        {-a.frame.sin, a.frame.cos},
+                        {b.frame.cos, b.frame.sin},
+                        {-b.frame.sin, b.frame.cos}};
   float enter = 0.f, leave = horizon;
   for (const Vec2& axis : axes) {
     const float p = dot(d, axis), v = dot(velocity, axis);

@@ -20,21 +20,24 @@ ALPAGYM_HD int cell_index(float offset, float cell, int count) {
   return static_cast<int>(fminf(fmaxf(floorf(offset / cell), 0.f), static_cast<float>(count - 1)));
 }
 
-// Signed distance from `p` to the drivable area's border: positive on the drivable side (left) of the
-// nearest edge segment, +INFINITY if the scenario has no edge at this height.
+// Signed distance from `p` to the drivable area's border: positive on the drivable side (left) of
+// the nearest edge segment, +INFINITY if the scenario has no edge at this height.
 //
 // Searches rings of cells outward from the cell of `p`; a ring r holds nothing nearer than
 // (r - 1) cells plus the way out of the first cell, so the search stops once that exceeds the best.
-// Where two segments meet, both are equally near, but for rounding (0.05 mm is more); the one that the
-// point lies further off decides (its side is the corner's side whether the corner is convex or not).
+// Where two segments meet, both are equally near, but for rounding (0.05 mm is more); the one that
+// the point lies further off decides (its side is the corner's side whether the corner is convex or
+// not).
 ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
   constexpr float kSameLevel = 2.5f;  // heights differ by less on one level of a road [m]
   const Grid g = grid_of(c, s);
-  const int cx = cell_index(p.x - g.x, g.cell, g.columns), cy = cell_index(p.y - g.y, g.cell, g.rows);
+  const int cx = cell_index(p.x - g.x, g.cell, g.columns),
+            cy = cell_index(p.y - g.y, g.cell, g.rows);
   const float inside_x = fminf(fmaxf(p.x, g.x), g.x + g.cell * g.columns);
   const float inside_y = fminf(fmaxf(p.y, g.y), g.y + g.cell * g.rows);
-  const float to_border = fminf(fminf(inside_x - (g.x + cx * g.cell), g.x + (cx + 1) * g.cell - inside_x),
-                                fminf(inside_y - (g.y + cy * g.cell), g.y + (cy + 1) * g.cell - inside_y));
+  const float to_border =
+      fminf(fminf(inside_x - (g.x + cx * g.cell), g.x + (cx + 1) * g.cell - inside_x),
+            fminf(inside_y - (g.y + cy * g.cell), g.y + (cy + 1) * g.cell - inside_y));
   const bool has_z = c.has_z[s];
   float best2 = INFINITY, tie = 0.f, side = 0.f;
   const int rings = g.columns > g.rows ? g.columns : g.rows;

@@ -6,8 +6,8 @@ namespace alpagym {
 
 constexpr int kMaxNearest = 256;  // slots an observation may ask for
 
-// Keeps the k smallest (distance2, index) pairs in a binary max-heap; ties go to the smaller index, so
-// the result does not depend on the order of the stream.
+// Keeps the k smallest (distance2, index) pairs in a binary max-heap; ties go to the smaller index,
+// so the result does not depend on the order of the stream.
 struct Nearest {
   int k, n = 0;
   float distance2[kMaxNearest];
@@ -37,7 +37,8 @@ struct Nearest {
     if (n < k) {
       distance2[n] = d2;
       index[n] = i;
-      for (int at = n++; at > 0 && before((at - 1) / 2, at); at = (at - 1) / 2) swap(at, (at - 1) / 2);
+      for (int at = n++; at > 0 && before((at - 1) / 2, at); at = (at - 1) / 2)
+        swap(at, (at - 1) / 2);
     } else if (k > 0 && (d2 < distance2[0] || (d2 == distance2[0] && i < index[0]))) {
       distance2[0] = d2;
       index[0] = i;

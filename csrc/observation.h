@@ -9,16 +9,17 @@ namespace alpagym {
 
 // Columns of each tensor: name them here, and nowhere by number.
 enum EgoFeature : int {
-  kEgoSpeed,            // [m/s]
-  kEgoAccel,            // [m/s^2]
-  kEgoCurvature,        // [1/m]
-  kEgoLength,           // [m]
-  kEgoWidth,            // [m]
-  kEgoRouteOffset,      // signed distance from the route, left positive [m]
-  kEgoHeadingError,     // heading relative to the route [rad]
-  kEgoSpeedLimit,       // [m/s]
-  kEgoGoalDistance,     // arc length left to the end of the logged path [m]
-  kEgoStopDistance,     // from the front bumper to the next stop that holds now, or Params.route_horizon [m]
+  kEgoSpeed,         // [m/s]
+  kEgoAccel,         // [m/s^2]
+  kEgoCurvature,     // [1/m]
+  kEgoLength,        // [m]
+  kEgoWidth,         // [m]
+  kEgoRouteOffset,   // signed distance from the route, left positive [m]
+  kEgoHeadingError,  // heading relative to the route [rad]
+  kEgoSpeedLimit,    // [m/s]
+  kEgoGoalDistance,  // arc length left to the end of the logged path [m]
+  kEgoStopDistance,  // from the front bumper to the next stop that holds now, or
+                     // Params.route_horizon [m]
   kNumEgoFeatures,
 };
 enum AgentFeature : int {

@@ -5,7 +5,13 @@
 namespace alpagym {
 
 // Events that end an episode, as bits.
-enum EndOn : int { kEndAtFault = 1, kEndCollision = 2, kEndOffroad = 4, kEndRedLight = 8, kEndGoal = 16 };
+enum EndOn : int {
+  kEndAtFault = 1,
+  kEndCollision = 2,
+  kEndOffroad = 4,
+  kEndRedLight = 8,
+  kEndGoal = 16
+};
 
 struct Params {
   float dt;                 // [s]

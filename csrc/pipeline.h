@@ -1,7 +1,8 @@
 // READ FIRST. What the simulator does, as lists of kernels, for any backend.
 //
-// `launch(body)` runs body(i) for every i in [0, body.size()): a loop on the CPU, a launch on a GPU.
-// Launches run one after the other; the indices of one launch run in any order, each writing only its own.
+// `launch(body)` runs body(i) for every i in [0, body.size()): a loop on the CPU, a launch on a
+// GPU. Launches run one after the other; the indices of one launch run in any order, each writing
+// only its own.
 #pragma once
 #include "kernels/advance.h"
 #include "kernels/contact.h"
@@ -18,15 +19,16 @@ namespace alpagym {
 
 // Put the worlds of a mask at the start of their scenarios.
 template <class Launch>
-void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask, const Params& p) {
+void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask,
+           const Params& p) {
   launch(kernels::ResetAgent{c, st, mask, p});
   launch(kernels::ResetEgo{c, st, mask});
 }
 
 // Advance every world that is not done by one step.
 template <class Launch>
-void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out, const Action& action,
-          const Weights& weights, const Params& p) {
+void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out,
+          const Action& action, const Weights& weights, const Params& p) {
   launch(kernels::Remember{st});
   launch(kernels::Control{c, st, action.data, p});
   launch(kernels::Advance{c, st, action.data, p});
@@ -38,7 +40,8 @@ void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& o
 
 // What every ego sees now; with a mask, only those of its worlds.
 template <class Launch>
-void observe(Launch&& launch, const Scenarios& c, const State& st, const Observation& obs, const bool* mask, const Params& p) {
+void observe(Launch&& launch, const Scenarios& c, const State& st, const Observation& obs,
+             const bool* mask, const Params& p) {
   launch(kernels::ObserveRoute{c, st, obs, mask, p});
   launch(kernels::ObserveAgents{c, st, obs, mask, p});
   launch(kernels::ObserveRoad{c, st, obs, mask, p});

@@ -33,14 +33,17 @@ ALPAGYM_HD RouteSample sample(const Route& r, float s) {
   const RoutePoint a = r.point[i], b = r.point[i + 1];
   const Vec2 d{b.x - a.x, b.y - a.y};
   const float inverse = 1.f / fmaxf(norm(d), 1e-6f);
-  return {{a.x + t * d.x, a.y + t * d.y}, {d.x * inverse, d.y * inverse}, a.z + t * (b.z - a.z), a.speed_limit};
+  return {{a.x + t * d.x, a.y + t * d.y},
+          {d.x * inverse, d.y * inverse},
+          a.z + t * (b.z - a.z),
+          a.speed_limit};
 }
 
 struct Projection {
-  float s;           // arc length of the foot point [m]
-  float d;           // signed distance, left positive [m]
-  float distance2;   // squared distance to the foot point [m^2]
-  Vec2 direction;    // of the route there
+  float s;          // arc length of the foot point [m]
+  float d;          // signed distance, left positive [m]
+  float distance2;  // squared distance to the foot point [m^2]
+  Vec2 direction;   // of the route there
 };
 
 // The nearest point of the route to `p` among segments first..last (clamped). Needs n >= 2.
@@ -56,14 +59,15 @@ ALPAGYM_HD Projection project(const Route& r, Vec2 p, int first, int last) {
     const float distance2 = dot(foot, foot);
     if (distance2 < best.distance2) {
       const float inverse = 1.f / fmaxf(norm(ab), 1e-6f);
-      best = {(static_cast<float>(i) + t) * kRouteSpacing, cross(ab, ap) * inverse, distance2, inverse * ab};
+      best = {(static_cast<float>(i) + t) * kRouteSpacing, cross(ab, ap) * inverse, distance2,
+              inverse * ab};
     }
   }
   return best;
 }
 
-// Projection near the arc length reached before, so that a route which crosses itself is followed in
-// order: from 10 m behind to 20 m ahead.
+// Projection near the arc length reached before, so that a route which crosses itself is followed
+// in order: from 10 m behind to 20 m ahead.
 ALPAGYM_HD Projection project_near(const Route& r, Vec2 p, float s) {
   const int i = point_before(r, s);
   return project(r, p, i - 5, i + 10);

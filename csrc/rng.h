@@ -20,7 +20,9 @@ ALPAGYM_HD uint64_t mix(uint64_t z) {
 ALPAGYM_HD uint64_t combine(uint64_t key, uint64_t value) { return mix(key ^ mix(value)); }
 
 // In (0, 1), from 23 bits: exact in float32, never 0 and never 1.
-ALPAGYM_HD float uniform(uint64_t key) { return (static_cast<float>(mix(key) >> 41) + 0.5f) * 0x1p-23f; }
+ALPAGYM_HD float uniform(uint64_t key) {
+  return (static_cast<float>(mix(key) >> 41) + 0.5f) * 0x1p-23f;
+}
 
 // Standard normal by Box-Muller.
 ALPAGYM_HD float normal(uint64_t key) {

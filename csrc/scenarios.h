@@ -44,15 +44,16 @@ struct Scenarios {
   int S;
   Device device;
 
-  const int64_t* key;           // [S] hash of the scenario's id, for random numbers
-  const int32_t* num_frames;    // [S] frames recorded
-  const int32_t* start_frame;   // [S] frame of step 0
-  const bool* has_z;            // [S] whether heights are real
-  const int32_t* agent_start;   // [S+1] scenario s owns agents agent_start[s]..agent_start[s+1]
-  const int32_t* num_egos;      // [S] how many entries of ego_order may be policy-controlled
-  const int32_t* log_start;     // [S] first log cell; cell = log_start + frame * agents + agent
-  const int32_t* light_start;   // [S+1] lights of scenario s
-  const int32_t* signal_start;  // [S] first light-state cell; cell = signal_start + frame * lights + light
+  const int64_t* key;          // [S] hash of the scenario's id, for random numbers
+  const int32_t* num_frames;   // [S] frames recorded
+  const int32_t* start_frame;  // [S] frame of step 0
+  const bool* has_z;           // [S] whether heights are real
+  const int32_t* agent_start;  // [S+1] scenario s owns agents agent_start[s]..agent_start[s+1]
+  const int32_t* num_egos;     // [S] how many entries of ego_order may be policy-controlled
+  const int32_t* log_start;    // [S] first log cell; cell = log_start + frame * agents + agent
+  const int32_t* light_start;  // [S+1] lights of scenario s
+  const int32_t*
+      signal_start;  // [S] first light-state cell; cell = signal_start + frame * lights + light
 
   const AgentInfo* agent;      // [N, 4]
   const uint8_t* type;         // [N] AgentType
@@ -61,22 +62,23 @@ struct Scenarios {
   const int32_t* route_start;  // [N+1] route points of agent n
   const int32_t* stop_start;   // [N+1] stops of agent n
 
-  const LogPose* log;      // [L, 4]
-  const float* log_z;      // [L] [m]
-  const bool* log_valid;   // [L]
-  const RoutePoint* route;  // [Q, 4] one every kRouteSpacing of arc length
-  const float* stop_s;     // [M] arc length of a stop line on the agent's route [m]
-  const int32_t* stop_light;  // [M] index of its light within the scenario, -1 for a stop sign, -2 for a yield line
-  const float* light_xy;   // [K, 2] stop points [m]
+  const LogPose* log;          // [L, 4]
+  const float* log_z;          // [L] [m]
+  const bool* log_valid;       // [L]
+  const RoutePoint* route;     // [Q, 4] one every kRouteSpacing of arc length
+  const float* stop_s;         // [M] arc length of a stop line on the agent's route [m]
+  const int32_t* stop_light;   // [M] index of its light within the scenario, -1 for a stop sign, -2
+                               // for a yield line
+  const float* light_xy;       // [K, 2] stop points [m]
   const uint8_t* light_state;  // [J] LightState
 
-  const float* grid;            // [S, 4] x and y of the grid's corner [m], cell size [m], columns
-  const int32_t* grid_rows;     // [S]
-  const int32_t* cell_start;    // [S] first cell of the scenario's grid
-  const int32_t* cell_road;     // [C+1] road points whose midpoint lies in a cell
-  const int32_t* cell_edge;     // [C+1] edge segments that touch a cell
-  const RoadPoint* road;        // [P, 8] sorted by cell
-  const EdgeSegment* edge;      // [D, 8] sorted by cell, repeated in every cell they touch
+  const float* grid;          // [S, 4] x and y of the grid's corner [m], cell size [m], columns
+  const int32_t* grid_rows;   // [S]
+  const int32_t* cell_start;  // [S] first cell of the scenario's grid
+  const int32_t* cell_road;   // [C+1] road points whose midpoint lies in a cell
+  const int32_t* cell_edge;   // [C+1] edge segments that touch a cell
+  const RoadPoint* road;      // [P, 8] sorted by cell
+  const EdgeSegment* edge;    // [D, 8] sorted by cell, repeated in every cell they touch
 
   static constexpr auto& python_name = "Scenarios";
   template <class F>

@@ -33,8 +33,12 @@ ALPAGYM_HD float wrap_angle(float a) {
 }
 
 ALPAGYM_HD Frame frame_of(Pose p) { return {p.x, p.y, cosf(p.yaw), sinf(p.yaw)}; }
-ALPAGYM_HD Vec2 rotate_into(Frame f, Vec2 v) { return {f.cos * v.x + f.sin * v.y, f.cos * v.y - f.sin * v.x}; }
-ALPAGYM_HD Vec2 rotate_out(Frame f, Vec2 v) { return {f.cos * v.x - f.sin * v.y, f.sin * v.x + f.cos * v.y}; }
+ALPAGYM_HD Vec2 rotate_into(Frame f, Vec2 v) {
+  return {f.cos * v.x + f.sin * v.y, f.cos * v.y - f.sin * v.x};
+}
+ALPAGYM_HD Vec2 rotate_out(Frame f, Vec2 v) {
+  return {f.cos * v.x - f.sin * v.y, f.sin * v.x + f.cos * v.y};
+}
 ALPAGYM_HD Vec2 to_local(Frame f, Vec2 p) { return rotate_into(f, {p.x - f.x, p.y - f.y}); }
 ALPAGYM_HD Vec2 to_world(Frame f, Vec2 p) { return Vec2{f.x, f.y} + rotate_out(f, p); }
 

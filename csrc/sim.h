@@ -18,7 +18,8 @@ struct Weights {
 
 namespace cpu {
 void reset(const Scenarios&, const State&, const bool* mask, const Params&);
-void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&, const Params&);
+void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&,
+          const Params&);
 void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&);
 void fork(const State& source, const State& target, const int32_t* from);
 void noise(const Scenarios&, const State&, float* out, int columns);
@@ -26,8 +27,10 @@ void noise(const Scenarios&, const State&, float* out, int columns);
 
 namespace cuda {
 void reset(const Scenarios&, const State&, const bool* mask, const Params&, void* stream);
-void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&, const Params&, void* stream);
-void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&, void* stream);
+void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&,
+          const Params&, void* stream);
+void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&,
+             void* stream);
 void fork(const State& source, const State& target, const int32_t* from, void* stream);
 void noise(const Scenarios&, const State&, float* out, int columns, void* stream);
 }  // namespace cuda

@@ -21,11 +21,12 @@ struct Loop {
 void reset(const Scenarios& c, const State& st, const bool* mask, const Params& p) {
   alpagym::reset(Loop{}, c, st, mask, p);
 }
-void step(const Scenarios& c, const State& st, const Outcome& out, const Action& action, const Weights& weights,
-          const Params& p) {
+void step(const Scenarios& c, const State& st, const Outcome& out, const Action& action,
+          const Weights& weights, const Params& p) {
   alpagym::step(Loop{}, c, st, out, action, weights, p);
 }
-void observe(const Scenarios& c, const State& st, const Observation& obs, const bool* mask, const Params& p) {
+void observe(const Scenarios& c, const State& st, const Observation& obs, const bool* mask,
+             const Params& p) {
   alpagym::observe(Loop{}, c, st, obs, mask, p);
 }
 void fork(const State& source, const State& target, const int32_t* from) {

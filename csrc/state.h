@@ -1,6 +1,7 @@
 // Everything that changes from step to step, as a struct of arrays.
 // W = worlds, A = agents per world (capacity), E = egos per world (1, or A in multi-agent mode).
-// Pointers are borrowed from contiguous torch tensors; element (w, a) of a [W, A] field is at w * A + a.
+// Pointers are borrowed from contiguous torch tensors; element (w, a) of a [W, A] field is at w * A
+// + a.
 #pragma once
 #include <cstdint>
 
@@ -15,25 +16,25 @@ struct State {
   int W, A, E;
   Device device;
 
-  float* x;              // [W, A] box center, world frame [m]
-  float* y;              // [W, A]
-  float* z;              // [W, A]
-  float* yaw;            // [W, A] counter-clockwise from +x, in [-pi, pi) [rad]
-  float* speed;          // [W, A] along yaw, negative in reverse [m/s]
-  float* accel;          // [W, A] longitudinal acceleration of the last step [m/s^2]
-  float* curvature;      // [W, A] path curvature of the last step, left positive [1/m]
-  float* route_s;        // [W, A] arc length reached on the agent's own route [m]
-  bool* valid;           // [W, A] whether the slot holds an agent now
-  uint8_t* controller;   // [W, A] Controller
+  float* x;               // [W, A] box center, world frame [m]
+  float* y;               // [W, A]
+  float* z;               // [W, A]
+  float* yaw;             // [W, A] counter-clockwise from +x, in [-pi, pi) [rad]
+  float* speed;           // [W, A] along yaw, negative in reverse [m/s]
+  float* accel;           // [W, A] longitudinal acceleration of the last step [m/s^2]
+  float* curvature;       // [W, A] path curvature of the last step, left positive [1/m]
+  float* route_s;         // [W, A] arc length reached on the agent's own route [m]
+  bool* valid;            // [W, A] whether the slot holds an agent now
+  uint8_t* controller;    // [W, A] Controller
   uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent
 
-  float* prev_x;         // [W, A] the same one step earlier: what began this step is judged by these
-  float* prev_y;         // [W, A]
-  float* prev_yaw;       // [W, A]
-  float* prev_speed;     // [W, A]
-  float* prev_accel;     // [W, A]
-  float* prev_route_s;   // [W, A]
-  bool* prev_valid;      // [W, A]
+  float* prev_x;        // [W, A] the same one step earlier: what began this step is judged by these
+  float* prev_y;        // [W, A]
+  float* prev_yaw;      // [W, A]
+  float* prev_speed;    // [W, A]
+  float* prev_accel;    // [W, A]
+  float* prev_route_s;  // [W, A]
+  bool* prev_valid;     // [W, A]
 
   int32_t* ego;      // [W, E] agent index of each ego, -1 for none
   bool* terminated;  // [W, E] the task ended for this ego; stays until reset
@@ -88,7 +89,9 @@ struct State {
       if (ego[w * E + e] == a) return e;
     return -1;
   }
-  ALPAGYM_HD bool ego_done(int w, int e) const { return terminated[w * E + e] || truncated[w * E + e]; }
+  ALPAGYM_HD bool ego_done(int w, int e) const {
+    return terminated[w * E + e] || truncated[w * E + e];
+  }
   // A world stands still once all its egos are done; an ego slot without an agent counts as done.
   ALPAGYM_HD bool world_done(int w) const {
     for (int e = 0; e < E; ++e)

@@ -1,4 +1,5 @@
-// What an IDM driver looks at: leaders on its route, stop lines, and those whose way crosses its own.
+// What an IDM driver looks at: leaders on its route, stop lines, and those whose way crosses its
+// own.
 #pragma once
 #include "idm.h"
 #include "params.h"
@@ -12,7 +13,8 @@ namespace alpagym {
 constexpr int kStopSign = -1, kYieldLine = -2;
 
 // Whether stop m holds an agent whose front bumper is `gap` before its line.
-ALPAGYM_HD bool holds(const Scenarios& c, const Params& p, int s, int frame, int m, float gap, float speed) {
+ALPAGYM_HD bool holds(const Scenarios& c, const Params& p, int s, int frame, int m, float gap,
+                      float speed) {
   const int light = c.stop_light[m];
   if (light < 0) return light == kStopSign;
   const uint8_t state = light_state(c, s, frame, light);
@@ -20,9 +22,10 @@ ALPAGYM_HD bool holds(const Scenarios& c, const Params& p, int s, int frame, int
   return state == kLightRed || state == kLightFlashingRed;
 }
 
-// From the front bumper to the first stop line ahead that holds agent i, INFINITY if none within `horizon`.
-ALPAGYM_HD float stop_gap(const Scenarios& c, const State& st, const Params& p, World world, int a, int i,
-                          float horizon) {
+// From the front bumper to the first stop line ahead that holds agent i, INFINITY if none within
+// `horizon`.
+ALPAGYM_HD float stop_gap(const Scenarios& c, const State& st, const Params& p, World world, int a,
+                          int i, float horizon) {
   const int row = world.first + a;
   const int frame = frame_of_step(c, world.s, st.step[i / st.A]);
   const float front = st.route_s[i] + 0.5f * c.agent[row].length;
@@ -44,13 +47,16 @@ ALPAGYM_HD bool on_minor_road(const Scenarios& c, const State& st, World world, 
   return false;
 }
 
-// The speed the driver wants here: the limits ahead, each from where comfortable braking must begin.
-ALPAGYM_HD float desired_speed(const Params& p, const Route& route, float s, float speed, float factor) {
+// The speed the driver wants here: the limits ahead, each from where comfortable braking must
+// begin.
+ALPAGYM_HD float desired_speed(const Params& p, const Route& route, float s, float speed,
+                               float factor) {
   const float horizon = 10.f + speed * speed / (2.f * p.idm_decel);
   const int here = point_before(route, s);
   float desired = INFINITY;
   for (int k = here; k < route.n && k * kRouteSpacing < s + horizon; ++k)
-    desired = fminf(desired, approach_speed(factor * route.point[k].speed_limit, k * kRouteSpacing - s, p.idm_decel));
+    desired = fminf(desired, approach_speed(factor * route.point[k].speed_limit,
+                                            k * kRouteSpacing - s, p.idm_decel));
   return desired;
 }
 
@@ -62,7 +68,8 @@ struct Way {
   bool follows;
   ALPAGYM_HD RouteSample at(float way) const {
     if (follows) return sample(route, s + way);
-    return {{frame.x + way * frame.cos, frame.y + way * frame.sin}, {frame.cos, frame.sin}, 0.f, 0.f};
+    return {
+        {frame.x + way * frame.cos, frame.y + way * frame.sin}, {frame.cos, frame.sin}, 0.f, 0.f};
   }
 };
 
@@ -71,19 +78,21 @@ struct Driver {
   const State& st;
   const Params& p;
   World world;
-  int a, i;          // agent, its index in State
+  int a, i;  // agent, its index in State
   Route route;
-  float horizon;     // how far it looks along its route [m]
+  float horizon;  // how far it looks along its route [m]
   float half_length, half_width;
 
   ALPAGYM_HD int first_point() const { return point_before(route, st.route_s[i]); }
   ALPAGYM_HD int last_point() const { return point_before(route, st.route_s[i] + horizon) + 1; }
 
-  // The hardest demand of all that stand in the way or will; INFINITY desired speed never matters here.
+  // The hardest demand of all that stand in the way or will; INFINITY desired speed never matters
+  // here.
   ALPAGYM_HD float accel(float desired) const {
     const float speed = st.speed[i];
     float demand = idm_accel(p, speed, desired, INFINITY, 0.f);
-    demand = fminf(demand, idm_accel(p, speed, desired, stop_gap(c, st, p, world, a, i, horizon), speed));
+    demand = fminf(demand,
+                   idm_accel(p, speed, desired, stop_gap(c, st, p, world, a, i, horizon), speed));
     const bool minor = on_minor_road(c, st, world, a, i);
     const int first = i - a;
     for (int b = 0; b < world.agents; ++b) {
@@ -100,23 +109,27 @@ struct Driver {
     const float speed = st.speed[i], s = st.route_s[i];
     const Box other = box_of(c, world.first + b, pose_of(st, j));
     if (distance < horizon + 10.f) {
-      const Projection on = project(route, {other.frame.x, other.frame.y}, first_point(), last_point());
+      const Projection on =
+          project(route, {other.frame.x, other.frame.y}, first_point(), last_point());
       const float side = extent_along(other, {-on.direction.y, on.direction.x});
       const float half = extent_along(other, on.direction);
       if (on.s > s && on.distance2 < square(half_width + side + 0.3f)) {
-        const float along = st.speed[j] * (other.frame.cos * on.direction.x + other.frame.sin * on.direction.y);
+        const float along =
+            st.speed[j] * (other.frame.cos * on.direction.x + other.frame.sin * on.direction.y);
         return idm_accel(p, speed, desired, on.s - s - half_length - half, speed - along);
       }
     }
     const bool pedestrian = c.type[world.first + b] == kPedestrian;
-    if (st.speed[j] < (pedestrian ? 0.3f : 0.5f)) return INFINITY;  // waits: its way crosses nobody's
+    if (st.speed[j] < (pedestrian ? 0.3f : 0.5f))
+      return INFINITY;  // waits: its way crosses nobody's
     return yield_to(b, j, other, desired, minor, pedestrian);
   }
 
-  // Where the ways of both cross, whoever comes first goes first; but pedestrians before vehicles, and
-  // the major road before the minor. To give way is to stop before the crossing, or, where both then
-  // go the same way, to fall in behind.
-  ALPAGYM_HD float yield_to(int b, int j, const Box& other, float desired, bool minor, bool pedestrian) const {
+  // Where the ways of both cross, whoever comes first goes first; but pedestrians before vehicles,
+  // and the major road before the minor. To give way is to stop before the crossing, or, where both
+  // then go the same way, to fall in behind.
+  ALPAGYM_HD float yield_to(int b, int j, const Box& other, float desired, bool minor,
+                            bool pedestrian) const {
     const float speed = st.speed[i], s = st.route_s[i], other_speed = st.speed[j];
     const int other_row = world.first + b;
     const bool follows = st.controller[j] == static_cast<uint8_t>(Controller::kIdm);
@@ -154,13 +167,17 @@ struct Driver {
     const float own_out = time_to_cover(gap + 2.f * (half_length + half), speed, p.idm_accel);
     const float in = time_to_cover(enter - other.half_length, other_speed, 0.5f * p.idm_accel);
     const float out = time_to_cover(leave + other.half_length, other_speed, 0.5f * p.idm_accel);
-    if (out + 1.f < own_in || own_out + 1.f < in) return INFINITY;  // one is gone before the other comes
+    if (out + 1.f < own_in || own_out + 1.f < in)
+      return INFINITY;  // one is gone before the other comes
     const bool other_minor = !pedestrian && follows && on_minor_road(c, st, world, b, j);
     bool goes_first = own_in < in - 0.3f || (own_in < in + 0.3f && a < b);
-    if (pedestrian) goes_first = false;
-    else if (minor != other_minor) goes_first = other_minor;
+    if (pedestrian)
+      goes_first = false;
+    else if (minor != other_minor)
+      goes_first = other_minor;
     if (goes_first) return INFINITY;
-    if (aligned > 0.7f) return idm_accel(p, speed, desired, gap - enter + half_length, speed - other_speed);
+    if (aligned > 0.7f)
+      return idm_accel(p, speed, desired, gap - enter + half_length, speed - other_speed);
     return idm_accel(p, speed, desired, gap, speed);
   }
 

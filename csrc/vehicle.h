@@ -15,15 +15,17 @@ struct Bounds {
   float min_accel, max_accel, max_curvature, max_lateral_accel;
 };
 
-// Within bounds: curvature also such that speed^2 * curvature stays below the lateral limit. NaN gives 0.
+// Within bounds: curvature also such that speed^2 * curvature stays below the lateral limit. NaN
+// gives 0.
 ALPAGYM_HD Control bounded(Control u, float speed, const Bounds& b) {
   const float limit = fminf(b.max_curvature, b.max_lateral_accel / fmaxf(speed * speed, 1e-3f));
-  const float accel = u.accel == u.accel ? u.accel : 0.f, curvature = u.curvature == u.curvature ? u.curvature : 0.f;
+  const float accel = u.accel == u.accel ? u.accel : 0.f,
+              curvature = u.curvature == u.curvature ? u.curvature : 0.f;
   return {fminf(fmaxf(accel, b.min_accel), b.max_accel), fminf(fmaxf(curvature, -limit), limit)};
 }
 
-// Unicycle of Alpamayo's action space: v' = v + a dt, yaw' = yaw + k (v dt + a dt^2 / 2), position by the
-// trapezoid rule. Braking stops at standstill: nobody reverses by braking.
+// Unicycle of Alpamayo's action space: v' = v + a dt, yaw' = yaw + k (v dt + a dt^2 / 2), position
+// by the trapezoid rule. Braking stops at standstill: nobody reverses by braking.
 ALPAGYM_HD Kinematics unicycle_step(Kinematics k, Control u, float dt) {
   const float asked = k.speed + u.accel * dt, half_dt = 0.5f * dt;
   const float speed = k.speed >= 0.f ? fmaxf(asked, 0.f) : asked;
@@ -42,8 +44,12 @@ ALPAGYM_HD Control unicycle_inverse(Kinematics from, Kinematics to, float dt) {
 }
 
 // Kinematic bicycle about the rear axle: curvature = tan(steering angle) / wheelbase.
-ALPAGYM_HD float curvature_of(float steering_angle, float wheelbase) { return tanf(steering_angle) / wheelbase; }
-ALPAGYM_HD float steering_angle_of(float curvature, float wheelbase) { return atanf(curvature * wheelbase); }
+ALPAGYM_HD float curvature_of(float steering_angle, float wheelbase) {
+  return tanf(steering_angle) / wheelbase;
+}
+ALPAGYM_HD float steering_angle_of(float curvature, float wheelbase) {
+  return atanf(curvature * wheelbase);
+}
 
 // The rear axle lies rear_axle behind the center and half a wheelbase behind mid-wheelbase; agents
 // without a rear axle get 0.6 of their length.

@@ -11,7 +11,8 @@ struct World {
   int s, first, agents;  // scenario, first agent row, number of agents (at most State.A)
 };
 
-// An index outside 0..S-1 is clamped: a wrong number in State.scenario must not reach foreign memory.
+// An index outside 0..S-1 is clamped: a wrong number in State.scenario must not reach foreign
+// memory.
 ALPAGYM_HD World world_of(const Scenarios& c, const State& st, int w) {
   const int given = st.scenario[w];
   const int s = given < 0 ? 0 : given >= c.S ? c.S - 1 : given;
@@ -20,7 +21,8 @@ ALPAGYM_HD World world_of(const Scenarios& c, const State& st, int w) {
 }
 
 ALPAGYM_HD Route route_of(const Scenarios& c, int agent_row) {
-  return {c.route + c.route_start[agent_row], c.route_start[agent_row + 1] - c.route_start[agent_row]};
+  return {c.route + c.route_start[agent_row],
+          c.route_start[agent_row + 1] - c.route_start[agent_row]};
 }
 
 // The frame of the record that belongs to a world's step, clamped to the record.
@@ -34,11 +36,14 @@ ALPAGYM_HD int log_cell(const Scenarios& c, int s, int frame, int a) {
 }
 
 ALPAGYM_HD uint8_t light_state(const Scenarios& c, int s, int frame, int light) {
-  return c.light_state[c.signal_start[s] + frame * (c.light_start[s + 1] - c.light_start[s]) + light];
+  return c
+      .light_state[c.signal_start[s] + frame * (c.light_start[s + 1] - c.light_start[s]) + light];
 }
 
 ALPAGYM_HD Pose pose_of(const State& st, int i) { return {st.x[i], st.y[i], st.yaw[i]}; }
-ALPAGYM_HD Pose prev_pose_of(const State& st, int i) { return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]}; }
+ALPAGYM_HD Pose prev_pose_of(const State& st, int i) {
+  return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]};
+}
 ALPAGYM_HD Box box_of(const Scenarios& c, int agent_row, Pose p) {
   return box_at(p, c.agent[agent_row].length, c.agent[agent_row].width);
 }

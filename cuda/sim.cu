@@ -8,13 +8,13 @@ void reset(const Scenarios& c, const State& st, const bool* mask, const Params& 
   DeviceGuard guard(st.device.index);
   alpagym::reset(Launch{static_cast<cudaStream_t>(stream)}, c, st, mask, p);
 }
-void step(const Scenarios& c, const State& st, const Outcome& out, const Action& action, const Weights& weights,
-          const Params& p, void* stream) {
+void step(const Scenarios& c, const State& st, const Outcome& out, const Action& action,
+          const Weights& weights, const Params& p, void* stream) {
   DeviceGuard guard(st.device.index);
   alpagym::step(Launch{static_cast<cudaStream_t>(stream)}, c, st, out, action, weights, p);
 }
-void observe(const Scenarios& c, const State& st, const Observation& obs, const bool* mask, const Params& p,
-             void* stream) {
+void observe(const Scenarios& c, const State& st, const Observation& obs, const bool* mask,
+             const Params& p, void* stream) {
   DeviceGuard guard(st.device.index);
   alpagym::observe(Launch{static_cast<cudaStream_t>(stream)}, c, st, obs, mask, p);
 }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from scenario_factory import WALKER, Actor, line, straight
-
 from alpagym.scenarios.batch import batch
 from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.scenario import AgentFlag, AgentType, Scenario
+from scenario_factory import WALKER, Actor, line, straight
 
 
 def busy_road() -> Scenario:
-    """An ego, two vehicles of which the second drives farther, one too slow, one parked, a walker."""
+    """An ego, two other drivers (the second drives farther), a slow one, a parked one, a walker."""
     lane = [line((-60.0, y), (200.0, y)) for y in (3.0, -3.0)]
     return straight(
         Actor(lane[0], s=10.0, speed=8.0),

@@ -91,7 +91,10 @@ def test_leaving_a_curve_is_offroad():
     assert rollout.offroad[: step + 1].tolist() == [False] * step + [True]
 
     def corner(t):
-        forward, left = np.array([np.cos(9 / 40), np.sin(9 / 40)]), [-np.sin(9 / 40), np.cos(9 / 40)]
+        forward, left = (
+            np.array([np.cos(9 / 40), np.sin(9 / 40)]),
+            [-np.sin(9 / 40), np.cos(9 / 40)],
+        )
         start = 40.0 * np.array([np.sin(9 / 40), -np.cos(9 / 40)])
         return start + (0.8 * t + 2.3) * forward - 0.95 * np.array(left)
 
@@ -149,9 +152,15 @@ def test_the_log_driver_reproduces_the_record():
         valid = scenario.tracks.valid[:, first:].T
         assert np.array_equal(rollout.valid[:, :agents], valid)
         assert not rollout.valid[:, agents:].any()
-        assert np.array_equal(rollout.x[:, :agents][valid], scenario.tracks.xyz[:, first:, 0].T[valid])
-        assert np.array_equal(rollout.y[:, :agents][valid], scenario.tracks.xyz[:, first:, 1].T[valid])
-        assert np.array_equal(rollout.yaw[:, :agents][valid], scenario.tracks.yaw[:, first:].T[valid])
+        assert np.array_equal(
+            rollout.x[:, :agents][valid], scenario.tracks.xyz[:, first:, 0].T[valid]
+        )
+        assert np.array_equal(
+            rollout.y[:, :agents][valid], scenario.tracks.xyz[:, first:, 1].T[valid]
+        )
+        assert np.array_equal(
+            rollout.yaw[:, :agents][valid], scenario.tracks.yaw[:, first:].T[valid]
+        )
     assert results.progress == pytest.approx(1.0, abs=0.05)
     assert (results.terms["distance_to_gt"] == 0).all()
 
@@ -170,7 +179,9 @@ def test_idm_brakes_where_constant_velocity_hits():
 
 
 def test_an_unknown_driver_is_refused():
-    with pytest.raises(ValueError, match="policy: expected a checkpoint or one of log, idm, .* got me"):
+    with pytest.raises(
+        ValueError, match="policy: expected a checkpoint or one of log, idm, .* got me"
+    ):
         drive("me", straight())
 
 

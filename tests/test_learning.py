@@ -5,28 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpagym.config import (
-    REWARD_PRESETS,
-    GrpoConfig,
-    ImitationConfig,
-    PolicyConfig,
-    SimConfig,
-)
+from alpagym.config import REWARD_PRESETS, GrpoConfig, ImitationConfig, PolicyConfig, SimConfig
 from alpagym.evaluation import evaluate
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
-from alpagym.scenarios.procedural import generate_many
-from scenario_factory import STRAIGHT, Actor, curve, straight
+from scenario_factory import curve
 
 SIM = SimConfig(num_agents=4, num_road_points=8, num_route_points=6, num_lights=1)
-POLICY = PolicyConfig(width=16, hidden=32)
 
 
-def policy(seed=0):
-    torch.manual_seed(seed)
-    return LateFusion(POLICY, SIM)
+def policy():
+    torch.manual_seed(0)
+    return LateFusion(PolicyConfig(width=16, hidden=32), SIM)
 
 
 def curves(*radii):
@@ -34,69 +26,49 @@ def curves(*radii):
     return [curve(radius=r, name=f"curve-{r}", frames=46) for r in radii]
 
 
-def blocked(*places):
-    """Roads with a parked car in the way: a policy that does nothing hits it."""
-    return [straight(Actor(STRAIGHT, x, 0.0), name=f"blocked-{x}", frames=46) for x in places]
-
-
-def test_imitation_reduces_the_held_out_loss():
-    scenarios = generate_many(12, 5)
-    rows = []
-    imitate(
-        policy(),
-        demonstrate(batch(scenarios), max_agents(scenarios), SIM),
-        ImitationConfig(max_epochs=25, batch_size=256),
-        seed=0,
-        on_epoch=rows.append,
-    )
-    losses = [row["held_out_loss"] for row in rows]
-    assert min(losses) < 0.7 * losses[0]
-    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
-
-
 def test_imitation_learns_to_steer():
-    training, held_out = curves(30, 36, 42, 54, 60), curves(33, 48)
-    driver = policy()
-    assert evaluate(driver, held_out, SIM)[0].offroad.all()
+    training, unseen = curves(*range(26, 70, 3)), curves(33, 48)
+    driver, rows = policy(), []
+    assert evaluate(driver, unseen, SIM)[0].offroad.all()
     imitate(
         driver,
         demonstrate(batch(training), max_agents(training), SIM),
-        ImitationConfig(max_epochs=120, batch_size=64, patience=100),
+        ImitationConfig(learning_rate=3e-3, max_epochs=60, batch_size=64, patience=60),
         seed=0,
-        on_epoch=lambda row: None,
+        on_epoch=rows.append,
     )
-    assert not evaluate(driver, held_out, SIM)[0].offroad.any()
+    for name in ("loss", "held_out_loss"):
+        assert rows[-1][name] < 0.5 * rows[0][name]
+    assert not evaluate(driver, unseen, SIM)[0].failure.any()
 
 
-@pytest.mark.parametrize(
-    ("credit", "log_prob", "scale"), [("step", "sum", "batch"), ("episode", "sum", "group")]
-)
-def test_grpo_learns_to_stop_before_obstacles(credit, log_prob, scale):
-    training, held_out = blocked(50, 55, 60, 70), blocked(52.5, 65)
-    driver = policy()
-    before, _ = evaluate(driver, held_out, SIM)
+@pytest.mark.parametrize(("credit", "scale"), [("step", "batch"), ("episode", "group")])
+def test_grpo_learns_to_steer(credit, scale):
+    training, unseen = curves(35, 45, 55), curves(40, 50)
+    driver, rows = policy(), []
+    before, _ = evaluate(driver, unseen, SIM)
     assert before.failure.all()
     trainer = GrpoTrainer(
         driver,
         batch(training),
         max_agents(training),
         config=GrpoConfig(
-            iterations=25,
+            iterations=30,
             group_size=16,
             scenarios_per_iteration=4,
             minibatch_size=512,
-            learning_rate=3e-3,
+            learning_rate=1e-2,
             credit=credit,
-            log_prob=log_prob,
             scale=scale,
         ),
         sim_config=SIM,
         reward=REWARD_PRESETS["dense"],
         seed=0,
     )
-    rows = []
     trainer.train(lambda iteration, values: rows.append(values))
-    returns = [row["return_mean"] for row in rows]
-    assert sum(returns[-5:]) > sum(returns[:5]) + 5 * 5.0
-    after, _ = evaluate(driver, held_out, SIM)
+    first, last = (sum(r["return_mean"] for r in part) / 5 for part in (rows[:5], rows[-5:]))
+    assert last > first + 10.0  # from about -17 to 1; leaving the road alone costs 20
+    assert rows[-1]["failure_rate"] < 0.5 < rows[0]["failure_rate"]
+    after, _ = evaluate(driver, unseen, SIM)
     assert not after.failure.any()
+    assert (after.scene_score > 0.9).all()

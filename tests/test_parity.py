@@ -204,12 +204,13 @@ def test_stops_and_comfort_around_their_limits(device, tol) -> None:
         factory.Actor(factory.WESTWARD, 60.0, 9.0, stops=[(110.0, 1)]),
         factory.Actor(factory.LEFT_TURN, 60.0, 9.0, stops=[(110.0, factory.YIELD_LINE)]),
     ]
-    count = 120
+    count = 80
     rig = Rig([factory.crossing(*cars, lights=lights)], count, device=device, traffic=Traffic.idm)
     first = rig.scenarios.log[:4].cpu()  # where routes begin
     tally = Tally()
     for t in range(2):
         ahead = torch.as_tensor(rng.uniform(28.0, 66.0, (count, 4)), dtype=torch.float32)
+        ahead[:, 1] = 40.0 + 0.2 * (ahead[:, 1] - 28.0)  # where a stop sign counts as served
         rig.state.x.copy_(first[:, 0] + ahead * first[:, 2].cos())
         rig.state.y.copy_(first[:, 1] + ahead * first[:, 2].sin())
         rig.state.yaw.copy_(first[:, 2])
@@ -239,7 +240,7 @@ def test_stops_and_comfort_around_their_limits(device, tol) -> None:
 
 def test_every_event_happens_in_these_tests() -> None:
     """The random states would prove little if nothing ever happened in them."""
-    seen = torch.zeros(12)
+    seen = torch.zeros(len(sim.RewardTerm))
     kinds = set()
     for seed in range(12):
         rig = random_rig(seed, traffic=Traffic.idm)
@@ -258,7 +259,7 @@ def test_red_light_and_goal_like_the_reference(device, tol) -> None:
     lights = [((-10.0, -3.0), 2)]
     ego = factory.Actor(factory.EASTWARD, 96.0, 6.0, stops=[(stop, 0)])
     rig = Rig([factory.crossing(ego, lights=lights, frames=40)], device=device)
-    tally, total = Tally(), torch.zeros(12, device=device)
+    tally, total = Tally(), torch.zeros(len(sim.RewardTerm), device=device)
     for _ in range(rig.scenarios.num_frames[0] - 6):
         state, outcome = rig.reference_step(rig.zero_action())
         rig.step()

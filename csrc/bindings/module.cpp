@@ -29,11 +29,14 @@ using namespace alpagym;
 
 namespace {
 
-std::string on(const Device& d) { return d.type == kCPU ? "cpu" : "cuda:" + std::to_string(d.index); }
+std::string on(const Device& d) {
+  return d.type == kCPU ? "cpu" : "cuda:" + std::to_string(d.index);
+}
 
 // A tensor argument that is no struct, with the shape it must have; -1 leaves a size free.
 template <class T>
-dlpack::Tensor argument(const char* name, py::handle h, std::initializer_list<std::pair<const char*, int64_t>> shape,
+dlpack::Tensor argument(const char* name, py::handle h,
+                        std::initializer_list<std::pair<const char*, int64_t>> shape,
                         const Device& device) {
   auto label = [&] { return std::string(name); };
   auto want = [&] {
@@ -49,24 +52,28 @@ dlpack::Tensor argument(const char* name, py::handle h, std::initializer_list<st
   int d = 0;
   for (const auto& [symbol, size] : shape) {
     if (size >= 0 && t.shape[d] != size)
-      throw py::value_error(label() + ": expected contiguous " + DTypeOf<std::remove_const_t<T>>::name + want() + ", got " + describe(t));
+      throw py::value_error(label() + ": expected contiguous " +
+                            DTypeOf<std::remove_const_t<T>>::name + want() + ", got " +
+                            describe(t));
     ++d;
   }
-  if (t.device != device) throw py::value_error(label() + ": expected a tensor on " + on(device) + ", got " + describe(t));
+  if (t.device != device)
+    throw py::value_error(label() + ": expected a tensor on " + on(device) + ", got " +
+                          describe(t));
   return t;
 }
 
 template <class A, class B>
 void same_device(const A& a, const B& b) {
   if (a.device != b.device)
-    throw py::value_error(std::string(B::python_name) + ": expected tensors on " + on(a.device) + " as in " +
-                          std::string(A::python_name) + ", got " + on(b.device));
+    throw py::value_error(std::string(B::python_name) + ": expected tensors on " + on(a.device) +
+                          " as in " + std::string(A::python_name) + ", got " + on(b.device));
 }
 
 void same_size(const char* what, const char* symbol, int want, int got) {
   if (want != got)
-    throw py::value_error(std::string(what) + ": expected " + symbol + "=" + std::to_string(want) + " (from State), got " +
-                          std::to_string(got));
+    throw py::value_error(std::string(what) + ": expected " + symbol + "=" + std::to_string(want) +
+                          " (from State), got " + std::to_string(got));
 }
 
 // `host()` on the CPU without the GIL, `device(stream)` on torch's current stream of a GPU.
@@ -78,15 +85,20 @@ void dispatch(const Device& where, Host&& host, [[maybe_unused]] OnDevice&& devi
   }
 #ifdef ALPAGYM_CUDA
   void* stream = nullptr;
-  if (exchange_api().current_stream(kCUDA, where.index, &stream) != 0) throw py::error_already_set();
+  if (exchange_api().current_stream(kCUDA, where.index, &stream) != 0)
+    throw py::error_already_set();
   device(stream);
 #else
-  throw py::value_error("State is on " + on(where) + ", but this build of alpagym has no CUDA backend: install it where nvcc is found");
+  throw py::value_error(
+      "State is on " + on(where) +
+      ", but this build of alpagym has no CUDA backend: install it where nvcc is found");
 #endif
 }
 
 void need_scenarios(const Scenarios& c, const State& st) {
-  if (c.S == 0 && st.W > 0) throw py::value_error("Scenarios: expected at least one scenario for " + std::to_string(st.W) + " worlds, got none");
+  if (c.S == 0 && st.W > 0)
+    throw py::value_error("Scenarios: expected at least one scenario for " + std::to_string(st.W) +
+                          " worlds, got none");
 }
 
 // What Python calls, by the name that it calls.
@@ -96,37 +108,44 @@ void reset(const Scenarios& c, const State& st, py::handle mask, const Params& p
   same_device(st, c);
   need_scenarios(c, st);
   const bool* m = data<const bool>(argument<const bool>("mask", mask, {{"W", st.W}}, st.device));
-  dispatch(st.device, [&] { cpu::reset(c, st, m, p); },
-           [&]([[maybe_unused]] void* stream) {
+  dispatch(
+      st.device, [&] { cpu::reset(c, st, m, p); },
+      [&]([[maybe_unused]] void* stream) {
 #ifdef ALPAGYM_CUDA
-             cuda::reset(c, st, m, p, stream);
+        cuda::reset(c, st, m, p, stream);
 #endif
-           });
+      });
 }
 
-void step(const Scenarios& c, const State& st, const Outcome& out, py::handle action, py::handle weights, const Params& p) {
+void step(const Scenarios& c, const State& st, const Outcome& out, py::handle action,
+          py::handle weights, const Params& p) {
   same_device(st, c);
   same_device(st, out);
   need_scenarios(c, st);
   same_size("Outcome", "W", st.W, out.W);
   same_size("Outcome", "E", st.E, out.E);
   if (out.R != kNumRewardTerms)
-    throw py::value_error("Outcome.terms: expected R=" + std::to_string(kNumRewardTerms) + " reward terms, got " + std::to_string(out.R));
-  const Action u{data<const float>(
-      argument<const float>("action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p.action)}}, st.device))};
-  const dlpack::Tensor wt = argument<const float>("weights", weights, {{"1 or W", -1}, {"R", out.R}}, st.device);
+    throw py::value_error("Outcome.terms: expected R=" + std::to_string(kNumRewardTerms) +
+                          " reward terms, got " + std::to_string(out.R));
+  const Action u{data<const float>(argument<const float>(
+      "action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p.action)}}, st.device))};
+  const dlpack::Tensor wt =
+      argument<const float>("weights", weights, {{"1 or W", -1}, {"R", out.R}}, st.device);
   if (wt.shape[0] != 1 && wt.shape[0] != st.W)
-    throw py::value_error("weights: expected 1 or W=" + std::to_string(st.W) + " rows, got " + describe(wt));
+    throw py::value_error("weights: expected 1 or W=" + std::to_string(st.W) + " rows, got " +
+                          describe(wt));
   const Weights weight{data<const float>(wt), static_cast<int>(wt.shape[0])};
-  dispatch(st.device, [&] { cpu::step(c, st, out, u, weight, p); },
-           [&]([[maybe_unused]] void* stream) {
+  dispatch(
+      st.device, [&] { cpu::step(c, st, out, u, weight, p); },
+      [&]([[maybe_unused]] void* stream) {
 #ifdef ALPAGYM_CUDA
-             cuda::step(c, st, out, u, weight, p, stream);
+        cuda::step(c, st, out, u, weight, p, stream);
 #endif
-           });
+      });
 }
 
-void observe(const Scenarios& c, const State& st, const Observation& obs, py::handle mask, const Params& p) {
+void observe(const Scenarios& c, const State& st, const Observation& obs, py::handle mask,
+             const Params& p) {
   same_device(st, c);
   same_device(st, obs);
   need_scenarios(c, st);
@@ -134,52 +153,64 @@ void observe(const Scenarios& c, const State& st, const Observation& obs, py::ha
   same_size("Observation", "E", st.E, obs.E);
   for (const auto& [name, slots] : {std::pair{"agents", obs.O}, {"road", obs.B}, {"lights", obs.I}})
     if (slots > kMaxNearest)
-      throw py::value_error(std::string("Observation.") + name + ": expected at most " + std::to_string(kMaxNearest) + " slots, got " + std::to_string(slots));
-  const bool* m = mask.is_none() ? nullptr : data<const bool>(argument<const bool>("mask", mask, {{"W", st.W}}, st.device));
-  dispatch(st.device, [&] { cpu::observe(c, st, obs, m, p); },
-           [&]([[maybe_unused]] void* stream) {
+      throw py::value_error(std::string("Observation.") + name + ": expected at most " +
+                            std::to_string(kMaxNearest) + " slots, got " + std::to_string(slots));
+  const bool* m =
+      mask.is_none()
+          ? nullptr
+          : data<const bool>(argument<const bool>("mask", mask, {{"W", st.W}}, st.device));
+  dispatch(
+      st.device, [&] { cpu::observe(c, st, obs, m, p); },
+      [&]([[maybe_unused]] void* stream) {
 #ifdef ALPAGYM_CUDA
-             cuda::observe(c, st, obs, m, p, stream);
+        cuda::observe(c, st, obs, m, p, stream);
 #endif
-           });
+      });
 }
 
 void fork(const State& source, const State& target, py::handle from) {
   same_device(source, target);
   same_size("fork target", "A", source.A, target.A);
   same_size("fork target", "E", source.E, target.E);
-  if (source.x == target.x && target.W > 0) throw py::value_error("fork: expected two states, got one as source and target");
-  const int32_t* index = data<const int32_t>(argument<const int32_t>("index", from, {{"W", target.W}}, target.device));
-  dispatch(target.device, [&] { cpu::fork(source, target, index); },
-           [&]([[maybe_unused]] void* stream) {
+  if (source.x == target.x && target.W > 0)
+    throw py::value_error("fork: expected two states, got one as source and target");
+  const int32_t* index =
+      data<const int32_t>(argument<const int32_t>("index", from, {{"W", target.W}}, target.device));
+  dispatch(
+      target.device, [&] { cpu::fork(source, target, index); },
+      [&]([[maybe_unused]] void* stream) {
 #ifdef ALPAGYM_CUDA
-             cuda::fork(source, target, index, stream);
+        cuda::fork(source, target, index, stream);
 #endif
-           });
+      });
 }
 
 void noise(const Scenarios& c, const State& st, py::handle out) {
   same_device(st, c);
   need_scenarios(c, st);
-  const dlpack::Tensor t = argument<float>("noise", out, {{"W", st.W}, {"E", st.E}, {"D", -1}}, st.device);
+  const dlpack::Tensor t =
+      argument<float>("noise", out, {{"W", st.W}, {"E", st.E}, {"D", -1}}, st.device);
   float* to = data<float>(t);
   const int columns = static_cast<int>(t.shape[2]);
-  dispatch(st.device, [&] { cpu::noise(c, st, to, columns); },
-           [&]([[maybe_unused]] void* stream) {
+  dispatch(
+      st.device, [&] { cpu::noise(c, st, to, columns); },
+      [&]([[maybe_unused]] void* stream) {
 #ifdef ALPAGYM_CUDA
-             cuda::noise(c, st, to, columns, stream);
+        cuda::noise(c, st, to, columns, stream);
 #endif
-           });
+      });
 }
 
 }  // namespace api
 
-// The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested by it.
+// The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested
+// by it.
 template <class S>
 py::list fields_of() {
   py::list fields;
   S::fields([&](const char* name, auto member, auto... symbols) {
-    using T = std::remove_const_t<std::remove_pointer_t<std::remove_reference_t<decltype(std::declval<S>().*member)>>>;
+    using T = std::remove_const_t<
+        std::remove_pointer_t<std::remove_reference_t<decltype(std::declval<S>().*member)>>>;
     fields.append(py::make_tuple(name, DTypeOf<T>::name, py::make_tuple(symbols...)));
   });
   return fields;
@@ -194,7 +225,9 @@ Params make_params(const py::kwargs& given) {
     p.*member = py::cast<T>(given[name]);
     ++used;
   });
-  if (used != given.size()) throw py::type_error("Params: got " + std::to_string(given.size()) + " values, expected " + std::to_string(used));
+  if (used != given.size())
+    throw py::type_error("Params: got " + std::to_string(given.size()) + " values, expected " +
+                         std::to_string(used));
   return p;
 }
 
@@ -211,8 +244,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.attr("commit") = ALPAGYM_COMMIT;
   m.attr("max_nearest") = kMaxNearest;
   m.attr("route_spacing") = kRouteSpacing;
-  m.attr("fields") = py::dict(py::arg("Scenarios") = fields_of<Scenarios>(), py::arg("State") = fields_of<State>(),
-                              py::arg("Outcome") = fields_of<Outcome>(), py::arg("Observation") = fields_of<Observation>());
+  m.attr("fields") = py::dict(
+      py::arg("Scenarios") = fields_of<Scenarios>(), py::arg("State") = fields_of<State>(),
+      py::arg("Outcome") = fields_of<Outcome>(), py::arg("Observation") = fields_of<Observation>());
 
   py::dict actions;
 #define ALPAGYM_ENTRY(kind, name, size) actions[name] = size;
@@ -238,7 +272,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .value("RED_LIGHT", kEndRedLight)
       .value("GOAL", kEndGoal)
       .finalize();
-  py::native_enum<Collision>(m, "Collision", "enum.IntEnum", "How a collision began, seen from the ego.")
+  py::native_enum<Collision>(m, "Collision", "enum.IntEnum",
+                             "How a collision began, seen from the ego.")
       .value("NONE", Collision::kNone)
       .value("FRONT", Collision::kFront)
       .value("REAR", Collision::kRear)
@@ -247,9 +282,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   py::class_<Params>(m, "Params", "The scalars that kernels read.").def(py::init(&make_params));
 
-  m.def("reset", &api::reset, py::arg("scenarios"), py::arg("state"), py::arg("mask"), py::arg("params"));
-  m.def("step", &api::step, py::arg("scenarios"), py::arg("state"), py::arg("outcome"), py::arg("action"), py::arg("weights"), py::arg("params"));
-  m.def("observe", &api::observe, py::arg("scenarios"), py::arg("state"), py::arg("observation"), py::arg("mask"), py::arg("params"));
+  m.def("reset", &api::reset, py::arg("scenarios"), py::arg("state"), py::arg("mask"),
+        py::arg("params"));
+  m.def("step", &api::step, py::arg("scenarios"), py::arg("state"), py::arg("outcome"),
+        py::arg("action"), py::arg("weights"), py::arg("params"));
+  m.def("observe", &api::observe, py::arg("scenarios"), py::arg("state"), py::arg("observation"),
+        py::arg("mask"), py::arg("params"));
   m.def("fork", &api::fork, py::arg("source"), py::arg("target"), py::arg("index"));
   m.def("noise", &api::noise, py::arg("scenarios"), py::arg("state"), py::arg("noise"));
 }

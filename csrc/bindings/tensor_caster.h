@@ -19,11 +19,11 @@ struct DTypeOf {
   static constexpr dlpack::DType value{dlpack::kFloat, 32, 1};
   static constexpr auto name = "float32";
 };
-#define ALPAGYM_DTYPE(type, code, bits, label)                  \
-  template <>                                                   \
-  struct DTypeOf<type> {                                        \
+#define ALPAGYM_DTYPE(type, code, bits, label)                   \
+  template <>                                                    \
+  struct DTypeOf<type> {                                         \
     static constexpr dlpack::DType value{dlpack::code, bits, 1}; \
-    static constexpr auto name = label;                         \
+    static constexpr auto name = label;                          \
   }
 ALPAGYM_DTYPE(float, kFloat, 32, "float32");
 ALPAGYM_DTYPE(int32_t, kInt, 32, "int32");
@@ -35,13 +35,26 @@ ALPAGYM_DTYPE(bool, kBool, 8, "bool");
 inline std::string describe(const dlpack::Tensor& t) {
   std::string s;
   switch (t.dtype.code) {
-    case dlpack::kFloat: s = "float"; break;
-    case dlpack::kInt: s = "int"; break;
-    case dlpack::kUInt: s = "uint"; break;
-    case dlpack::kBfloat: s = "bfloat"; break;
-    case dlpack::kComplex: s = "complex"; break;
-    case dlpack::kBool: s = "bool"; break;
-    default: s = "dtype";
+    case dlpack::kFloat:
+      s = "float";
+      break;
+    case dlpack::kInt:
+      s = "int";
+      break;
+    case dlpack::kUInt:
+      s = "uint";
+      break;
+    case dlpack::kBfloat:
+      s = "bfloat";
+      break;
+    case dlpack::kComplex:
+      s = "complex";
+      break;
+    case dlpack::kBool:
+      s = "bool";
+      break;
+    default:
+      s = "dtype";
   }
   if (t.dtype.code != dlpack::kBool) s += std::to_string(t.dtype.bits);
   s += "[";
@@ -55,21 +68,26 @@ inline std::string describe(const dlpack::Tensor& t) {
 inline const dlpack::ExchangeAPI& exchange_api() {
   static const dlpack::ExchangeAPI& api = []() -> const dlpack::ExchangeAPI& {
     py::object tensor = py::module_::import("torch").attr("Tensor");
-    if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) throw py::import_error("alpagym needs torch >= 2.10");
+    if (!py::hasattr(tensor, "__dlpack_c_exchange_api__"))
+      throw py::import_error("alpagym needs torch >= 2.10");
     py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
-    auto* p = static_cast<dlpack::ExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    auto* p = static_cast<dlpack::ExchangeAPI*>(
+        PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
     if (!p) throw py::error_already_set();
     if (p->version.major != dlpack::kMajorVersion)
-      throw py::import_error("alpagym speaks DLPack 1.x, torch offers " + std::to_string(p->version.major));
+      throw py::import_error("alpagym speaks DLPack 1.x, torch offers " +
+                             std::to_string(p->version.major));
     return *p;
   }();
   return api;
 }
 
-// Exactly torch.Tensor or torch.nn.Parameter: other subclasses (FakeTensor, DTensor) may have no storage.
+// Exactly torch.Tensor or torch.nn.Parameter: other subclasses (FakeTensor, DTensor) may have no
+// storage.
 inline bool is_plain_tensor(py::handle h) {
   static PyObject* tensor = py::object(py::module_::import("torch").attr("Tensor")).release().ptr();
-  static PyObject* parameter = py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr();
+  static PyObject* parameter =
+      py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr();
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()));
   return type == tensor || type == parameter;
 }
@@ -78,11 +96,14 @@ inline bool is_plain_tensor(py::handle h) {
 template <class T, class Name, class Want>
 dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
   using V = std::remove_const_t<T>;
-  if (!is_plain_tensor(h)) throw py::type_error(name() + ": expected torch.Tensor, got " + Py_TYPE(h.ptr())->tp_name);
+  if (!is_plain_tensor(h))
+    throw py::type_error(name() + ": expected torch.Tensor, got " + Py_TYPE(h.ptr())->tp_name);
   dlpack::Tensor t;
   if (exchange_api().tensor_from_object(h.ptr(), &t) != 0) {
-    const std::string reason = py::str(py::error_already_set().value());  // the first line; a trace may follow
-    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got a tensor without plain memory (" +
+    const std::string reason =
+        py::str(py::error_already_set().value());  // the first line; a trace may follow
+    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() +
+                          ", got a tensor without plain memory (" +
                           reason.substr(0, reason.find('\n')) + ")");
   }
   bool contiguous = true;
@@ -92,8 +113,8 @@ dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
     size *= t.shape[d];
   }
   if (t.ndim != rank || t.dtype != DTypeOf<V>::value || (size > 0 && !contiguous))
-    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got " + describe(t) +
-                          (size > 0 && !contiguous ? ", not contiguous" : ""));
+    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got " +
+                          describe(t) + (size > 0 && !contiguous ? ", not contiguous" : ""));
   if (t.device.type != kCPU && t.device.type != kCUDA)
     throw py::value_error(name() + ": expected a tensor on cpu or cuda, got " + describe(t));
   if (!t.data && size > 0) throw py::value_error(name() + ": tensor has no memory");
@@ -127,7 +148,8 @@ class Dimensions {
     if (symbol.size() > 2 && symbol.substr(symbol.size() - 2) == "+1") symbol.remove_suffix(2);
     for (int i = 0; i < count_; ++i)
       if (known_[i].symbol == symbol)
-        return " with " + std::string(symbol) + "=" + std::to_string(known_[i].size) + " (from " + owner + known_[i].field + ")";
+        return " with " + std::string(symbol) + "=" + std::to_string(known_[i].size) + " (from " +
+               owner + known_[i].field + ")";
     return "";
   }
   int size_of(std::string_view symbol) const {
@@ -150,8 +172,8 @@ class Dimensions {
 
 namespace pybind11::detail {
 
-// Any Python object with one tensor attribute per field of S.  Checks type, dtype, layout and device,
-// and that all fields agree on the size of each named dimension.
+// Any Python object with one tensor attribute per field of S.  Checks type, dtype, layout and
+// device, and that all fields agree on the size of each named dimension.
 template <class S>
 struct tensor_struct_caster {
   PYBIND11_TYPE_CASTER(S, const_name(S::python_name));
@@ -173,18 +195,21 @@ struct tensor_struct_caster {
       object attr = reinterpret_steal<object>(PyObject_GetAttrString(src.ptr(), field));
       if (!attr) {
         PyErr_Clear();
-        throw type_error("expected " + std::string(S::python_name) + " with a tensor " + field + ", got " + Py_TYPE(src.ptr())->tp_name);
+        throw type_error("expected " + std::string(S::python_name) + " with a tensor " + field +
+                         ", got " + Py_TYPE(src.ptr())->tp_name);
       }
       const dlpack::Tensor t = borrow<T>(attr, rank, name, want);
       for (int d = 0; d < rank; ++d)
         if (!dimensions.agrees(symbol[d], t.shape[d], field))
-          throw value_error(name() + ": expected " + DTypeOf<std::remove_const_t<T>>::name + want() +
-                            dimensions.explain(symbol[d], owner()) + ", got " + describe(t));
+          throw value_error(name() + ": expected " + DTypeOf<std::remove_const_t<T>>::name +
+                            want() + dimensions.explain(symbol[d], owner()) + ", got " +
+                            describe(t));
       if (!device_field) {
         value.device = t.device;
         device_field = field;
       } else if (t.device != value.device) {
-        throw value_error(name() + ": expected the device of " + owner() + device_field + ", got " + describe(t));
+        throw value_error(name() + ": expected the device of " + owner() + device_field + ", got " +
+                          describe(t));
       }
       value.*member = data<T>(t);
     });

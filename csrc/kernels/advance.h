@@ -44,7 +44,8 @@ struct Advance {
     if (!st.valid[i]) return;
     const LogPose log = c.log[cell];
     const Pose from = pose_of(st, i), to{log.x, log.y, log.yaw};
-    const Control u = was_valid ? unicycle_inverse({from, st.speed[i]}, {to, log.speed}, p.dt) : Control{0.f, 0.f};
+    const Control u = was_valid ? unicycle_inverse({from, st.speed[i]}, {to, log.speed}, p.dt)
+                                : Control{0.f, 0.f};
     st.x[i] = to.x;
     st.y[i] = to.y;
     st.z[i] = c.log_z[cell];

@@ -49,8 +49,8 @@ struct Contact {
     st.offroad[k] = offroad;
   }
 
-  // A collision counts in the step in which it begins: boxes that overlap now and did not before. An
-  // agent that appears on top of the ego began nothing. With several at once, fault weighs most.
+  // A collision counts in the step in which it begins: boxes that overlap now and did not before.
+  // An agent that appears on top of the ego began nothing. With several at once, fault weighs most.
   ALPAGYM_HD void collide(int k, int i, World world, int a, const Box& ego) const {
     const int first = (i / st.A) * st.A;
     const float reach = radius(ego), speed = st.speed[i];
@@ -71,13 +71,15 @@ struct Contact {
         }
         continue;
       }
-      const Vec2 relative{st.speed[j] * other.frame.cos - velocity.x, st.speed[j] * other.frame.sin - velocity.y};
+      const Vec2 relative{st.speed[j] * other.frame.cos - velocity.x,
+                          st.speed[j] * other.frame.sin - velocity.y};
       out.ttc[k] = fminf(out.ttc[k], time_to_collision(ego, other, relative, p.ttc_horizon));
     }
     out.collision[k] = static_cast<uint8_t>(worst);
   }
 
-  // Some corner lies beyond the nearest road edge. Far from every edge the center tells for all corners.
+  // Some corner lies beyond the nearest road edge. Far from every edge the center tells for all
+  // corners.
   ALPAGYM_HD bool is_offroad(World world, const Box& ego, float z) const {
     const float center = signed_edge_distance(c, world.s, {ego.frame.x, ego.frame.y}, z);
     if (fabsf(center) > radius(ego)) return center < 0.f;

@@ -22,8 +22,8 @@ struct Remember {
   }
 };
 
-// One thread per agent. Writes the asked-for accel and curvature; LOG agents, and policies that give
-// poses, have theirs from Advance.
+// One thread per agent. Writes the asked-for accel and curvature; LOG agents, and policies that
+// give poses, have theirs from Advance.
 struct Control {
   Scenarios c;
   State st;
@@ -71,12 +71,22 @@ struct Control {
       st.curvature[i] = 0.f;
       return;
     }
-    const uint64_t key = combine(combine(static_cast<uint64_t>(c.key[world.s]), static_cast<uint64_t>(a)),
-                                 static_cast<uint64_t>(Purpose::kDesiredSpeed));
+    const uint64_t key =
+        combine(combine(static_cast<uint64_t>(c.key[world.s]), static_cast<uint64_t>(a)),
+                static_cast<uint64_t>(Purpose::kDesiredSpeed));
     const float factor = 1.f + p.idm_speed_spread * (2.f * uniform(key) - 1.f);
     const float desired = desired_speed(p, route, s, speed, factor);
     const float horizon = fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f);
-    const Driver driver{c, st, p, world, a, i, route, horizon, 0.5f * c.agent[row].length, 0.5f * c.agent[row].width};
+    const Driver driver{c,
+                        st,
+                        p,
+                        world,
+                        a,
+                        i,
+                        route,
+                        horizon,
+                        0.5f * c.agent[row].length,
+                        0.5f * c.agent[row].width};
     st.accel[i] = driver.accel(desired);
     st.curvature[i] = pursue(route, pose_of(st, i), s, speed, c.agent[row].rear_axle);
   }

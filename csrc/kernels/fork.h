@@ -4,8 +4,8 @@
 
 namespace alpagym::kernels {
 
-// One thread per agent of the target. World w becomes world from[w] of the source; -1 leaves it alone.
-// Walks the list of fields, so a new field is forked as soon as it is listed.
+// One thread per agent of the target. World w becomes world from[w] of the source; -1 leaves it
+// alone. Walks the list of fields, so a new field is forked as soon as it is listed.
 struct Fork {
   State source, target;
   const int32_t* from;  // [target.W]

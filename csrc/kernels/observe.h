@@ -23,7 +23,8 @@ struct Viewer {
 ALPAGYM_HD Viewer viewer(const Scenarios& c, const State& st, int k) {
   const int w = k / st.E, a = st.ego[k];
   const World world = world_of(c, st, w);
-  if (a < 0 || a >= world.agents || !st.valid[w * st.A + a]) return {false, w, 0, world, 0, {0.f, 0.f, 1.f, 0.f}};
+  if (a < 0 || a >= world.agents || !st.valid[w * st.A + a])
+    return {false, w, 0, world, 0, {0.f, 0.f, 1.f, 0.f}};
   const int i = w * st.A + a;
   return {true, w, i, world, a, frame_of(pose_of(st, i))};
 }
@@ -61,12 +62,14 @@ struct ObserveRoute {
     ego[kEgoHeadingError] = wrap_angle(st.yaw[v.i] - atan2f(on.direction.y, on.direction.x));
     ego[kEgoSpeedLimit] = sample(route, s).speed_limit;
     ego[kEgoGoalDistance] = fmaxf(c.log_length[row] - s, 0.f);
-    ego[kEgoStopDistance] = fminf(stop_gap(c, st, p, v.world, v.a, v.i, p.route_horizon), p.route_horizon);
+    ego[kEgoStopDistance] =
+        fminf(stop_gap(c, st, p, v.world, v.a, v.i, p.route_horizon), p.route_horizon);
     for (int h = 0; h < obs.H; ++h) {
       const float ahead = (h + 1) * p.route_step;
       if (s + ahead > route.length()) break;
       const RouteSample q = sample(route, s + ahead);
-      const Vec2 position = to_local(v.frame, q.position), direction = rotate_into(v.frame, q.direction);
+      const Vec2 position = to_local(v.frame, q.position),
+                 direction = rotate_into(v.frame, q.direction);
       float* f = route_row + h * kNumRouteFeatures;
       f[kRouteX] = position.x;
       f[kRouteY] = position.y;
@@ -146,14 +149,17 @@ struct ObserveRoad {
     if (!v.present) return;
     const Grid g = grid_of(c, v.world.s);
     const float radius = p.road_radius, x = v.frame.x - g.x, y = v.frame.y - g.y;
-    const int x0 = cell_index(x - radius, g.cell, g.columns), x1 = cell_index(x + radius, g.cell, g.columns);
-    const int y0 = cell_index(y - radius, g.cell, g.rows), y1 = cell_index(y + radius, g.cell, g.rows);
+    const int x0 = cell_index(x - radius, g.cell, g.columns),
+              x1 = cell_index(x + radius, g.cell, g.columns);
+    const int y0 = cell_index(y - radius, g.cell, g.rows),
+              y1 = cell_index(y + radius, g.cell, g.rows);
     Nearest nearest(obs.B);
     for (int row = y0; row <= y1; ++row) {
       const int line = g.first + row * g.columns;
       for (int n = c.cell_road[line + x0]; n < c.cell_road[line + x1 + 1]; ++n) {
         const Vec2 d{c.road[n].x - v.frame.x, c.road[n].y - v.frame.y};
-        if (dot(d, d) <= radius * radius && same_level(c, v.world.s, st.z[v.i], c.road[n].z)) nearest.add(dot(d, d), n);
+        if (dot(d, d) <= radius * radius && same_level(c, v.world.s, st.z[v.i], c.road[n].z))
+          nearest.add(dot(d, d), n);
       }
     }
     nearest.sort();
@@ -177,7 +183,8 @@ struct ObserveRoad {
   }
 };
 
-// One thread per ego: traffic lights, those on the route first, in order of arc length, then the nearest.
+// One thread per ego: traffic lights, those on the route first, in order of arc length, then the
+// nearest.
 struct ObserveLights {
   Scenarios c;
   State st;
@@ -205,24 +212,31 @@ struct ObserveLights {
     }
     Nearest nearest(obs.I - n);
     for (int light = 0; light < count; ++light) {
-      const Vec2 d{c.light_xy[2 * (first + light)] - v.frame.x, c.light_xy[2 * (first + light) + 1] - v.frame.y};
-      if (dot(d, d) <= p.light_radius * p.light_radius && !on_route_ahead(row, front, light)) nearest.add(dot(d, d), light);
+      const Vec2 d{c.light_xy[2 * (first + light)] - v.frame.x,
+                   c.light_xy[2 * (first + light) + 1] - v.frame.y};
+      if (dot(d, d) <= p.light_radius * p.light_radius && !on_route_ahead(row, front, light))
+        nearest.add(dot(d, d), light);
     }
     nearest.sort();
-    for (int at = 0; at < nearest.n; ++at) write(rows, seen, n++, v, first, nearest.index[at], false, 0.f);
+    for (int at = 0; at < nearest.n; ++at)
+      write(rows, seen, n++, v, first, nearest.index[at], false, 0.f);
   }
 
   ALPAGYM_HD bool on_route_ahead(int row, float front, int light) const {
     for (int m = c.stop_start[row]; m < c.stop_start[row + 1]; ++m)
-      if (c.stop_light[m] == light && c.stop_s[m] - front >= -1.f && c.stop_s[m] - front <= p.route_horizon) return true;
+      if (c.stop_light[m] == light && c.stop_s[m] - front >= -1.f &&
+          c.stop_s[m] - front <= p.route_horizon)
+        return true;
     return false;
   }
 
-  ALPAGYM_HD void write(float* rows, bool* seen, int n, const Viewer& v, int first, int light, bool on_route,
-                        float ahead) const {
+  ALPAGYM_HD void write(float* rows, bool* seen, int n, const Viewer& v, int first, int light,
+                        bool on_route, float ahead) const {
     float* f = rows + n * kNumLightFeatures;
-    const Vec2 position = to_local(v.frame, {c.light_xy[2 * (first + light)], c.light_xy[2 * (first + light) + 1]});
-    const uint8_t state = light_state(c, v.world.s, frame_of_step(c, v.world.s, st.step[v.w]), light);
+    const Vec2 position =
+        to_local(v.frame, {c.light_xy[2 * (first + light)], c.light_xy[2 * (first + light) + 1]});
+    const uint8_t state =
+        light_state(c, v.world.s, frame_of_step(c, v.world.s, st.step[v.w]), light);
     f[kLightX] = position.x;
     f[kLightY] = position.y;
     f[kLightDistance] = ahead;

@@ -25,12 +25,14 @@ struct Progress {
     serve_stop(i, world.first + a);
   }
 
-  // A stop no longer holds once the bumper is past it, a stop sign once the agent has stood before it.
+  // A stop no longer holds once the bumper is past it, a stop sign once the agent has stood before
+  // it.
   ALPAGYM_HD void serve_stop(int i, int row) const {
     const int m = c.stop_start[row] + st.stops_served[i];
     if (m >= c.stop_start[row + 1] || st.stops_served[i] == 255) return;
     const float gap = c.stop_s[m] - st.route_s[i] - 0.5f * c.agent[row].length;
-    if (gap < -1.f || (c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f)) st.stops_served[i] += 1;
+    if (gap < -1.f || (c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f))
+      st.stops_served[i] += 1;
   }
 };
 

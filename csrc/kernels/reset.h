@@ -49,7 +49,8 @@ struct ResetAgent {
     st.stops_served[i] = 0;
   }
 
-  // What the record did in the step before the first, so that the first step's jerk means something.
+  // What the record did in the step before the first, so that the first step's jerk means
+  // something.
   ALPAGYM_HD float recorded_accel(int s, int a, float speed) const {
     if (c.start_frame[s] == 0) return 0.f;
     const int before = log_cell(c, s, c.start_frame[s] - 1, a);
@@ -86,7 +87,8 @@ struct ResetEgo {
     if (present) {
       const int i = w * st.A + a;
       const Box box = box_of(c, world.first + a, pose_of(st, i));
-      for (int n = 0; n < 4; ++n) offroad |= signed_edge_distance(c, world.s, corner(box, n), st.z[i]) < 0.f;
+      for (int n = 0; n < 4; ++n)
+        offroad |= signed_edge_distance(c, world.s, corner(box, n), st.z[i]) < 0.f;
     }
     st.offroad[k] = offroad;
     if (e == 0) st.step[w] = 0;

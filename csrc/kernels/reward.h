@@ -51,7 +51,8 @@ struct Reward {
     return ((p.end_on & kEndAtFault) && terms[kCollisionAtFault] > 0.f) ||
            ((p.end_on & kEndCollision) && terms[kCollisionAny] > 0.f) ||
            ((p.end_on & kEndOffroad) && terms[kOffroad] > 0.f) ||
-           ((p.end_on & kEndRedLight) && terms[kRedLight] > 0.f) || ((p.end_on & kEndGoal) && terms[kGoal] > 0.f);
+           ((p.end_on & kEndRedLight) && terms[kRedLight] > 0.f) ||
+           ((p.end_on & kEndGoal) && terms[kGoal] > 0.f);
   }
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from enum import Enum
 from typing import Any
 
 import torch
@@ -50,6 +51,11 @@ class VectorEnv:
         if num_worlds < 1:
             raise ValueError(f"num_worlds: expected at least 1, got {num_worlds}")
         self.config = sim_config or SimConfig()
+        for s in scenarios:
+            if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
+                raise ValueError(
+                    f"{s.source}: recorded every {s.dt:.3g} s, not dt={self.config.dt:g}"
+                )
         self.auto_reset = auto_reset
         self.device = torch.device(device)
         self.num_worlds = num_worlds
@@ -119,6 +125,7 @@ class VectorEnv:
             )
         self._begin(mask)
         self._seated = True
+        self._turn ^= 1
         return self._observe()
 
     def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
@@ -285,11 +292,13 @@ def make(
 
 
 def _choice(name: str, value: Any) -> Any:
-    """An enumeration's member from its name."""
+    """The value of an option; an enumeration's member from its name."""
     default = getattr(SimConfig(), name)
-    if isinstance(default, str | int | float | tuple) or not isinstance(value, str):
+    kind = type(default)
+    if isinstance(default, Enum) and isinstance(value, str):
+        if value not in kind.__members__:
+            raise ValueError(f"{name}: expected one of {', '.join(kind.__members__)}, got {value}")
+        return kind[value]
+    if isinstance(value, kind) or (kind is float and isinstance(value, int)):
         return value
-    members = type(default).__members__
-    if value not in members:
-        raise ValueError(f"{name}: expected one of {', '.join(members)}, got {value}")
-    return members[value]
+    raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")

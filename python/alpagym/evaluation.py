@@ -53,7 +53,7 @@ class Results:
         return self.collision_at_fault | self.offroad
 
     def summary(self) -> dict[str, float | int | list[float]]:
-        """Rates and means with 95 % intervals: Wilson's for rates, normal for means, within [0, 1]."""
+        """Rates and means with 95 % intervals: Wilson's for rates, normal ones for means."""
         result: dict[str, float | int | list[float]] = {"num_scenarios": len(self.steps)}
         rates = {
             "failure_rate": self.failure,

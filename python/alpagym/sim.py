@@ -87,6 +87,10 @@ def make_observation(state: State, config: SimConfig) -> Observation:
             raise ValueError(
                 f"sim.{name}: expected 0 to {_core.max_nearest}, got {getattr(config, name)}"
             )
+    if config.num_route_points < 0:
+        raise ValueError(
+            f"sim.num_route_points: expected at least 0, got {config.num_route_points}"
+        )
     w, e = state.ego.shape
     return _allocate(
         Observation,

@@ -57,7 +57,8 @@ def ego_features(world: World, a: int, c: SimConfig, margin: Margin) -> list[flo
     on = agent.route.project_near(world.position(a), s)
     margin.reached(s % 2.0 - 1.0, -1.0)  # limits change between route points
     margin.reached(1.0 - s % 2.0, -1.0)
-    margin.reached(on.offset)
+    if on.distance > abs(on.offset) + 1e-3:  # beyond an end or a corner: the sign jumps
+        margin.reached(on.offset)
     error = wrap_angle(world.get("yaw", a) - np.arctan2(on.direction[1], on.direction[0]))
     return [
         *own,

@@ -180,7 +180,7 @@ def test_idm_brakes_where_constant_velocity_hits():
 
 def test_an_unknown_driver_is_refused():
     with pytest.raises(
-        ValueError, match="policy: expected a checkpoint or one of log, idm, .* got me"
+        ValueError, match=r"policy: expected a checkpoint or one of log, idm, .* got me"
     ):
         drive("me", straight())
 

@@ -78,7 +78,7 @@ def test_joint_and_mean_log_probability():
     log_prob = torch.tensor([[-1.0, -3.0], [0.5, 0.5]])
     assert reduce_log_prob(log_prob, "sum").tolist() == [-4.0, 1.0]
     assert reduce_log_prob(log_prob, "mean").tolist() == [-2.0, 0.5]
-    with pytest.raises(ValueError, match="grpo.log_prob: expected sum or mean, got max"):
+    with pytest.raises(ValueError, match=r"grpo\.log_prob: expected sum or mean, got max"):
         reduce_log_prob(log_prob, "max")
 
 

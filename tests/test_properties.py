@@ -202,7 +202,7 @@ def test_replay_follows_the_record_exactly(device) -> None:
 def test_an_ego_that_replays_its_record_reaches_the_end_without_events(device) -> None:
     rig = Rig([factory.straight(frames=40)], device=device)
     rig.state.controller.fill_(int(sim.Controller.LOG))
-    total = torch.zeros(12, device=device)
+    total = torch.zeros(len(sim.RewardTerm), device=device)
     for _ in range(34):
         rig.step(rig.random_action(0))
         total += rig.outcome.terms[0, 0]

@@ -25,6 +25,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   alpagym train --options   lists every option with its default
 """
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 QUOTED = ("scenarios", "checkpoint", "output", "name", "runs")
 """Options whose values are taken as they are: paths may hold anything."""
 
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(command, overrides)
     except KeyboardInterrupt:
-        return _fail("interrupted")
+        _fail("interrupted")
+        return INTERRUPTED
     except Exception as error:
         from alpagym.checkpoint import CheckpointError
         from alpagym.grpo.trainer import TrainingError
@@ -84,6 +87,8 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     if command == "train":
         train(config, OmegaConf.to_yaml(node))
         return 0
+    if config.output and not Path(config.output).parent.is_dir():
+        raise UsageError(f"output={config.output}: no such folder: {Path(config.output).parent}")
     keys = {override.partition("=")[0] for override in overrides}
     value = evaluate_command(config, [f.name for f in fields(SimConfig) if f"sim.{f.name}" in keys])
     text = json.dumps(value, indent=2)

@@ -189,6 +189,8 @@ class ImitationConfig:
     max_epochs: int = 200
     patience: int = 6
     """Stop after so many epochs without a lower held-out loss."""
+    smoothing: float = 0.5
+    """Time over which recorded controls are averaged [s]; 0 for none."""
     held_out_fraction: float = 0.1
     """Share of the training scenarios that only measure the loss."""
 
@@ -242,6 +244,8 @@ class DataConfig:
     """Procedural kinds; empty for all."""
     max_agents: int = 0
     """Recorded scenarios with more agents are skipped; 0 for no bound."""
+    procedural: int = 256
+    """Procedural scenarios that training on recorded ones adds, against overfitting to few."""
     egos_per_scenario: int = 8
     """Drives that a recorded scenario gives at most, each with another of its vehicles as ego."""
     min_steps: int = 20

@@ -51,11 +51,6 @@ class VectorEnv:
         if num_worlds < 1:
             raise ValueError(f"num_worlds: expected at least 1, got {num_worlds}")
         self.config = sim_config or SimConfig()
-        for s in scenarios:
-            if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
-                raise ValueError(
-                    f"{s.source}: recorded every {s.dt:.3g} s, not dt={self.config.dt:g}"
-                )
         self.auto_reset = auto_reset
         self.device = torch.device(device)
         self.num_worlds = num_worlds
@@ -63,6 +58,11 @@ class VectorEnv:
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
         self._weights = sim.make_weights(reward, device)
+        for s in scenarios:
+            if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
+                raise ValueError(
+                    f"{s.source}: recorded every {s.dt:.3g} s, not dt={self.config.dt:g}"
+                )
         agents = max_agents(scenarios)
         self._egos = int(self.scenarios.num_egos.max()) if self.config.multi_agent else 1
         self.state: State = sim.make_state(num_worlds, agents, num_egos=self._egos, device=device)

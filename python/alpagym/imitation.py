@@ -15,6 +15,9 @@ from alpagym.config import ImitationConfig, SimConfig
 from alpagym.policies.late_fusion import normalise
 from alpagym.types import Observation, Scenarios
 
+SHORTEST_WAY = 0.05
+"""Recorded steps shorter than this tell nothing of curvature [m]."""
+
 
 @dataclass
 class Demonstrations:
@@ -30,33 +33,53 @@ class Demonstrations:
 
 @torch.no_grad()
 def demonstrate(
-    scenarios: Scenarios, max_agents: int, config: SimConfig, *, worlds: int = 256
+    scenarios: Scenarios,
+    max_agents: int,
+    config: SimConfig,
+    *,
+    smoothing: float = 0.0,
+    worlds: int = 256,
 ) -> Demonstrations:
     """Replay every scenario's ego; pair what it saw with the control its next pose amounts to.
+
+    Args:
+        scenarios: packed, with `max_agents` agents at most.
+        max_agents: capacity of the worlds that replay them.
+        config: the simulator's.
+        smoothing: time over which controls are averaged [s]: recorded poses are noisy, and their
+            differences noisier. 0 inverts the vehicle model exactly.
+        worlds: scenarios replayed side by side.
 
     Raises:
         ValueError: no scenario has two recorded frames of its ego in a row.
     """
     count, device = len(scenarios.key), scenarios.device
     params = sim.make_params(replace(config, max_steps=0))  # whole records teach
-    rows: list[tuple[Observation, Tensor, Tensor]] = []
+    window = 2 * round(0.5 * smoothing / config.dt) + 1
+    parts: list[Demonstrations] = []
     for first in range(0, count, worlds):
         index = torch.arange(first, min(first + worlds, count), dtype=torch.int32, device=device)
-        rows += _replay(scenarios, index, max_agents, config, params)
-    if not any(len(action) for _, action, _ in rows):
+        parts.append(_replay(scenarios, index, max_agents, config, params, window))
+    if not any(len(part.action) for part in parts):
         raise ValueError(
             f"imitation: expected recorded steps of the ego in {count} scenarios, got none"
         )
-    observations, actions, owners = zip(*rows, strict=True)
-    joined = Observation(
-        **{k: torch.cat([o.tensors()[k] for o in observations]) for k in observations[0].tensors()}
+    observations = [part.observation.tensors() for part in parts]
+    return Demonstrations(
+        Observation(**{k: torch.cat([o[k] for o in observations]) for k in observations[0]}),
+        torch.cat([part.action for part in parts]),
+        torch.cat([part.scenario for part in parts]),
     )
-    return Demonstrations(joined, torch.cat(actions), torch.cat(owners))
 
 
 def _replay(
-    scenarios: Scenarios, index: Tensor, max_agents: int, config: SimConfig, params: sim.Params
-) -> list[tuple[Observation, Tensor, Tensor]]:
+    scenarios: Scenarios,
+    index: Tensor,
+    max_agents: int,
+    config: SimConfig,
+    params: sim.Params,
+    window: int,
+) -> Demonstrations:
     state = sim.make_state(len(index), max_agents, device=scenarios.device)
     state.scenario.copy_(index)
     sim.reset(scenarios, state, torch.ones_like(index, dtype=torch.bool), params)
@@ -64,29 +87,46 @@ def _replay(
     outcome, seen = sim.make_outcome(state), sim.make_observation(state, config)
     weights = torch.zeros(1, len(sim.RewardTerm), device=scenarios.device)
     idle = torch.zeros(len(index), 1, sim.action_size(config), device=scenarios.device)
-    ego = state.ego.long()
+    ego = state.ego.long().clamp(min=0)
     horizon = scenarios.num_frames[index.long()] - 1 - scenarios.start_frame[index.long()]
-    rows = []
+    observations, moves, known = [], [], []
     for step in range(int(horizon.max())):
         sim.observe(scenarios, state, seen, params)
+        observations.append(seen.map(lambda t: t.squeeze(1).clone()))
         state.terminated.zero_()  # a recorded ego drives on, whatever the rules say
         sim.step(scenarios, state, outcome, idle, weights, params)
-        accel, curvature = (field.gather(1, ego) for field in (state.accel, state.curvature))
-        speed = state.prev_speed.gather(1, ego)
-        was, now = state.prev_valid.gather(1, ego), state.valid.gather(1, ego)
-        keep = (
-            (was & now).squeeze(1)
-            & (step < horizon)
-            & (accel.abs() < 2 * -config.min_accel).squeeze(1)
-        )
-        limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(
-            max=config.max_curvature
-        )
-        bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
-        action = torch.cat(bounded, 1)
-        kept = seen.map(lambda t: t.squeeze(1)).index(keep)
-        rows.append((kept, action[keep], index.long()[keep]))
-    return rows
+        names = ("accel", "prev_speed", "yaw", "prev_yaw", "valid", "prev_valid")
+        fields = {name: getattr(state, name).gather(1, ego).squeeze(1) for name in names}
+        turn = torch.remainder(fields["yaw"] - fields["prev_yaw"] + math.pi, 2 * math.pi) - math.pi
+        moves.append(torch.stack([fields["accel"], fields["prev_speed"], turn]))
+        plausible = fields["accel"].abs() < 2 * -config.min_accel
+        known.append(fields["valid"] & fields["prev_valid"] & plausible & (step < horizon))
+    keep = torch.stack(known)  # [T, W]
+    accel, speed, turn = _averaged(torch.stack(moves, 1), keep, window)
+    way = speed * config.dt + 0.5 * accel * config.dt**2
+    shortest = 1e-3 if window == 1 else SHORTEST_WAY
+    curvature = torch.where(way.abs() < shortest, torch.zeros_like(turn), turn / way)
+    limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(
+        max=config.max_curvature
+    )
+    bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
+    parts = [o.index(k) for o, k in zip(observations, keep, strict=True)]
+    joined = {k: torch.cat([part.tensors()[k] for part in parts]) for k in parts[0].tensors()}
+    owner = index.long().expand_as(keep)
+    return Demonstrations(Observation(**joined), torch.stack(bounded, -1)[keep], owner[keep])
+
+
+def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
+    """Mean over the known steps of a centered window, [K, T, W] and bool [T, W] -> [K, T, W]."""
+    if window == 1:
+        return values
+    weight = known.float()
+
+    def total(x: Tensor) -> Tensor:  # over the window along time, ends cut short
+        padded = nn.functional.pad(x, (0, 0, window // 2 + 1, window // 2)).cumsum(-2)
+        return padded[..., window:, :] - padded[..., :-window, :]
+
+    return total(values * weight) / total(weight[None]).clamp(min=1.0)
 
 
 def imitate(

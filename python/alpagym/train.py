@@ -32,6 +32,9 @@ from alpagym.scenarios.sources import training_and_held_out
 from alpagym.tables import comparison, headline, plain_printer
 from alpagym.types import Scenarios
 
+SAVE_EVERY = 10
+"""Iterations after which the policy is saved, so that an interrupted run leaves one."""
+
 
 @dataclass
 class Job:
@@ -60,7 +63,8 @@ class Job:
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
         path = self.run.path / "checkpoints" / f"{name}.safetensors"
-        save_policy(path, policy, self.config.policy, self.config.sim, sorted(self.licenses))
+        licenses = sorted({s.license for s in self.train_set})
+        save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
 
 def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Path:
@@ -133,7 +137,12 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
 
 def _imitate(job: Job, policy: Policy) -> None:
     config = job.config
-    demonstrations = demonstrate(job.packed, max_agents(job.train_set), config.sim)
+    demonstrations = demonstrate(
+        job.packed,
+        max_agents(job.train_set),
+        config.sim,
+        smoothing=config.imitation.smoothing,
+    )
     with _progress(job.console) as progress:
         bar = progress.add_task("imitation", total=None)
 
@@ -164,6 +173,8 @@ def _improve(job: Job, policy: Policy) -> dict[str, float]:
 
         def on_iteration(iteration: int, values: dict[str, float]) -> None:
             job.run.log("grpo", iteration, values)
+            if iteration % SAVE_EVERY == SAVE_EVERY - 1:
+                job.save("policy", policy)
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 

@@ -58,7 +58,7 @@ def training_and_held_out(
             f"{source}: expected at least 2 usable drives, to train on and to hold out, "
             f"got {len(train) + len(held_out)}"
         )
-    return train, held_out
+    return train + _generate(data, dt, data.procedural, seed), held_out
 
 
 def held_out_only(

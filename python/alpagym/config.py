@@ -199,7 +199,7 @@ class ImitationConfig:
 class GrpoConfig:
     """Closed-loop learning."""
 
-    iterations: int = 60
+    iterations: int = 50
     group_size: int = 16
     """G rollouts of one scenario from one forked state."""
     scenarios_per_iteration: int = 32
@@ -234,7 +234,7 @@ class GrpoConfig:
 class DataConfig:
     """Which scenarios to train on and which to hold out."""
 
-    train: int = 768
+    train: int = 512
     """Training scenarios to generate, when procedural."""
     held_out: int = 256
     """Held-out scenarios to generate, when procedural."""

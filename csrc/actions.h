@@ -1,6 +1,6 @@
 // What an action means: the list of kinds, and what each asks of an agent. A kind asks either for a
 // control, which the vehicle model carries out, or for a pose outright. To add one: a line in the
-// list, a case below, its name in config.py and its twin in reference/motion.py.
+// list, a case and its inverse below, its name in config.py and its twin in reference/motion.py.
 #pragma once
 #include "scenarios.h"
 #include "vehicle.h"
@@ -57,6 +57,28 @@ ALPAGYM_HD Pose asked_pose(int kind, const float* u, const Subject& of) {
   if (kind == kDelta)
     return delta_step(here, {finite(u[0], 0.f), finite(u[1], 0.f), finite(u[2], 0.f)});
   return {finite(u[0], here.x), finite(u[1], here.y), wrap_angle(finite(u[2], here.yaw))};
+}
+
+// The inverse of both: the action that takes the subject to a pose and speed one step later.
+// Heading and speed at the rear axle, which the vehicle model moves, are those of the center.
+ALPAGYM_HD void write_inverse(int kind, float* u, const Subject& of, Pose to, float speed) {
+  if (gives_pose(kind)) {
+    const Pose asked = kind == kDelta ? delta_inverse(of.pose, to) : to;
+    u[0] = asked.x;
+    u[1] = asked.y;
+    u[2] = asked.yaw;
+    return;
+  }
+  const Control control = unicycle_inverse({of.pose, of.speed}, {to, speed}, of.dt);
+  u[0] = control.accel;
+  switch (kind) {
+    case kBicycle:
+      u[1] =
+          steering_angle_of(control.curvature, wheelbase_of(of.agent.length, of.agent.rear_axle));
+      return;
+    default:
+      u[1] = control.curvature;
+  }
 }
 
 }  // namespace alpagym

@@ -16,7 +16,7 @@ struct Outcome {
   float* terms;              // [W, E, R] raw quantities by RewardTerm (reward_terms.h)
   uint8_t* collision;        // [W, E] Collision that began this step
   float* progress_fraction;  // [W, E] route arc length over the logged path's, 1 at its end
-  float* ttc;                // [W, E] time to collision, +inf if none [s]
+  float* ttc;                // [W, E] time to collision, 0 in contact, +inf if none [s]
 
   static constexpr auto& python_name = "Outcome";
   template <class F>

@@ -8,6 +8,7 @@
 #include "kernels/contact.h"
 #include "kernels/control.h"
 #include "kernels/fork.h"
+#include "kernels/inverse.h"
 #include "kernels/noise.h"
 #include "kernels/observe.h"
 #include "kernels/progress.h"
@@ -58,6 +59,13 @@ void fork(Launch&& launch, const State& source, const State& target, const int32
 template <class Launch>
 void noise(Launch&& launch, const Scenarios& c, const State& st, float* out, int columns) {
   launch(kernels::Noise{c, st, out, columns});
+}
+
+// The action that takes every ego from where it is in one state to where it is in the next.
+template <class Launch>
+void inverse(Launch&& launch, const Scenarios& c, const State& before, const State& after,
+             float* action, const Params& p) {
+  launch(kernels::Inverse{c, before, after, action, p});
 }
 
 }  // namespace alpagym

@@ -23,6 +23,8 @@ void step(const Scenarios&, const State&, const Outcome&, const Action&, const W
 void observe(const Scenarios&, const State&, const Observation&, const bool* mask, const Params&);
 void fork(const State& source, const State& target, const int32_t* from);
 void noise(const Scenarios&, const State&, float* out, int columns);
+void inverse(const Scenarios&, const State& before, const State& after, float* action,
+             const Params&);
 }  // namespace cpu
 
 namespace cuda {
@@ -33,6 +35,8 @@ void observe(const Scenarios&, const State&, const Observation&, const bool* mas
              void* stream);
 void fork(const State& source, const State& target, const int32_t* from, void* stream);
 void noise(const Scenarios&, const State&, float* out, int columns, void* stream);
+void inverse(const Scenarios&, const State& before, const State& after, float* action,
+             const Params&, void* stream);
 }  // namespace cuda
 
 }  // namespace alpagym

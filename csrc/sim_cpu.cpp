@@ -35,5 +35,9 @@ void fork(const State& source, const State& target, const int32_t* from) {
 void noise(const Scenarios& c, const State& st, float* out, int columns) {
   alpagym::noise(Loop{}, c, st, out, columns);
 }
+void inverse(const Scenarios& c, const State& before, const State& after, float* action,
+             const Params& p) {
+  alpagym::inverse(Loop{}, c, before, after, action, p);
+}
 
 }  // namespace alpagym::cpu

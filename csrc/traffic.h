@@ -132,8 +132,10 @@ struct Driver {
                             bool pedestrian) const {
     const float speed = st.speed[i], s = st.route_s[i], other_speed = st.speed[j];
     const int other_row = world.first + b;
-    const bool follows = st.controller[j] == static_cast<uint8_t>(Controller::kIdm);
-    const Way way{route_of(c, other_row), st.route_s[j], other.frame, follows};
+    const Route its_route = route_of(c, other_row);
+    const bool follows =
+        its_route.n >= 2 && st.controller[j] == static_cast<uint8_t>(Controller::kIdm);
+    const Way way{its_route, st.route_s[j], other.frame, follows};
     float reach = fminf(4.f * other_speed + 6.f, 45.f);
     if (follows) reach = fminf(reach, stop_gap(c, st, p, world, b, j, reach) + other.half_length);
     float enter = -1.f, leave = 0.f, crossing = 0.f, half = 0.f, aligned = 0.f;

@@ -26,5 +26,10 @@ void noise(const Scenarios& c, const State& st, float* out, int columns, void* s
   DeviceGuard guard(st.device.index);
   alpagym::noise(Launch{static_cast<cudaStream_t>(stream)}, c, st, out, columns);
 }
+void inverse(const Scenarios& c, const State& before, const State& after, float* action,
+             const Params& p, void* stream) {
+  DeviceGuard guard(before.device.index);
+  alpagym::inverse(Launch{static_cast<cudaStream_t>(stream)}, c, before, after, action, p);
+}
 
 }  // namespace alpagym::cuda

@@ -239,6 +239,57 @@ def test_fork_is_refused_onto_itself_and_between_sizes() -> None:
         sim.fork(rig.state, rig.state.clone(), index.long())
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"action": 9}, "Params.action: expected 0..3, got 9"),
+        ({"action": -1}, "Params.action: expected 0..3, got -1"),
+        ({"traffic": 4}, "Params.traffic: expected 0..3, got 4"),
+        ({"traffic": -1}, "Params.traffic: expected 0..3, got -1"),
+        ({"dt": 0.0}, "Params.dt: expected a positive, finite step length, got 0.0"),
+        ({"dt": -0.5}, "Params.dt: expected a positive, finite step length, got -0.5"),
+        ({"dt": torch.inf}, "Params.dt: expected a positive, finite step length, got inf"),
+        ({"dt": torch.nan}, "Params.dt: expected a positive, finite step length, got nan"),
+        ({"max_steps": -1}, "Params.max_steps: expected at least 0, got -1"),
+    ],
+)
+def test_params_out_of_range_are_refused(monkeypatch, change, sentence) -> None:
+    given = {}
+    monkeypatch.setattr(sim, "Params", lambda **values: given.update(values))
+    sim.make_params(SimConfig())
+    sim._core.Params(**given)
+    with refused(ValueError, sentence):
+        sim._core.Params(**(given | change))
+
+
+def test_reset_refuses_scenarios_with_more_agents_than_the_state_holds() -> None:
+    sizes = (3, 4, 2, 9)
+    rig = Rig([factory.random_scenario(s, num_agents=n) for s, n in enumerate(sizes)])
+    small = sim.make_state(4, 4)
+    small.scenario.copy_(torch.arange(4))
+    before = small.clone()
+    with refused(ValueError, "State: expected A >= 9 (agents of scenario 3), got A=4"):
+        sim.reset(rig.scenarios, small, rig.all, rig.params)
+    assert same_bits(small, before), "a refused call must change nothing"
+    rig.all[3] = False  # the other worlds fit
+    sim.reset(rig.scenarios, small, rig.all, rig.params)
+    assert small.valid[:3].any(1).all()
+
+
+def test_inverse_checks_its_arguments() -> None:
+    rig = make_rig()
+    action, after = rig.zero_action(), rig.state.clone()
+    with refused(ValueError, "state after: expected W=3 (from State), got 4"):
+        sim.inverse(rig.scenarios, rig.state, sim.make_state(4, 2), action, rig.params)
+    with refused(ValueError, "state after: expected A=2 (from State), got 3"):
+        sim.inverse(rig.scenarios, rig.state, sim.make_state(3, 3), action, rig.params)
+    with refused(
+        ValueError,
+        "action: expected contiguous float32[W=3, E=1, D=2], got float32[3, 1, 3] on cpu",
+    ):
+        sim.inverse(rig.scenarios, rig.state, after, torch.zeros(3, 1, 3), rig.params)
+
+
 def test_fork_from_nowhere_copies_nothing(device) -> None:
     rig = make_rig(device=device)
     target = rig.state.clone()
@@ -313,7 +364,7 @@ def test_no_number_in_the_state_makes_it_crash(device, name, traffic) -> None:
         values = [True, False]
     else:
         info = torch.iinfo(tensor.dtype)
-        values = [info.min, info.max, 5, 6, 100]
+        values = [info.min, info.max, 2, 5, 6, 100]  # controller 2 is IDM, for pedestrians too
     for value in values:
         rig = Rig(scenarios, device=device, traffic=traffic)
         getattr(rig.state, name).fill_(value)

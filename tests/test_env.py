@@ -134,6 +134,24 @@ def test_disabled_waits_for_reset_of_the_worlds_named(device) -> None:
     assert (env.state.step[2:] == LENGTH).all()
 
 
+@pytest.mark.parametrize("mode", AutoReset)
+def test_a_world_reset_after_its_end_goes_on_from_there(device, mode) -> None:
+    scenario = [0, 1, 2, 3, 4, 0]
+    env = make_env(device, end_on=(), auto_reset=mode)
+    fresh = make_env(device, end_on=(), auto_reset="disabled")
+    env.reset(scenario=scenario)
+    fresh.reset(scenario=scenario)
+    assert drive(env, LENGTH)[-1][3].all()
+    mask = torch.arange(6, device=device) < 2
+    env.reset(mask=mask)
+    for mine, theirs in zip(drive(env, 3), drive(fresh, 3), strict=True):
+        assert same_bits(mine[0].index(mask), theirs[0].index(mask))
+        assert torch.equal(mine[1][mask], theirs[1][mask])
+    assert (env.state.step[mask] == 3).all()
+    others = {AutoReset.same_step: 3, AutoReset.next_step: 2, AutoReset.disabled: LENGTH}
+    assert (env.state.step[~mask] == others[mode]).all()
+
+
 def same_runs(a: list[tuple], b: list[tuple], worlds: slice = slice(None)) -> bool:
     return all(
         torch.equal(x[k][worlds], y[k][worlds])
@@ -191,6 +209,27 @@ def test_an_observation_outlives_the_next_step(device) -> None:
     copy = held.clone()
     env.step(env.zero_action() + 1.0)
     assert same_bits(held, copy)
+
+
+def test_a_final_observation_outlives_the_next_step(device) -> None:
+    env = make_env(device, end_on=(), max_steps=1)
+    env.reset()
+    held = env.step(env.zero_action())[4]["final_observation"]
+    copy = held.clone()
+    after = env.step(env.zero_action() + 1.0)[4]["final_observation"]
+    assert same_bits(held, copy)
+    assert not same_bits(after, copy)
+
+
+def test_autograd_notices_that_a_final_observation_was_overwritten(device) -> None:
+    env = make_env(device, end_on=(), max_steps=1)
+    env.reset()
+    weight = torch.ones(10, device=device, requires_grad=True)
+    loss = (env.step(env.zero_action())[4]["final_observation"].ego * weight).sum()
+    for _ in range(2):
+        env.step(env.zero_action())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_gradients_stop_at_the_simulator(device) -> None:
@@ -259,13 +298,35 @@ def test_presets_and_traffic_are_found_by_name(device) -> None:
         ({"action": "jump"}, ValueError, r"action: expected one of unicycle, .*, got jump"),
         ({"traffic": "chaos"}, ValueError, r"traffic: expected one of log, .*, got chaos"),
         ({"end_on": ("rain",)}, ValueError, r"sim.end_on: expected any of .*, got rain"),
-        ({"dt": 0.0}, ValueError, r"sim.dt: expected a positive step length, got 0.0"),
+        ({"dt": 0.0}, ValueError, r"sim.dt: expected a number above 0, got 0.0"),
+        (
+            {"max_curvature": -1.0},
+            ValueError,
+            r"sim.max_curvature: expected a number above 0, got -1.0",
+        ),
+        ({"idm_accel": 0}, ValueError, r"sim.idm_accel: expected a number above 0, got 0.0"),
+        (
+            {"road_radius": float("nan")},
+            ValueError,
+            r"sim.road_radius: expected a finite number, got nan",
+        ),
+        (
+            {"reward": RewardConfig(ttc=float("inf"))},
+            ValueError,
+            r"reward.ttc: expected a finite number, got inf",
+        ),
         ({"num_agents": 1000}, ValueError, r"sim.num_agents: expected 0 to 256, got 1000"),
     ],
 )
 def test_wrong_options_get_one_sentence(options, kind, sentence) -> None:
     with pytest.raises(kind, match=f"^{sentence}$"):
         make_env(**options)
+
+
+def test_whole_numbers_serve_as_floats(device) -> None:
+    reward = RewardConfig(progress=1, offroad=-5)
+    env = VectorEnv(SCENARIOS, 2, sim_config=SimConfig(min_accel=-6), reward=reward, device=device)
+    assert env.config.min_accel == -6.0
 
 
 def test_no_scenarios_are_refused() -> None:

@@ -35,7 +35,7 @@ class Constant(Policy):
     def mean(self, observation):
         return self.action.expand(*observation.ego.shape[:-1], 2)
 
-    sample = log_prob = entropy = None
+    sample = log_prob = deviation = entropy = None
     __abstractmethods__ = frozenset()
 
 
@@ -271,6 +271,7 @@ def test_summary_by_formula():
         scene_score=np.array([0.0, 0.5, 0.0, 1.0], np.float32),
         terms={},
         steps=np.array([3, 4, 5, 6]),
+        recordings=["a", "b", "c", "d"],
     )
     summary = results.summary()
     assert summary["num_scenarios"] == 4
@@ -304,3 +305,26 @@ def test_one_scenario_has_no_spread():
 def test_simulators_that_cannot_be_driven_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         check_simulator(replace(CONFIG, **changes))
+
+
+def test_drives_of_one_recording_count_once_in_intervals():
+    def interval(recordings):
+        flags = np.array([True, False] * 8)
+        return Results(
+            collision_at_fault=flags,
+            collision_any=flags,
+            offroad=flags,
+            progress=np.linspace(0.0, 1.0, 16),
+            scene_score=np.linspace(0.0, 1.0, 16),
+            terms={},
+            steps=np.ones(16, int),
+            recordings=recordings,
+        ).summary()
+
+    apart, together = interval([str(i) for i in range(16)]), interval([str(i // 4) for i in range(16)])
+    assert (apart["num_recordings"], together["num_recordings"]) == (16, 4)
+    assert apart["num_scenarios"] == together["num_scenarios"] == 16
+    assert apart["failure_rate"] == together["failure_rate"]
+    assert together["failure_rate_ci95"] == wilson_interval(2, 4)
+    low, high = together["progress_ci95"]
+    assert low < apart["progress_ci95"][0] < apart["progress_ci95"][1] < high

@@ -58,6 +58,23 @@ def test_kinds_of_actions_are_the_cores() -> None:
     assert {t.name for t in ActionType} == set(_core.actions)
 
 
+def core_columns(name: str) -> list[str]:
+    """The columns of an enumeration of `csrc/observation.h`, as Python spells them."""
+    header = Path(__file__).resolve().parents[1] / "csrc" / "observation.h"
+    (body,) = re.findall(rf"enum {name} : int {{(.*?)}};", header.read_text(), flags=re.DOTALL)
+    columns = re.findall(rf"^\s*k{name.removesuffix('Feature')}(\w+),", body, flags=re.MULTILINE)
+    return [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).upper() for column in columns]
+
+
+@pytest.mark.parametrize("field", ["ego", "agents", "road", "route", "lights"])
+def test_columns_of_observations_are_the_cores_in_its_order(field) -> None:
+    columns = getattr(types, f"{field.removesuffix('s').capitalize()}Feature")
+    assert [c.name for c in columns] == core_columns(columns.__name__)
+    assert [c.value for c in columns] == list(range(len(columns)))
+    shapes = {name: dims for name, _, dims in _core.fields["Observation"]}
+    assert shapes[field][-1] == str(len(columns))
+
+
 def stub() -> dict[str, ast.stmt]:
     named = {}
     for node in ast.parse(STUB.read_text()).body:

@@ -62,7 +62,7 @@ def test_k3_estimate_of_kl():
     assert loss.kl.item() == pytest.approx((1.0 - math.log(2.0) + math.log(2.0) - 0.5) / 2)
     assert loss.total.item() == pytest.approx(0.1 * 0.25)
     loss.total.backward()
-    # d/d log_prob = 1 - exp(d): the policy is pulled towards the anchor.
+    # d/d log_prob = 1 - exp(d): the policy is pulled toward the anchor.
     assert log_prob.grad.tolist() == pytest.approx([0.1 * -1.0 / 2, 0.1 * 0.5 / 2])
 
 

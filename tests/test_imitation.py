@@ -15,6 +15,7 @@ from alpagym.imitation import Demonstrations, demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
+from alpagym.types import EgoFeature
 from scenario_factory import STRAIGHT, Actor, crossing, curve, straight
 
 CONFIG = SimConfig(num_agents=2, num_road_points=8, num_route_points=6, num_lights=1)
@@ -67,7 +68,9 @@ def test_observations_are_those_before_the_action():
     shown = demonstrations_of(straight(ego=ego))
     # The ego has driven for 0.5 s when the episode starts: 11 m/s, then 0.2 m/s more each step.
     expected = 11.0 + 0.2 * torch.arange(35)
-    torch.testing.assert_close(shown.observation.ego[:, 0], expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        shown.observation.ego[:, EgoFeature.SPEED], expected, rtol=0, atol=1e-3
+    )
     torch.testing.assert_close(shown.action[:, 0], torch.full((35,), 2.0), rtol=0, atol=1e-3)
 
 
@@ -90,19 +93,19 @@ def test_steps_where_the_ego_was_not_seen_are_left_out():
     shown = demonstrations_of(straight(ego=Actor(STRAIGHT, 20.0, 10.0, absent=(10, 14))))
     # Frames 10 to 13 are missing: five steps of 35 lack an end.
     assert len(shown.action) == 30
-    assert shown.observation.ego[:, 0].min() > 9.0
+    assert shown.observation.ego[:, EgoFeature.SPEED].min() > 9.0
 
 
 def test_scenarios_of_different_lengths_and_batches():
     scenarios = [straight(name="a", frames=21), curve(frames=41), crossing(frames=31)]
     together = demonstrations_of(*scenarios)
-    assert together.scenario.bincount().tolist() == [15, 35, 25]
+    assert together.recording.bincount().tolist() == [15, 35, 25]
     apart = demonstrations_of(*scenarios, worlds=1)
     for scenario in range(3):
-        first, second = (d.action[d.scenario == scenario] for d in (together, apart))
+        first, second = (d.action[d.recording == scenario] for d in (together, apart))
         assert torch.equal(first, second)
     alone = demonstrations_of(scenarios[1])
-    chosen = together.scenario == 1
+    chosen = together.recording == 1
     assert torch.equal(alone.action, together.action[chosen])
     assert torch.equal(alone.observation.road, together.observation.road[chosen])
 
@@ -112,7 +115,9 @@ def test_whole_records_teach_whatever_ends_an_episode():
     assert len(demonstrations_of(hit).action) == 35
     short = demonstrations_of(straight(), config=replace(CONFIG, max_steps=5))
     assert len(short.action) == 35
-    assert len(short.observation.ego[:, 8].unique()) == 35  # each from another place
+    assert (
+        len(short.observation.ego[:, EgoFeature.GOAL_DISTANCE].unique()) == 35
+    )  # each from another place
 
 
 def test_nothing_to_learn_from_is_refused():
@@ -137,6 +142,10 @@ class Recall(torch.nn.Module):
             self.seen.append(observation.ego[:, -1].detach().clone())
         return self.value.expand(len(observation.ego), 2)
 
+    def deviation(self, observation, action):
+        # At rest, a normalized action of 1 is 1.5 m/s^2 and 2 / 4^2 1/m.
+        return self(observation) - action / torch.tensor([1.5, 0.125])
+
 
 def marked(targets: torch.Tensor, steps: int) -> Demonstrations:
     """A demonstration for each target [S] and step; the ego's last feature tells the scenario."""
@@ -144,7 +153,7 @@ def marked(targets: torch.Tensor, steps: int) -> Demonstrations:
     seen = sim.make_observation(state, CONFIG).map(lambda t: t.squeeze(1))
     owner = torch.arange(len(targets)).repeat_interleave(steps)
     seen.ego[:, -1] = owner
-    # At rest, a normalised action of 1 is 1.5 m/s^2 and 2 / 4^2 1/m.
+    # At rest, a normalized action of 1 is 1.5 m/s^2 and 2 / 4^2 1/m.
     action = targets[owner, None] * torch.tensor([1.5, 0.125])
     return Demonstrations(seen, action, owner)
 
@@ -184,7 +193,7 @@ def test_the_best_weights_come_back_when_training_only_harms():
     shown = marked(torch.zeros(4), 10)
     generator = torch.Generator().manual_seed(0)
     held_out = int(torch.randperm(4, generator=generator)[0])
-    shown.action[shown.scenario != held_out] = torch.tensor([1.5, 0.125])
+    shown.action[shown.recording != held_out] = torch.tensor([1.5, 0.125])
     policy = Recall()
     rows = run(policy, shown, patience=4, max_epochs=100, held_out_fraction=0.25)
     losses = [row["held_out_loss"] for row in rows]

@@ -18,7 +18,7 @@ from alpagym import reference, sim
 from alpagym.config import ActionType, Traffic
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate
-from alpagym.types import State
+from alpagym.types import EgoFeature, State
 from simulating import Rig, error, host, poison, random_rig
 
 BAND = 2e-3
@@ -46,7 +46,9 @@ DECIDED_BY = {  # which margin of the reference a term hangs on
     sim.RewardTerm.COMFORT: "comfort",
     sim.RewardTerm.SPEED_LIMIT: "limit",
 }
-EGO_CHANGES = (5, 6, 7, 9)  # columns that jump: route offset, heading error, limit, stop
+HEADING = EgoFeature.HEADING_ERROR
+EGO_CHANGES = [EgoFeature.ROUTE_OFFSET, HEADING, EgoFeature.SPEED_LIMIT, EgoFeature.STOP_DISTANCE]
+"""Columns that jump."""
 
 
 class Tally:
@@ -195,7 +197,7 @@ def test_contact_of_many_random_pairs(device, tol) -> None:
 
 
 def test_stops_and_comfort_around_their_limits(device, tol) -> None:
-    """Agents a few metres before and behind stop lines, slow and fast; gentle and hard controls."""
+    """Agents a few meters before and behind stop lines, slow and fast; gentle and hard controls."""
     rng = np.random.default_rng(2)
     lights = [((-10.0, -3.0), [2, 3, 4, 5] * 10 + [2]), ((10.0, 3.0), 4)]
     cars = [
@@ -330,8 +332,8 @@ def test_observe(device, num_egos, tol) -> None:
         got = host(rig.observation)
         want = reference.observe(reference.places(rig.scenarios), host(rig.state), rig.config)
         wrong = error(got.ego, want.ego) > tol(2e-4)
-        heading = error(got.ego[..., 6], want.ego[..., 6], angle=True) > tol(2e-4)
-        wrong[..., 6] = heading
+        heading = error(got.ego[..., HEADING], want.ego[..., HEADING], angle=True) > tol(2e-4)
+        wrong[..., HEADING] = heading
         margin = np.full(got.ego.shape, np.inf)
         margin[..., EGO_CHANGES] = want.margin[..., None]
         tally.check("ego", wrong, margin)

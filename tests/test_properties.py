@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import scenario_factory as factory
-from alpagym import reference, sim
+from alpagym import sim
 from alpagym.config import ActionType, Traffic
-from alpagym.reference.geometry import into_frame, wrap_angle
 from alpagym.scenarios.scenario import AgentType
+from alpagym.types import EgoFeature as EGO
 from simulating import Rig, error, host, random_rig, same_bits
 
 SEEDS = range(4)
@@ -56,7 +56,9 @@ def test_a_rigid_motion_of_the_scenario_changes_nothing_that_is_relative(
         assert error(*distance).max() < 2e-2
         distance = [np.linalg.norm(o.road[..., :2], axis=-1) for o in (p, q)]
         assert error(*distance)[p.road_mask & q.road_mask].max() < 5e-3
-        smooth = [0, 2, 3, 4, 5, 8]  # not heading and limit, which jump between route segments
+        # These jump between route segments, or from one step to the next.
+        jumps = (EGO.ACCEL, EGO.HEADING_ERROR, EGO.SPEED_LIMIT, EGO.STOP_DISTANCE)
+        smooth = [column for column in EGO if column not in jumps]
         assert error(p.ego[..., smooth], q.ego[..., smooth]).max() < 5e-3
         both = p.route_mask & q.route_mask
         assert error(p.route[..., :2], q.route[..., :2])[both].max() < 1e-2
@@ -224,55 +226,57 @@ def test_a_world_that_is_done_stands_still(device) -> None:
     assert (rig.outcome.terms == 0).all()
 
 
-@pytest.mark.parametrize("action", list(ActionType))
-def test_the_inverse_of_a_step_repeats_it(device, action) -> None:
-    """From two successive poses the action follows that makes the second out of the first."""
+def expressible(rig: Rig, seed: int) -> torch.Tensor:
+    """A random action that no bound changes and that brakes nobody to a standstill."""
+    action, kind = rig.random_action(seed), rig.config.action
+    if kind in (ActionType.delta, ActionType.teleport):
+        return action
+    ego = rig.state.ego.clamp(min=0).long()
+    speed = rig.state.speed.gather(1, ego)
+    action[..., 0] = action[..., 0].clamp(-2.0, 2.0).maximum((0.5 - speed) / rig.config.dt)
+    limit = (0.9 * rig.config.max_lateral_accel / speed**2).clamp(max=0.3)
+    if kind is ActionType.bicycle:
+        limit = torch.atan(limit * 0.3)  # no wheelbase is shorter
+    action[..., 1] = action[..., 1].minimum(limit).maximum(-limit)
+    return action
+
+
+@pytest.mark.parametrize("kind", list(ActionType))
+def test_the_inverse_of_a_step_gives_its_action_back(device, kind) -> None:
     scenarios = [factory.random_scenario(s) for s in range(8)]
-    source = Rig(scenarios, device=device)  # unicycle: a pair that every action space can express
-    again = Rig(scenarios, device=device, action=action)
+    rig = Rig(scenarios, device=device, action=kind, num_egos=3)
+    again = Rig(scenarios, device=device, action=kind, num_egos=3)
+    every = torch.arange(8, dtype=torch.int32, device=device)
     for t in range(6):
-        before = host(source.state)
-        drive = source.random_action(t)
-        drive[..., 0].clamp_(-2.0, 2.0)
-        source.step(drive)
-        after = host(source.state)
-        repeat = again.zero_action().cpu().numpy()
-        for w, place in enumerate(reference.places(source.scenarios)):
-            a = int(before.ego[w, 0])
-            agent = place.agents[a]
-            v, speed = before.speed[w, a], after.speed[w, a]
-            turn = wrap_angle(after.yaw[w, a] - before.yaw[w, a])
-            shift = np.array([after.x[w, a] - before.x[w, a], after.y[w, a] - before.y[w, a]])
-            accel, curvature = (speed - v) / 0.1, turn / (0.05 * (v + speed))
-            repeat[w, 0] = {
-                ActionType.unicycle: lambda accel=accel, curvature=curvature: [accel, curvature],
-                ActionType.bicycle: lambda accel=accel, curvature=curvature, agent=agent: [
-                    accel,
-                    np.arctan(curvature * agent.wheelbase),
-                ],
-                ActionType.delta: lambda shift=shift, turn=turn, w=w, a=a, yaw=before.yaw: [
-                    *into_frame(shift, yaw[w, a]),
-                    turn,
-                ],
-                ActionType.teleport: lambda w=w, a=a, now=after: [
-                    now.x[w, a],
-                    now.y[w, a],
-                    now.yaw[w, a],
-                ],
-            }[action]()
-        sim.fork(source.state, again.state, torch.arange(8, dtype=torch.int32, device=device))
-        for name in ("x", "y", "yaw", "speed", "accel", "curvature", "route_s", "step"):
-            getattr(again.state, name).copy_(torch.as_tensor(getattr(before, name)))
-        again.state.terminated.zero_()
-        again.state.truncated.zero_()
-        again.step(torch.as_tensor(repeat, dtype=torch.float32, device=device))
-        ego = (np.arange(8), before.ego[:, 0])
-        got = host(again.state)
-        for name in ("x", "y", "yaw"):
-            assert (
-                error(getattr(got, name)[ego], getattr(after, name)[ego], name == "yaw").max()
-                < 1e-4
-            )
+        before, action = rig.state.clone(), expressible(rig, t)
+        rig.step(action)
+        found = torch.full_like(action, torch.nan)
+        sim.inverse(rig.scenarios, before, rig.state, found, rig.params)
+        there = before.ego >= 0
+        assert there.any()
+        assert (found[~there] == 0).all()
+        wrong = found[there] - action[there]
+        if action.shape[-1] == 3:
+            wrong[:, 2] = torch.remainder(wrong[:, 2] + torch.pi, 2 * torch.pi) - torch.pi
+        assert wrong.abs().max() < 2e-4
+        sim.fork(before, again.state, every)
+        again.step(found)
+        for name in ("x", "y", "yaw", "speed"):
+            got, want = (getattr(host(r.state), name) for r in (again, rig))
+            assert error(got, want, name == "yaw").max() < 1e-3, name
+
+
+def test_the_inverse_of_an_absent_ego_is_zero(device) -> None:
+    rig = Rig([factory.straight()], 3, device=device)
+    before = rig.state.clone()
+    rig.step()
+    before.valid[0] = False
+    rig.state.valid[1] = False
+    found = torch.full_like(rig.zero_action(), torch.nan)
+    before.speed += 1.0
+    sim.inverse(rig.scenarios, before, rig.state, found, rig.params)
+    assert (found[:2] == 0).all()
+    assert found[2, 0, 0].item() == pytest.approx(-10.0, abs=1e-3)
 
 
 def test_collisions_are_symmetric(device) -> None:

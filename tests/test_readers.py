@@ -208,6 +208,15 @@ def test_flags(tmp_path):
     assert list(s.flags) == [0, parked | hit, parked | hit, parked | off, AgentFlag.HAS_GAPS, 0]
 
 
+def test_overlaps_count_on_one_level_only(tmp_path):
+    for rise, hit in ((2.4, True), (2.6, False)):
+        objects = [json_object(0, 8.0), json_object(60, 0.0), json_object(60, 0.0)]
+        for point in objects[2]["position"]:
+            point["z"] += rise
+        s = load_json(tmp_path, objects=objects)
+        assert [bool(f & AgentFlag.OVERLAPS_IN_LOG) for f in s.flags] == [False, hit, hit]
+
+
 def test_edges_of_undirected_maps_are_turned(tmp_path):
     record = json_scenario()
     record["roads"][4]["geometry"].reverse()

@@ -149,7 +149,7 @@ def test_recorded_positions_lie_on_their_routes():
             step = np.diff(points[:, :2], axis=0)
             turn = np.abs(np.diff(np.unwrap(np.arctan2(step[:, 1], step[:, 0]))))
             vehicle = s.tracks.type[a] == 1
-            assert not vehicle or turn.max() < 1.0, a  # at most 29 degrees a metre
+            assert not vehicle or turn.max() < 1.0, a  # at most 29 degrees a meter
     assert len(off) == 51
     assert np.median(off) < 0.15
     assert max(off) < 0.3

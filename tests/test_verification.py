@@ -250,6 +250,27 @@ def test_idm_stops_at_a_stop_sign_once(device) -> None:
     assert rig.state.x[0, 1].item() > 150.0
 
 
+def test_idm_takes_a_driver_without_a_route_to_go_straight_on(device) -> None:
+    driver = Actor(line((0.0, 0.0), (3000.0, 0.0)), 10.0, 10.0, limit=13.0)
+    walker = Actor(
+        line((40.0, -3.0), (40.0, 40.0)),
+        0.0,
+        1.4,
+        type=factory.AgentType.PEDESTRIAN,
+        size=factory.WALKER,
+    )
+    scenario = assemble("lost", [], [driver, walker], frames=30, start=0)
+    asked = []
+    for controller in (sim.Controller.IDM, sim.Controller.CONSTANT_VELOCITY):
+        rig = Rig([scenario], device=device)
+        route_start = rig.scenarios.route_start
+        route_start[2] = route_start[1]  # the walker, last of all, loses its route
+        rig.state.controller[0] = torch.tensor([sim.Controller.IDM, controller], device=device)
+        rig.step()
+        asked.append(rig.state.accel[0, 0].item())
+    assert asked[0] == asked[1] < -0.5  # gives way to both
+
+
 def test_idm_lets_pedestrians_cross(device) -> None:
     away = Actor(line((0.0, 500.0), (3000.0, 500.0)), 0.0, 5.0)
     driver = Actor(line((0.0, 0.0), (3000.0, 0.0)), 10.0, 10.0, limit=13.0)

@@ -13,6 +13,7 @@ import scenario_factory as factory
 from alpagym import sim
 from alpagym.config import ActionType
 from alpagym.scenarios.scenario import MapType
+from alpagym.types import LightFeature
 from scenario_factory import Actor, assemble, line
 from simulating import Rig
 
@@ -52,6 +53,25 @@ def test_time_to_collision_is_gap_over_closing_speed(device) -> None:
     arrival = (14.0 - 0.8 - (length + factory.CAR[1]) / 2) / 8.0
     nose = (18.0 - 1.0 - factory.CAR[1] / 2 - length / 2) / 10.0  # ego reaches its lane
     assert ttc_of(device, crossing) == pytest.approx(max(arrival, nose), abs=1e-4)
+
+
+def test_time_to_collision_is_zero_while_boxes_overlap(device) -> None:
+    # Both at 5 m/s, the other 3 m ahead: they overlap from the start, which is no collision that
+    # begins. The other leaves at 25 m/s: 2 m a step, and their length of 4.6 m is made up in one.
+    rig = Rig([factory.straight(Actor(factory.STRAIGHT, 34.0, 5.0), start=0)], device=device)
+    rig.state.x[0, 1] = rig.state.x[0, 0] + 3.0
+    rig.state.y[0, 1] = rig.state.y[0, 0]
+    rig.state.controller[0, 1] = int(sim.Controller.CONSTANT_VELOCITY)
+    rig.state.speed.fill_(5.0)
+    for _ in range(3):
+        rig.step()
+        assert rig.outcome.collision[0, 0] == sim.Collision.NONE
+        assert rig.outcome.ttc.item() == 0.0
+        assert rig.outcome.terms[0, 0, TERM.TTC] == 1.0  # 1 - 0 / horizon
+    rig.state.speed[0, 1] = 25.0
+    rig.step()
+    assert rig.outcome.ttc.item() == math.inf
+    assert rig.outcome.terms[0, 0, TERM.TTC] == 0.0
 
 
 def offroad_at(device, elements, points: np.ndarray, size=(0.02, 0.02, 1.0)) -> np.ndarray:
@@ -263,7 +283,7 @@ def test_ego_features_of_a_straight_drive(device) -> None:
     # stop point, distance along the route, on the route, red
     light = rig.observation.lights[0, 0, 0].cpu()
     torch.testing.assert_close(
-        light[2:], torch.tensor([47.7, 1.0, 1.0, 0.0, 0.0]), atol=1e-4, rtol=0
+        light[LightFeature.DISTANCE :], torch.tensor([47.7, 1.0, 1.0, 0.0, 0.0]), atol=1e-4, rtol=0
     )
 
 

@@ -1,12 +1,15 @@
 """The wheel itself: small, free of torch and CUDA libraries, and usable outside the source tree."""
 
+import ast
 import re
 import shutil
 import struct
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 10 * 1024 * 1024
 SOURCE_FOLDERS = ("csrc", "cuda", "python")
+
+MODULES = {"hydra-core": {"hydra", "omegaconf"}, "protobuf": {"google"}}
+"""What a distribution is imported as, where that is not its name."""
 
 STEP_A_BATCH = """
 from importlib.metadata import version
@@ -140,3 +146,38 @@ def test_installed_wheel_steps_a_batch(clean_venv: Path, tmp_path: Path) -> None
 
 def test_installed_wheel_has_the_command(clean_venv: Path, tmp_path: Path) -> None:
     assert "train" in run([clean_venv / "bin" / "alpagym", "--help"], tmp_path)
+
+
+def modules(requirements: list[str]) -> set[str]:
+    """The top-level modules that requirements provide."""
+    names = [re.match(r"[\w-]+", requirement).group() for requirement in requirements]
+    return set().union(*(MODULES.get(name, {name}) for name in names))
+
+
+def imports(node: ast.AST, lazy: bool = False) -> Iterator[tuple[str, bool]]:
+    """Top-level modules imported below `node`, and whether only when a function is called."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name.split(".")[0], lazy) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.level == 0:
+            yield child.module.split(".")[0], lazy
+        yield from imports(child, lazy or isinstance(child, ast.FunctionDef | ast.Lambda))
+
+
+def test_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    always = {"alpagym", *sys.stdlib_module_names} | modules(project["dependencies"])
+    extras = {
+        extra: modules(requirements)
+        for extra, requirements in project["optional-dependencies"].items()
+        if extra not in ("test", "dev")
+    }
+    seen = set()
+    for path in sorted((ROOT / "python" / "alpagym").rglob("*.py")):
+        # protoc's output is itself imported in functions only.
+        for name, lazy in imports(ast.parse(path.read_text()), path.name.endswith("_pb2.py")):
+            seen.add(name)
+            where = f"{path.relative_to(ROOT)}: {name}"
+            assert name in always.union(*extras.values()), f"{where} is no dependency"
+            assert lazy or name in always, f"{where} is an extra, but not imported lazily"
+    assert {"torch", "numpy", "google"} <= seen

@@ -7,6 +7,7 @@
 #include "../polyline.h"
 #include "../reward_terms.h"
 #include "../sim.h"
+#include "../world.h"
 #include "tensor_caster.h"
 
 #ifndef ALPAGYM_COMMIT
@@ -101,6 +102,18 @@ void need_scenarios(const Scenarios& c, const State& st) {
                           " worlds, got none");
 }
 
+// Agents beyond a state's capacity would silently be left out. Reads tensors: on the CPU alone.
+void need_capacity(const Scenarios& c, const State& st, const bool* mask) {
+  for (int w = 0; w < st.W; ++w) {
+    if (!mask[w]) continue;
+    const int s = world_of(c, st, w).s, agents = c.agent_start[s + 1] - c.agent_start[s];
+    if (agents > st.A)
+      throw py::value_error("State: expected A >= " + std::to_string(agents) +
+                            " (agents of scenario " + std::to_string(s) +
+                            "), got A=" + std::to_string(st.A));
+  }
+}
+
 // What Python calls, by the name that it calls.
 namespace api {
 
@@ -108,6 +121,7 @@ void reset(const Scenarios& c, const State& st, py::handle mask, const Params& p
   same_device(st, c);
   need_scenarios(c, st);
   const bool* m = data<const bool>(argument<const bool>("mask", mask, {{"W", st.W}}, st.device));
+  if (st.device.type == kCPU) need_capacity(c, st, m);
   dispatch(
       st.device, [&] { cpu::reset(c, st, m, p); },
       [&]([[maybe_unused]] void* stream) {
@@ -201,6 +215,25 @@ void noise(const Scenarios& c, const State& st, py::handle out) {
       });
 }
 
+void inverse(const Scenarios& c, const State& before, const State& after, py::handle action,
+             const Params& p) {
+  same_device(before, c);
+  same_device(before, after);
+  need_scenarios(c, before);
+  same_size("state after", "W", before.W, after.W);
+  same_size("state after", "A", before.A, after.A);
+  float* to = data<float>(argument<float>(
+      "action", action, {{"W", before.W}, {"E", before.E}, {"D", action_size(p.action)}},
+      before.device));
+  dispatch(
+      before.device, [&] { cpu::inverse(c, before, after, to, p); },
+      [&]([[maybe_unused]] void* stream) {
+#ifdef ALPAGYM_CUDA
+        cuda::inverse(c, before, after, to, p, stream);
+#endif
+      });
+}
+
 }  // namespace api
 
 // The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested
@@ -216,6 +249,22 @@ py::list fields_of() {
   return fields;
 }
 
+// Kernels index and divide by these: what is out of range must not reach them.
+void check(const Params& p) {
+  const auto refuse = [](const std::string& name, const std::string& want, const py::object& got) {
+    throw py::value_error("Params." + name + ": expected " + want + ", got " +
+                          std::string(py::str(got)));
+  };
+  constexpr int kLastController = static_cast<int>(Controller::kConstantVelocity);
+  if (p.action < 0 || p.action >= kNumActionKinds)
+    refuse("action", "0.." + std::to_string(kNumActionKinds - 1), py::int_(p.action));
+  if (p.traffic < 0 || p.traffic > kLastController)
+    refuse("traffic", "0.." + std::to_string(kLastController), py::int_(p.traffic));
+  if (!(p.dt > 0.f) || !std::isfinite(p.dt))
+    refuse("dt", "a positive, finite step length", py::float_(p.dt));
+  if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));
+}
+
 Params make_params(const py::kwargs& given) {
   Params p{};
   size_t used = 0;
@@ -228,6 +277,7 @@ Params make_params(const py::kwargs& given) {
   if (used != given.size())
     throw py::type_error("Params: got " + std::to_string(given.size()) + " values, expected " +
                          std::to_string(used));
+  check(p);
   return p;
 }
 
@@ -290,4 +340,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("mask"), py::arg("params"));
   m.def("fork", &api::fork, py::arg("source"), py::arg("target"), py::arg("index"));
   m.def("noise", &api::noise, py::arg("scenarios"), py::arg("state"), py::arg("noise"));
+  m.def("inverse", &api::inverse, py::arg("scenarios"), py::arg("before"), py::arg("after"),
+        py::arg("action"), py::arg("params"));
 }

@@ -51,6 +51,7 @@ struct Contact {
 
   // A collision counts in the step in which it begins: boxes that overlap now and did not before.
   // An agent that appears on top of the ego began nothing. With several at once, fault weighs most.
+  // The time to collision is 0 as long as boxes overlap, whatever began it.
   ALPAGYM_HD void collide(int k, int i, World world, int a, const Box& ego) const {
     const int first = (i / st.A) * st.A;
     const float reach = radius(ego), speed = st.speed[i];
@@ -69,6 +70,7 @@ struct Contact {
           const Collision kind = classify(ego, other);
           if (worst == Collision::kNone || worst == Collision::kRear) worst = kind;
         }
+        out.ttc[k] = 0.f;
         continue;
       }
       const Vec2 relative{st.speed[j] * other.frame.cos - velocity.x,

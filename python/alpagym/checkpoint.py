@@ -51,7 +51,7 @@ def save_policy(
 def load_policy(
     path: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[LateFusion, SimConfig, list[str]]:
-    """A policy, the simulator it was trained in, and the licences of its training data.
+    """A policy, the simulator it was trained in, and the licenses of its training data.
 
     Args:
         path: a policy file, or a run directory, whose last policy is taken.

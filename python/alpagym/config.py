@@ -177,7 +177,7 @@ class PolicyConfig:
     hidden: int = 128
     """Features of the fused layers."""
     log_std: float = -1.2
-    """Initial log standard deviation of the normalised action."""
+    """Initial log standard deviation of the normalized action."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +224,8 @@ class GrpoConfig:
     """Of the k3 estimate of KL to the imitation policy."""
     entropy_weight: float = 0.0
     max_grad_norm: float = 1.0
-    dead_group_tolerance: float = 1e-6
-    """Groups whose returns spread less are dead."""
+    dead_group_tolerance: float = 0.05
+    """Groups whose returns spread less than this share of what is usual are dead."""
     resample_dead: bool = True
     """Draw scenarios of dead groups less often."""
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import AutoReset, RewardConfig, SimConfig
+from alpagym.config import AutoReset, RewardConfig, SimConfig, check
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import Observation, Outcome, Scenarios, State
+
+_Options = TypeVar("_Options", SimConfig, RewardConfig)
 
 
 class VectorEnv:
     """W worlds that step together; everything it takes and gives is a torch tensor on its device.
 
-    `reset` and `step` return views of buffers: an observation stays as it is during the next step
-    and is
-    overwritten by the one after. In ego mode tensors are [W, ...]; in multi-agent mode [W, E, ...],
-    where
-    `ego_mask` tells which of the E slots hold an agent.
+    `reset` and `step` return views of buffers: what they return stays as it is during the next step
+    and is overwritten by the one after. In ego mode tensors are [W, ...]; in multi-agent mode
+    [W, E, ...], where `ego_mask` tells which of the E slots hold an agent.
 
     Attributes:
         scenarios: the packed scenarios, shared by all worlds.
@@ -50,14 +50,14 @@ class VectorEnv:
         """
         if num_worlds < 1:
             raise ValueError(f"num_worlds: expected at least 1, got {num_worlds}")
-        self.config = sim_config or SimConfig()
+        self.config = _checked(sim_config or SimConfig(), "sim.")
         self.auto_reset = auto_reset
         self.device = torch.device(device)
         self.num_worlds = num_worlds
         self.scenarios: Scenarios = batch(scenarios, device)
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
-        self._weights = sim.make_weights(reward, device)
+        self._weights = sim.make_weights(_checked(reward, "reward."), device)
         for s in scenarios:
             if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
                 raise ValueError(
@@ -69,7 +69,7 @@ class VectorEnv:
         # Two of each: what the last step returned stays valid while the next one writes.
         self._observations = [sim.make_observation(self.state, self.config) for _ in range(2)]
         self._outcomes = [sim.make_outcome(self.state) for _ in range(2)]
-        self._final = sim.make_observation(self.state, self.config)
+        self._finals = [sim.make_observation(self.state, self.config) for _ in range(2)]
         self._turn = 0
         self._seed = seed
         self._episode = torch.zeros(num_worlds, dtype=torch.int64, device=device)
@@ -105,8 +105,7 @@ class VectorEnv:
         Args:
             seed: from which scenarios and random numbers of all further episodes follow.
             scenario: index into the scenarios for each world [W]; kept for later episodes. Without
-                it each
-                episode draws one.
+                it each episode draws one.
             mask: worlds to reset; needs an earlier `reset` of all.
 
         Raises:
@@ -126,20 +125,18 @@ class VectorEnv:
         self._begin(mask)
         self._seated = True
         self._turn ^= 1
-        return self._observe()
+        return self._observe(self._observations)
 
     def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance all worlds; return observation, reward, terminated, truncated, info.
 
         `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that
-        require
-        gradients are detached: the simulator is not differentiable.
+        require gradients are detached: the simulator is not differentiable.
 
         `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
-        `offroad`,
-        and with `same_step` auto-reset `final_observation`: for worlds that ended in this step the
-        last
-        observation of the old episode, for the others what an earlier one left there.
+        `offroad`, and with `same_step` auto-reset `final_observation`: for worlds that ended in
+        this step the last observation of the old episode, for the others what an earlier one left
+        there.
 
         Raises:
             RuntimeError: `reset` was not called.
@@ -166,10 +163,9 @@ class VectorEnv:
         info = self._info(outcome, offroad)
         torch.all(self.state.done | (self.state.ego < 0), dim=1, out=self._ended)
         if self.auto_reset is AutoReset.same_step:
-            sim.observe(self.scenarios, self.state, self._final, self._params, mask=self._ended)
-            info["final_observation"] = self._squeeze_all(self._final)
+            info["final_observation"] = self._observe(self._finals, self._ended)
             self._begin(self._ended)
-        observation = self._observe()
+        observation = self._observe(self._observations)
         squeeze = self._squeeze
         return observation, squeeze(outcome.reward), squeeze(terminated), squeeze(truncated), info
 
@@ -182,10 +178,12 @@ class VectorEnv:
         torch.where(mask, key, self.state.seed, out=self.state.seed)
         self._episode += mask
         sim.reset(self.scenarios, self.state, mask, self._params)
+        self._ended &= ~mask  # last, as `mask` may be `_ended` itself
 
-    def _observe(self) -> Observation:
-        buffer = self._observations[self._turn]
-        sim.observe(self.scenarios, self.state, buffer, self._params)
+    def _observe(self, buffers: list[Observation], mask: Tensor | None = None) -> Observation:
+        """Write this turn's buffer, in the worlds of `mask`, and return it."""
+        buffer = buffers[self._turn]
+        sim.observe(self.scenarios, self.state, buffer, self._params, mask=mask)
         torch.autograd.graph.increment_version(list(buffer.tensors().values()))
         return self._squeeze_all(buffer)
 
@@ -217,6 +215,16 @@ class VectorEnv:
                 f"scenario: expected indices in 0..{count - 1}, got {index.min()}..{index.max()}"
             )
         return index.to(torch.int64)
+
+
+def _checked(config: _Options, prefix: str) -> _Options:
+    """The same options, each a float where one is meant; refuses those out of range."""
+    floats: dict[str, Any] = {
+        f.name: float(getattr(config, f.name)) for f in fields(config) if f.type == "float"
+    }
+    config = replace(config, **floats)
+    check(config, prefix)
+    return config
 
 
 def _hash(key: Tensor | int) -> Tensor:

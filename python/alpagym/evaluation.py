@@ -46,6 +46,8 @@ class Results:
     """Sum of each raw reward term over the episode. [S]"""
     steps: np.ndarray
     """Steps driven. int [S]"""
+    recordings: list[str]
+    """Which recording each drive is one of. [S]"""
 
     @property
     def failure(self) -> np.ndarray:
@@ -53,8 +55,15 @@ class Results:
         return self.collision_at_fault | self.offroad
 
     def summary(self) -> dict[str, float | int | list[float]]:
-        """Rates and means with 95 % intervals: Wilson's for rates, normal ones for means."""
-        result: dict[str, float | int | list[float]] = {"num_scenarios": len(self.steps)}
+        """Rates and means with 95 % intervals: Wilson's for rates, normal ones for means.
+
+        Drives of one recording are alike, so intervals count recordings, not drives.
+        """
+        independent = len(set(self.recordings))
+        result: dict[str, float | int | list[float]] = {
+            "num_scenarios": len(self.steps),
+            "num_recordings": independent,
+        }
         rates = {
             "failure_rate": self.failure,
             "collision_at_fault_rate": self.collision_at_fault,
@@ -63,11 +72,11 @@ class Results:
         }
         for name, flags in rates.items():
             result[name] = float(flags.mean())
-            result[f"{name}_ci95"] = wilson_interval(int(flags.sum()), len(flags))
+            result[f"{name}_ci95"] = wilson_interval(float(flags.mean()) * independent, independent)
         for name in ("progress", "scene_score"):
             values = getattr(self, name)
             spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-            half, mean = 1.96 * spread / math.sqrt(len(values)), float(values.mean())
+            half, mean = 1.96 * spread / math.sqrt(independent), float(values.mean())
             result[name] = mean
             result[f"{name}_ci95"] = [max(mean - half, 0.0), min(mean + half, 1.0)]
         return result
@@ -85,7 +94,7 @@ def check_simulator(config: SimConfig) -> None:
     sim.make_observation(sim.make_state(1, 1), config)
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> list[float]:
+def wilson_interval(successes: float, trials: int, z: float = 1.96) -> list[float]:
     """Wilson's score interval of a proportion (E. B. Wilson, 1927)."""
     if trials == 0:
         return [0.0, 1.0]
@@ -136,9 +145,9 @@ def evaluate(
     names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score")
     joined = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
     steps = np.concatenate([r.steps for r in results])
-    return Results(**joined, terms=terms, steps=steps), [
-        x for _, rollouts in parts for x in rollouts
-    ]
+    recordings = [name for r in results for name in r.recordings]
+    rollouts = [x for _, part in parts for x in part]
+    return Results(**joined, terms=terms, steps=steps, recordings=recordings), rollouts
 
 
 def _drive(
@@ -185,6 +194,7 @@ def _drive(
         score,
         {t.name.lower(): terms[:, t].cpu().numpy() for t in term},
         state.step.cpu().numpy(),
+        [s.recording for s in scenarios],
     )
     if tape is None or record is None:
         return results, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alpagym import sim
 from alpagym.config import ImitationConfig, SimConfig
-from alpagym.policies.late_fusion import normalise
+from alpagym.policies.policy import Policy
 from alpagym.types import Observation, Scenarios
 
 SHORTEST_WAY = 0.05
@@ -27,8 +27,8 @@ class Demonstrations:
     """[N, ...]"""
     action: Tensor
     """By the inverse of the vehicle model, within bounds. [N, 2]"""
-    scenario: Tensor
-    """Index of the scenario each step comes from. int64 [N]"""
+    recording: Tensor
+    """Which recording each step comes from. int64 [N]"""
 
 
 @torch.no_grad()
@@ -37,6 +37,7 @@ def demonstrate(
     max_agents: int,
     config: SimConfig,
     *,
+    recordings: Sequence[str] | None = None,
     smoothing: float = 0.0,
     worlds: int = 256,
 ) -> Demonstrations:
@@ -46,6 +47,7 @@ def demonstrate(
         scenarios: packed, with `max_agents` agents at most.
         max_agents: capacity of the worlds that replay them.
         config: the simulator's.
+        recordings: which recording each scenario is a drive of; each its own when not given.
         smoothing: time over which controls are averaged [s]: recorded poses are noisy, and their
             differences noisier. 0 inverts the vehicle model exactly.
         worlds: scenarios replayed side by side.
@@ -65,10 +67,12 @@ def demonstrate(
             f"imitation: expected recorded steps of the ego in {count} scenarios, got none"
         )
     observations = [part.observation.tensors() for part in parts]
+    number = {name: i for i, name in enumerate(dict.fromkeys(recordings or range(count)))}
+    of_scenario = torch.tensor([number[n] for n in recordings or range(count)], device=device)
     return Demonstrations(
         Observation(**{k: torch.cat([o[k] for o in observations]) for k in observations[0]}),
         torch.cat([part.action for part in parts]),
-        torch.cat([part.scenario for part in parts]),
+        of_scenario[torch.cat([part.recording for part in parts])],
     )
 
 
@@ -130,37 +134,38 @@ def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
 
 
 def imitate(
-    policy: nn.Module,
+    policy: Policy,
     demonstrations: Demonstrations,
     config: ImitationConfig,
     *,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None],
-) -> nn.Module:
+) -> Policy:
     """Train `policy` until its held-out loss stops falling; return the best epoch's weights.
 
-    The loss is the Huber distance of normalised actions. Scenarios, not steps, are held out. The
-    learning rate halves whenever two epochs pass without a lower held-out loss. With a single
-    scenario nothing is
-    held out and the training loss decides.
+    The loss is the Huber distance of actions in units of order 1. Recordings, not steps, are held
+    out. The learning rate halves whenever two epochs pass without a lower held-out loss. With a
+    single recording nothing is held out and the training loss decides.
 
     Raises:
         ValueError: the loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    scenarios = demonstrations.scenario.unique()
-    num_held_out = min(max(1, round(config.held_out_fraction * len(scenarios))), len(scenarios) - 1)
-    chosen = scenarios[
-        torch.randperm(len(scenarios), generator=generator)[:num_held_out].to(scenarios.device)
+    recordings = demonstrations.recording.unique()
+    num_held_out = min(
+        max(1, round(config.held_out_fraction * len(recordings))), len(recordings) - 1
+    )
+    chosen = recordings[
+        torch.randperm(len(recordings), generator=generator)[:num_held_out].to(recordings.device)
     ]
-    is_held_out = torch.isin(demonstrations.scenario, chosen)
+    is_held_out = torch.isin(demonstrations.recording, chosen)
     train = torch.nonzero(~is_held_out).squeeze(1)
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
-    target = normalise(demonstrations.observation, demonstrations.action).clamp_(-4.0, 4.0)
 
     def loss_of(rows: Tensor) -> Tensor:
-        predicted = policy(demonstrations.observation.index(rows))
-        return nn.functional.huber_loss(predicted, target[rows])
+        seen, done = demonstrations.observation.index(rows), demonstrations.action[rows]
+        deviation = policy.deviation(seen, done)
+        return nn.functional.huber_loss(deviation, torch.zeros_like(deviation))
 
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)

@@ -1,4 +1,4 @@
-"""The simulator's functional core: reset, step, observe, fork, noise; stateless and in place.
+"""The simulator's functional core: stateless calls, in place.
 
 The only module that calls `_core`. Tensors are allocated here and filled by C++ on their own
 device,
@@ -27,6 +27,7 @@ __all__ = [
     "commit",
     "cuda_built",
     "fork",
+    "inverse",
     "make_observation",
     "make_outcome",
     "make_params",
@@ -66,7 +67,11 @@ def _allocate(cls: type[T], device: str | torch.device, **sizes: int) -> T:
 def make_state(
     num_worlds: int, max_agents: int, *, num_egos: int = 1, device: str | torch.device = "cpu"
 ) -> State:
-    """An empty state of W worlds, A agents and E egos; `reset` fills it."""
+    """An empty state of W worlds, A agents and E egos; `reset` fills it.
+
+    `max_agents` must reach the largest scenario's number of agents. `reset` refuses a smaller one
+    on the CPU; on a GPU, where looking would mean waiting, it leaves out the agents beyond.
+    """
     return _allocate(State, device, W=num_worlds, A=max_agents, E=num_egos)
 
 
@@ -108,7 +113,8 @@ def make_params(config: SimConfig) -> Params:
     """The scalars that kernels read.
 
     Raises:
-        ValueError: an unknown name in `end_on`, or a step length that is not positive.
+        ValueError: an unknown name in `end_on`, a step length that is not positive and finite, or a
+            negative `max_steps`.
     """
     if not config.dt > 0:
         raise ValueError(f"sim.dt: expected a positive step length, got {config.dt}")
@@ -202,6 +208,19 @@ def fork(source: State, target: State, index: Tensor) -> None:
 def noise(scenarios: Scenarios, state: State, out: Tensor) -> None:
     """Fill `out` [W, E, D] with normals keyed by seed, scenario, member, agent and step."""
     _core.noise(scenarios, state, out)
+
+
+def inverse(
+    scenarios: Scenarios, before: State, after: State, action: Tensor, params: Params
+) -> None:
+    """Fill `action` [W, E, action_size] with what takes each ego from `before` to `after`.
+
+    `after` is one step later than `before`; the action is of the kind of `params`, in physical
+    units, and not bounded. Controls are told by heading and speed, curvature and steering are 0
+    where the way is below 1 mm. Zeros for slots without an ego, and for egos absent before or
+    after.
+    """
+    _core.inverse(scenarios, before, after, action, params)
 
 
 def cuda_built() -> bool:

@@ -141,6 +141,7 @@ def _imitate(job: Job, policy: Policy) -> None:
         job.packed,
         max_agents(job.train_set),
         config.sim,
+        recordings=[s.recording for s in job.train_set],
         smoothing=config.imitation.smoothing,
     )
     with _progress(job.console) as progress:
@@ -166,6 +167,7 @@ def _improve(job: Job, policy: Policy) -> dict[str, float]:
         sim_config=config.sim,
         reward=config.reward,
         seed=config.seed,
+        names=[s.id for s in job.train_set],
     )
     started = time.perf_counter()
     with _progress(job.console) as progress:

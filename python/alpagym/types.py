@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Self
 
 import torch
@@ -184,11 +185,100 @@ class Outcome(TensorStruct):
     """Time to collision at constant velocities, +inf if none [s]. [W, E]"""
 
 
+class EgoFeature(IntEnum):
+    """Columns of `Observation.ego`, in the order of the core."""
+
+    SPEED = 0
+    """[m/s]"""
+    ACCEL = 1
+    """[m/s^2]"""
+    CURVATURE = 2
+    """[1/m]"""
+    LENGTH = 3
+    """[m]"""
+    WIDTH = 4
+    """[m]"""
+    ROUTE_OFFSET = 5
+    """Signed distance from the route, left positive [m]"""
+    HEADING_ERROR = 6
+    """Heading relative to the route [rad]"""
+    SPEED_LIMIT = 7
+    """[m/s]"""
+    GOAL_DISTANCE = 8
+    """Arc length left to the end of the logged path [m]"""
+    STOP_DISTANCE = 9
+    """From the front bumper to the next stop that holds now, or `SimConfig.route_horizon` [m]"""
+
+
+class AgentFeature(IntEnum):
+    """Columns of `Observation.agents`, in the order of the core."""
+
+    X = 0
+    """Box center [m]"""
+    Y = 1
+    COS = 2
+    """Heading relative to the ego's."""
+    SIN = 3
+    VX = 4
+    """Velocity relative to the world, in ego axes [m/s]"""
+    VY = 5
+    LENGTH = 6
+    """[m]"""
+    WIDTH = 7
+    IS_VEHICLE = 8
+    IS_PEDESTRIAN = 9
+    IS_CYCLIST = 10
+
+
+class RoadFeature(IntEnum):
+    """Columns of `Observation.road`, in the order of the core."""
+
+    X = 0
+    """Midpoint [m]"""
+    Y = 1
+    COS = 2
+    """Direction."""
+    SIN = 3
+    HALF_LENGTH = 4
+    """[m]"""
+    IS_LANE = 5
+    IS_LINE = 6
+    IS_EDGE = 7
+    IS_OTHER = 8
+
+
+class RouteFeature(IntEnum):
+    """Columns of `Observation.route`, in the order of the core."""
+
+    X = 0
+    """Waypoint ahead on the route [m]"""
+    Y = 1
+    COS = 2
+    """Direction."""
+    SIN = 3
+    SPEED_LIMIT = 4
+    """[m/s]"""
+
+
+class LightFeature(IntEnum):
+    """Columns of `Observation.lights`, in the order of the core."""
+
+    X = 0
+    """Stop point [m]"""
+    Y = 1
+    DISTANCE = 2
+    """Along the route, 0 if not on it [m]"""
+    ON_ROUTE = 3
+    IS_RED = 4
+    IS_YELLOW = 5
+    IS_GREEN = 6
+
+
 @dataclass
 class Observation(TensorStruct):
     """What each ego sees, in its own frame (x forward, y left), SI units, unseen slots zero.
 
-    Column names are in `csrc/observation.h`. In ego mode the environment drops E.
+    `EgoFeature` and the like name the columns. In ego mode the environment drops E.
     """
 
     ego: Tensor

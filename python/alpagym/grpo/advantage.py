@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NOISE = 1e-6
+"""Returns that differ by less are equal but for rounding."""
+
 
 @dataclass
 class Advantages:
@@ -17,7 +20,7 @@ class Advantages:
     returns: Tensor
     """Undiscounted return of each rollout, [S, G]."""
     dead: Tensor
-    """Groups whose rollouts all returned the same: they teach nothing. bool [S]"""
+    """Groups whose rollouts all returned as good as the same: they teach nothing. bool [S]"""
 
 
 def reward_to_go(reward: Tensor, discount: float) -> Tensor:
@@ -38,7 +41,7 @@ def group_advantages(
     credit: str = "step",
     scale: str = "batch",
     discount: float = 1.0,
-    dead_tolerance: float = 1e-6,
+    dead_tolerance: float = 0.05,
 ) -> Advantages:
     """Compare each rollout with the others of its group.
 
@@ -55,7 +58,8 @@ def group_advantages(
             that a
             group whose members differ in nothing but noise stays quiet), or not (`none`, Dr. GRPO).
         discount: per step; with `episode` credit returns are not discounted.
-        dead_tolerance: returns of a dead group spread less than this.
+        dead_tolerance: returns of a dead group spread less than this times the standard deviation
+            inside groups, pooled over all: what is left then is noise.
 
     Raises:
         ValueError: an unknown credit or scale.
@@ -81,6 +85,8 @@ def group_advantages(
         deviation = torch.ones((), device=reward.device)
     else:
         raise ValueError(f"grpo.scale: expected group, batch or none, got {scale}")
-    dead = (returns.amax(1) - returns.amin(1)) < dead_tolerance
+    spread = returns.amax(1) - returns.amin(1)
+    usual = (returns - returns.mean(1, keepdim=True)).square().mean().sqrt()  # inside groups
+    dead = spread <= dead_tolerance * usual + NOISE
     advantage = advantage / (deviation + 1e-6)
     return Advantages((advantage * ~dead[:, None]).view(steps, worlds), returns, dead)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from alpagym.grpo.advantage import Advantages, group_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.policies.policy import Policy
-from alpagym.types import Scenarios
+from alpagym.types import Observation, Scenarios
 
 
 class TrainingError(RuntimeError):
@@ -59,6 +59,7 @@ class GrpoTrainer:
         sim_config: SimConfig,
         reward: RewardConfig,
         seed: int,
+        names: Sequence[str] = (),
     ) -> None:
         """Allocate the buffers of a rollout.
 
@@ -81,6 +82,7 @@ class GrpoTrainer:
             config=sim_config,
             weights=sim.make_weights(reward, scenarios.device),
         )
+        self.names = names
         self.generator = torch.Generator().manual_seed(seed)
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
         self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
@@ -134,56 +136,56 @@ class GrpoTrainer:
         config = self.config
         self.policy.train()
         observation = record.observation.map(lambda t: t.flatten(0, 1))
-        action, old = (
-            record.action.flatten(0, 1),
-            reduce_log_prob(record.log_prob, config.log_prob).flatten(),
-        )
+        action = record.action.flatten(0, 1)
+        old = reduce_log_prob(record.log_prob, config.log_prob).flatten()
         advantage = compared.advantage.flatten()
-        alive = torch.nonzero(record.valid.flatten() & (advantage != 0)).squeeze(1)
-        sums: dict[str, Tensor] = {}
-        updates = 0
-        for _ in range(config.epochs if len(alive) else 0):  # all groups may be dead
-            order = alive[torch.randperm(len(alive), generator=self.generator).to(alive.device)]
-            for rows in order.split(config.minibatch_size):
-                seen = observation.index(rows)
-                log_prob = reduce_log_prob(
-                    self.policy.log_prob(seen, action[rows]), config.log_prob
-                )
-                anchor = None
-                if self.anchor is not None:
-                    with torch.no_grad():
-                        anchor = reduce_log_prob(
-                            self.anchor.log_prob(seen, action[rows]), config.log_prob
-                        )
-                loss = grpo_loss(
-                    log_prob,
-                    old[rows],
-                    advantage[rows],
-                    clip_low=config.clip_low,
-                    clip_high=config.clip_high,
-                    anchor_log_prob=anchor,
-                    kl_weight=config.kl_weight,
-                )
-                self.optimizer.zero_grad(set_to_none=True)
-                (loss.total - config.entropy_weight * self.policy.entropy()).backward()
-                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                updates += 1
-                for name, value in (
-                    ("policy_loss", loss.policy),
-                    ("kl", loss.kl),
-                    ("clip_fraction", loss.clip_fraction),
-                    ("ratio_max", loss.ratio_max),
-                    ("grad_norm", norm),
-                ):
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-        means = {name: float(value) / max(updates, 1) for name, value in sums.items()}
+        teaches = record.valid.flatten()
+        if self.anchor is None:  # steps without an advantage have no gradient
+            teaches = teaches & (advantage != 0)
+        chosen = torch.nonzero(teaches).squeeze(1)
+        rows: list[Tensor] = []
+        for _ in range(config.epochs if len(chosen) else 0):  # all groups may be dead
+            order = torch.randperm(len(chosen), generator=self.generator).to(chosen.device)
+            rows += chosen[order].tensor_split(math.ceil(len(chosen) / config.minibatch_size))
+        made = [self._learn(observation.index(r), action[r], old[r], advantage[r]) for r in rows]
+        means = {k: float(torch.stack([m[k] for m in made]).mean()) for k in (made or [{}])[0]}
         if not all(math.isfinite(v) for v in means.values()):
             bad = ", ".join(f"{k}={v}" for k, v in means.items() if not math.isfinite(v))
             raise TrainingError(
                 f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
             )
         return means | {"entropy": float(self.policy.entropy().detach())}
+
+    def _learn(
+        self, seen: Observation, action: Tensor, old_log_prob: Tensor, advantage: Tensor
+    ) -> dict[str, Tensor]:
+        """One gradient step on N recorded steps; returns scalars on the device."""
+        config = self.config
+        log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
+        anchor = None
+        if self.anchor is not None:
+            with torch.no_grad():
+                anchor = reduce_log_prob(self.anchor.log_prob(seen, action), config.log_prob)
+        loss = grpo_loss(
+            log_prob,
+            old_log_prob,
+            advantage,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            anchor_log_prob=anchor,
+            kl_weight=config.kl_weight,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss.total - config.entropy_weight * self.policy.entropy()).backward()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        return {
+            "policy_loss": loss.policy,
+            "kl": loss.kl,
+            "clip_fraction": loss.clip_fraction,
+            "ratio_max": loss.ratio_max,
+            "grad_norm": norm.detach(),
+        }
 
     def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
         """Stop at the first non-finite reward, naming scenario, seed, member, step and term."""
@@ -197,8 +199,10 @@ class GrpoTrainer:
             for t in sim.RewardTerm
             if not bool(torch.isfinite(record.terms[step, world, t]))
         ]
+        index = int(scenario[group])
+        name = self.names[index] if self.names else index
         raise TrainingError(
-            f"reward is not finite in scenario {int(scenario[group])}, seed {int(seed[group])}, "
+            f"reward is not finite in scenario {name}, seed {int(seed[group])}, "
             f"member {member}, step {step}, from {', '.join(terms) or 'the weights'}"
         )
 

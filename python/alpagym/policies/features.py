@@ -1,4 +1,4 @@
-"""Observation -> normalised features: fixed scales and bounded distances, no statistics to keep."""
+"""Observation -> normalized features: fixed scales and bounded distances, no statistics to keep."""
 
 from __future__ import annotations
 

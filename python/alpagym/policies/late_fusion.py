@@ -13,9 +13,9 @@ from alpagym.policies.policy import Policy
 from alpagym.types import Observation
 
 ACCEL_SCALE = 1.5
-"""A normalised acceleration of 1 [m/s^2]."""
+"""A normalized acceleration of 1 [m/s^2]."""
 LATERAL_ACCEL_SCALE = 2.0
-"""A normalised curvature of 1 bends so that speed^2 * curvature is this [m/s^2]."""
+"""A normalized curvature of 1 bends so that speed^2 * curvature is this [m/s^2]."""
 MIN_STEERING_SPEED = 4.0
 """Below this speed curvature is scaled as at it [m/s]."""
 
@@ -33,7 +33,7 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class LateFusion(Policy):
-    """A Gaussian policy on unicycle actions, of constant spread in normalised units."""
+    """A Gaussian policy on unicycle actions, of constant spread in normalized units."""
 
     def __init__(self, config: PolicyConfig, sim_config: SimConfig) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class LateFusion(Policy):
         self.log_std = nn.Parameter(torch.full((2,), config.log_std))
 
     def forward(self, observation: Observation) -> Tensor:
-        """Mean of the normalised action, [..., 2]."""
+        """Mean of the normalized action, [..., 2]."""
         scaled = {name: scale(getattr(observation, name)) for name, scale in self.scales.items()}
         parts = [scaled["ego"], scaled["route"].flatten(-2)]
         for name, network in self.encoders.items():
@@ -85,25 +85,23 @@ class LateFusion(Policy):
 
     def sample(self, observation: Observation, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.forward(observation)
-        normalised = mean + self.log_std.exp() * noise
-        return normalised * _unit(observation), gaussian_log_prob(normalised, mean, self.log_std)
+        normalized = mean + self.log_std.exp() * noise
+        return normalized * _unit(observation), gaussian_log_prob(normalized, mean, self.log_std)
 
     def log_prob(self, observation: Observation, action: Tensor) -> Tensor:
         return gaussian_log_prob(
             action / _unit(observation), self.forward(observation), self.log_std
         )
 
+    def deviation(self, observation: Observation, action: Tensor) -> Tensor:
+        return self.forward(observation) - action / _unit(observation)
+
     def entropy(self) -> Tensor:
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
 
 
-def normalise(observation: Observation, action: Tensor) -> Tensor:
-    """Action in the units in which a policy's noise and loss are of order 1, [..., 2]."""
-    return action / _unit(observation)
-
-
 def _unit(observation: Observation) -> Tensor:
-    """Physical size of a normalised action of 1 at this speed, [..., 2]."""
+    """Physical size of a normalized action of 1 at this speed, [..., 2]."""
     speed = observation.ego[..., 0].abs().clamp(min=MIN_STEERING_SPEED)
     return torch.stack(
         [torch.full_like(speed, ACCEL_SCALE), LATERAL_ACCEL_SCALE / speed.square()], -1

@@ -29,5 +29,9 @@ class Policy(nn.Module, ABC):
         """Log-probability of an action by dimension, [..., D]; differentiable."""
 
     @abstractmethod
+    def deviation(self, observation: Observation, action: Tensor) -> Tensor:
+        """How far `mean` is from an action, in units of order 1, [..., D]; differentiable."""
+
+    @abstractmethod
     def entropy(self) -> Tensor:
         """Of an action, summed over dimensions; a differentiable scalar."""

@@ -34,7 +34,8 @@ def contact(world: World, a: int, c: SimConfig, margin: Margin) -> tuple[Collisi
     """The collision that began in this step, and the time to the next one.
 
     A collision begins when boxes overlap that did not one step earlier; others only come into being
-    there. Of several the ego's fault weighs most, then the first.
+    there. Of several the ego's fault weighs most, then the first. While boxes
+    overlap the time is 0.
     """
     ego, began, ttc = world.box(a), [], np.inf
     for b in range(world.num_agents):
@@ -42,6 +43,7 @@ def contact(world: World, a: int, c: SimConfig, margin: Margin) -> tuple[Collisi
             continue
         other = world.box(b)
         if touches(ego, other, margin):
+            ttc = 0.0
             before = (world.box(a, "prev_"), world.box(b, "prev_"))
             if world.get("prev_valid", b) and not touches(*before, margin):
                 began.append(classify(ego, other, margin))

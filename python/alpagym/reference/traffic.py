@@ -149,7 +149,7 @@ class Driver:
         """Stop before the crossing, fall in behind, or go first (inf)."""
         c, world, m = self.config, self.world, self.margin
         other, speed = world.place.agents[b], world.get("speed", b)
-        follows = world.get("controller", b) == Controller.IDM
+        follows = world.get("controller", b) == Controller.IDM and other.route.drivable
         met = self.crossing_with(b, follows)
         if met is None:
             return np.inf

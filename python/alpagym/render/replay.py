@@ -1,6 +1,6 @@
 """Rollouts as compact data for the replay player.
 
-The player reads integers: positions in centimetres, yaw in milliradians, each list as its first
+The player reads integers: positions in centimeters, yaw in milliradians, each list as its first
 value followed by differences. Parked agents cost two bytes a step that way, and the text stays
 readable. Only the agents and the part of the map near the ego's paths are kept.
 """
@@ -317,7 +317,7 @@ def _pieces(points: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
 
 
 def _polyline(points: np.ndarray) -> list[int]:
-    """x0, y0, dx1, dy1, ... in centimetres."""
+    """x0, y0, dx1, dy1, ... in centimeters."""
     whole = np.rint(_simplify(points) * 100.0).astype(np.int64)
     return np.diff(whole, axis=0, prepend=0).ravel().tolist()
 

@@ -1,5 +1,5 @@
 // A scene: the decoded data of one replay, and how one moment of it is drawn on a canvas.
-// World frame: x east, y north, metres. State t is what holds before step t.
+// World frame: x east, y north, meters. State t is what holds before step t.
 
 const TYPE_NAMES = ["unknown", "vehicle", "pedestrian", "cyclist", "other"];
 const MAP = { LANE: 0, LINE: 1, EDGE: 2, CROSSWALK: 3, STOP: 4, BUMP: 5, DRIVEWAY: 6 };
@@ -23,7 +23,7 @@ function decodeTrack(track) {
   return { x: undelta(track.x, 100), y: undelta(track.y, 100), yaw: undelta(track.yaw, 1000), valid };
 }
 
-/** Path2D of a polyline x0, y0, dx1, dy1, ... in centimetres, added to `path`. */
+/** Path2D of a polyline x0, y0, dx1, dy1, ... in centimeters, added to `path`. */
 function addPolyline(path, list) {
   let x = 0;
   let y = 0;
@@ -82,7 +82,7 @@ function fitCanvas(canvas) {
 /**
  * Draw one moment.
  * `runs`: indices of rollouts; the first one is drawn whole, of the others only the ego.
- * `view`: { x, y, scale }, the world point in the middle and pixels per metre.
+ * `view`: { x, y, scale }, the world point in the middle and pixels per meter.
  */
 function drawScene(canvas, scene, runs, time, view, palette) {
   const { width, height, ratio } = fitCanvas(canvas);

@@ -1,6 +1,6 @@
 """From what a file says to a `Scenario`: the path that all readers share.
 
-A reader fills the `Raw...` classes with float64 source values, converted to metres, radians and our
+A reader fills the `Raw...` classes with float64 source values, converted to meters, radians and our
 enums, and nothing else. `assemble` checks, repairs and completes them; it notes what it repaired.
 """
 

@@ -50,7 +50,7 @@ class Pieces:
 
 
 def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
-    """Cut every element into straight pieces of at most `longest` metres.
+    """Cut every element into straight pieces of at most `longest` meters.
 
     Consecutive pieces share their end points bit for bit, which the side test at corners relies on.
     An element of a single point gives a piece of no length.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from alpagym.scenarios.scenario import AgentFlag, AgentType, Scenario
+from alpagym.scenarios.scenario import EGO_MARK, AgentFlag, AgentType, Scenario
 
 MIN_TRAVEL = 10.0
 """A vehicle that drives less after the start frame is no ego [m]."""
@@ -19,7 +19,7 @@ def drives_of(scenario: Scenario, count: int) -> list[Scenario]:
 
     Chosen are vehicles recorded without gaps from the start frame on, that drive somewhere and
     whose recorded drive neither touches another agent nor leaves the road; those that drive
-    farthest first. The map, the tracks and the licence are shared; the id names the vehicle.
+    farthest first. The map, the tracks and the license are shared; the id names the vehicle.
     """
     tracks, start = scenario.tracks, scenario.start_frame
     after = tracks.valid[:, start:]
@@ -47,5 +47,5 @@ def drives_of(scenario: Scenario, count: int) -> list[Scenario]:
     order = np.argsort(-travel, kind="stable")
     chosen = [int(a) for a in order if may[a]][: max(count - 1, 0)]
     return [scenario] + [
-        replace(scenario, id=f"{scenario.id}/ego-{tracks.id[a]}", ego=a) for a in chosen
+        replace(scenario, id=f"{scenario.id}{EGO_MARK}{tracks.id[a]}", ego=a) for a in chosen
     ]

@@ -13,8 +13,8 @@ from alpagym.scenarios.scenario import AgentFlag, MapType, RoadMap, Tracks
 
 PARKED_DISTANCE = 0.5
 """An agent that never gets farther than this from its first recorded position is parked [m]."""
-EDGE_HEIGHT = 2.5
-"""Road edges farther than this above or below a box center belong to another level [m]."""
+LEVEL_HEIGHT = 2.5
+"""Boxes and road edges whose heights differ by less are on one level, as in the simulator [m]."""
 FRAME_STRIDE = 5
 """Every how many frames the record is searched for off-road boxes."""
 
@@ -27,11 +27,11 @@ def compute_flags(tracks: Tracks, road_map: RoadMap, start_frame: int, has_z: bo
     flags[parked] |= np.uint16(AgentFlag.PARKED)
     flags[_has_gaps(valid)] |= np.uint16(AgentFlag.HAS_GAPS)
 
-    overlap = _overlaps(tracks, has_z)
+    overlap = overlapping(tracks, has_z)
     flags[overlap.any(1)] |= np.uint16(AgentFlag.OVERLAPS_IN_LOG)
     flags[overlap[:, start_frame]] |= np.uint16(AgentFlag.STARTS_IN_COLLISION)
 
-    offroad = _offroad(tracks, road_map, _frames_to_search(valid, parked, start_frame), has_z)
+    offroad = offroad_frames(tracks, road_map, _frames_to_search(valid, parked, start_frame), has_z)
     flags[offroad.any(1)] |= np.uint16(AgentFlag.OFFROAD_IN_LOG)
     flags[offroad[:, start_frame]] |= np.uint16(AgentFlag.STARTS_OFFROAD)
     return flags
@@ -59,42 +59,44 @@ def _has_gaps(valid: np.ndarray) -> np.ndarray:
     return starts > 1
 
 
-def _overlaps(tracks: Tracks, has_z: bool) -> np.ndarray:
-    """Whether the box of each agent overlaps another's, bool [A, T]."""
-    reach = 0.5 * np.hypot(tracks.size[:, 0], tracks.size[:, 1]).astype(np.float64)
-    height = 0.5 * tracks.size[:, 2]
-    pairs = [np.zeros((0, 3), np.int64)]
-    for frame in range(tracks.num_frames):
-        agents = np.flatnonzero(tracks.valid[:, frame])
-        xyz = tracks.xyz[agents, frame].astype(np.float64)
-        near = squared_distances(xyz, xyz) <= (reach[agents, None] + reach[agents]) ** 2
-        i, j = np.nonzero(np.triu(near, 1))
-        if has_z:
-            level = np.abs(xyz[i, 2] - xyz[j, 2]) < height[agents[i]] + height[agents[j]]
-            i, j = i[level], j[level]
-        pairs.append(np.stack([agents[i], agents[j], np.full(len(i), frame)], 1))
-    i, j, frame = np.concatenate(pairs).T
-    result = np.zeros_like(tracks.valid)
-    if len(i):
-        yaw = tracks.yaw.astype(np.float64)
-        a = box_corners(tracks.xyz[i, frame, :2], yaw[i, frame], tracks.size[i])
-        b = box_corners(tracks.xyz[j, frame, :2], yaw[j, frame], tracks.size[j])
-        touch = _separation(a, b, yaw[i, frame]) & _separation(a, b, yaw[j, frame])
-        result[i[touch], frame[touch]] = True
-        result[j[touch], frame[touch]] = True
+def overlapping(tracks: Tracks, has_z: bool) -> np.ndarray:
+    """Whether the box of each agent overlaps or touches another's on its level, bool [A, T]."""
+    xyz, valid = tracks.xyz, tracks.valid
+    reach = 0.5 * np.hypot(tracks.size[:, 0], tracks.size[:, 1])
+    i, j = _meeting_pairs(xyz[..., :2], valid, reach)
+    dx, dy = xyz[i, :, 0] - xyz[j, :, 0], xyz[i, :, 1] - xyz[j, :, 1]
+    near = dx * dx + dy * dy < (reach[i] + reach[j])[:, None] ** 2
+    near &= valid[i] & valid[j]
+    if has_z:
+        near &= np.abs(xyz[i, :, 2] - xyz[j, :, 2]) < LEVEL_HEIGHT
+    pair, frame = np.nonzero(near)
+    a, b = i[pair], j[pair]
+    dx, dy = dx[pair, frame].astype(np.float64), dy[pair, frame].astype(np.float64)
+    yaw = tracks.yaw.astype(np.float64)
+    turn = yaw[a, frame] - yaw[b, frame]
+    cos, sin = np.abs(np.cos(turn)), np.abs(np.sin(turn))
+    half_size = 0.5 * tracks.size.astype(np.float64)
+    touch = np.ones(len(a), bool)
+    for one, other in ((a, b), (b, a)):
+        half, half_other = half_size[one], half_size[other]
+        c, s = np.cos(yaw[one, frame]), np.sin(yaw[one, frame])
+        length, width = half_other[:, 0], half_other[:, 1]
+        touch &= np.abs(c * dx + s * dy) <= half[:, 0] + length * cos + width * sin
+        touch &= np.abs(c * dy - s * dx) <= half[:, 1] + length * sin + width * cos
+    result = np.zeros_like(valid)
+    result[a[touch], frame[touch]] = result[b[touch], frame[touch]] = True
     return result
 
 
-def _separation(a: np.ndarray, b: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-    """Whether boxes a and b [k, 4, 2] overlap along both axes of heading `yaw` [k], bool [k]."""
-    overlap = np.ones(len(a), bool)
-    for axis in (
-        np.stack([np.cos(yaw), np.sin(yaw)], -1),
-        np.stack([-np.sin(yaw), np.cos(yaw)], -1),
-    ):
-        pa, pb = np.einsum("kcx,kx->kc", a, axis), np.einsum("kcx,kx->kc", b, axis)
-        overlap &= (pa.max(1) >= pb.min(1)) & (pb.max(1) >= pa.min(1))
-    return overlap
+def _meeting_pairs(
+    xy: np.ndarray, valid: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs i < j of agents whose records cover rectangles that meet: few of all pairs."""
+    low = np.where(valid[..., None], xy, np.inf).min(1) - reach[:, None]
+    high = np.where(valid[..., None], xy, -np.inf).max(1) + reach[:, None]
+    meet = (low[:, None] <= high[None] + 0.01).all(2)  # rounding may not part those that touch
+    i, j = np.nonzero(np.triu(meet & meet.T, 1))
+    return i, j
 
 
 def _frames_to_search(valid: np.ndarray, parked: np.ndarray, start_frame: int) -> np.ndarray:
@@ -108,7 +110,9 @@ def _frames_to_search(valid: np.ndarray, parked: np.ndarray, start_frame: int) -
     return search & valid
 
 
-def _offroad(tracks: Tracks, road_map: RoadMap, search: np.ndarray, has_z: bool) -> np.ndarray:
+def offroad_frames(
+    tracks: Tracks, road_map: RoadMap, search: np.ndarray, has_z: bool
+) -> np.ndarray:
     """Whether a corner lies beyond its nearest road edge, bool [A, T]; False where not searched."""
     result = np.zeros_like(search)
     edges = np.flatnonzero(road_map.type == MapType.ROAD_EDGE)
@@ -150,7 +154,7 @@ def beyond_edge(
         chunk = slice(first, first + 512)
         to_middle = np.sqrt(squared_distances(centers[chunk], middle))
         if has_z:
-            to_middle[np.abs(centers[chunk, None, 2] - middle[None, :, 2]) > EDGE_HEIGHT] = np.inf
+            to_middle[np.abs(centers[chunk, None, 2] - middle[None, :, 2]) > LEVEL_HEIGHT] = np.inf
         # A midpoint is on its segment, so no nearest segment is farther than the nearest midpoint;
         # a corner may be nearer or farther than the center by `reach`.
         limit = to_middle.min(1) + 2 * reach[chunk] + 1e-6

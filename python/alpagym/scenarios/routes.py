@@ -210,7 +210,7 @@ def extend(path: np.ndarray, yaw: float, road_map: RoadMap, lane: int) -> np.nda
 def _nearest_lane(query: np.ndarray, yaw: np.ndarray, segments: Segments) -> np.ndarray:
     """Index of the best agreeing lane segment for each point [m, 3] and heading [m], or -1, [m].
 
-    A metre to the side weighs as much as 19 degrees of heading, so that of the lanes that fan out
+    A meter to the side weighs as much as 19 degrees of heading, so that of the lanes that fan out
     of one place the one that the path follows wins.
     """
     result = np.full(len(query), -1)

@@ -1,6 +1,6 @@
-"""One scenario on the host, in NumPy: a map, recorded tracks, traffic lights, routes and a licence.
+"""One scenario on the host, in NumPy: a map, recorded tracks, traffic lights, routes and a license.
 
-Frames: `world` is x east, y north, z up, in metres, shifted by `Scenario.origin` (float64) so that
+Frames: `world` is x east, y north, z up, in meters, shifted by `Scenario.origin` (float64) so that
 coordinates stay small enough for float32. Yaw is counter-clockwise from +x in [-pi, pi). Box poses
 are box centers. Whatever stands under an invalid frame is zero; the mask is the only truth.
 
@@ -17,6 +17,10 @@ import numpy as np
 
 ROUTE_SPACING = 2.0
 """Arc length between two route points [m]; point i of a route lies at s = i * ROUTE_SPACING."""
+
+
+EGO_MARK = "/ego-"
+"""Between a recording's id and the vehicle that is the ego of a further drive of it."""
 
 
 class ScenarioError(ValueError):
@@ -161,7 +165,7 @@ class Lights:
 
 @dataclass
 class Routes:
-    """The path each agent is meant to follow, resampled every `ROUTE_SPACING` metres.
+    """The path each agent is meant to follow, resampled every `ROUTE_SPACING` meters.
 
     A route begins at the first valid recorded position, follows the recorded path and goes on along
     the lane graph. An agent without a path (parked) has a route of no points.
@@ -196,7 +200,7 @@ class Scenario:
     dataset: str
     """e.g. "womd", "procedural"."""
     license: str
-    """Licence tag that travels into checkpoints, e.g. "womd-nc", "synthetic-cc0"."""
+    """License tag that travels into checkpoints, e.g. "womd-nc", "synthetic-cc0"."""
     dt: float
     """Time between frames [s]."""
     origin: np.ndarray
@@ -223,6 +227,11 @@ class Scenario:
         """63 bits of the id, from which random numbers are derived (never from a batch index)."""
         digest = hashlib.blake2b(self.id.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
+
+    @property
+    def recording(self) -> str:
+        """Id of the recording that this drive is one of: what is never split or counted twice."""
+        return self.id.split(EGO_MARK)[0]
 
     @property
     def num_steps(self) -> int:

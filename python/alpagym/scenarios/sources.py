@@ -49,7 +49,7 @@ def training_and_held_out(
         train = _generate(data, dt, data.train, seed)
         return train, held_out_only(source, data, dt, seed, say)
     loaded = load_recorded(source, data, dt, say)
-    sides = split_by_id(loaded, data.held_out_fraction, seed)
+    sides = split_by_recording(loaded, data.held_out_fraction, seed)
     train, held_out = (
         [d for s in side for d in drives_of(s, data.egos_per_scenario)] for side in sides
     )
@@ -115,10 +115,10 @@ def load_recorded(
     return usable
 
 
-def split_by_id(
+def split_by_recording(
     scenarios: Sequence[Scenario], held_out_fraction: float, seed: int
 ) -> tuple[list[Scenario], list[Scenario]]:
-    """Split drives, not files: scenarios that share an id stay on one side.
+    """Split drives, not files: what shares a recording stays on one side.
 
     Raises:
         ValueError: a fraction outside (0, 1).
@@ -127,10 +127,9 @@ def split_by_id(
         raise ValueError(
             f"data.held_out_fraction: expected a share between 0 and 1, got {held_out_fraction}"
         )
-    ids = sorted({s.id for s in scenarios})
+    ids = sorted({s.recording for s in scenarios})
     order = np.random.default_rng(seed).permutation(len(ids))
     count = min(max(round(held_out_fraction * len(ids)), 1), len(ids) - 1)
     held_out = {ids[i] for i in order[:count]}
-    return [s for s in scenarios if s.id not in held_out], [
-        s for s in scenarios if s.id in held_out
-    ]
+    train = [s for s in scenarios if s.recording not in held_out]
+    return train, [s for s in scenarios if s.recording in held_out]

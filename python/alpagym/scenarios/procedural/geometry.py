@@ -32,7 +32,7 @@ class Curve:
         return float(arc_length(self.points)[-1])
 
     def offset(self, left: float | np.ndarray) -> Curve:
-        """The parallel curve `left` metres to the left (negative: right); a scalar or [n]."""
+        """The parallel curve `left` meters to the left (negative: right); a scalar or [n]."""
         normal = np.stack([-np.sin(self.heading), np.cos(self.heading)], axis=1)
         return Curve(self.points + np.reshape(left, (-1, 1)) * normal, self.heading)
 
@@ -148,7 +148,7 @@ def fillet(
     crossing = start + ahead * a
     begin, finish = crossing - reach * a, crossing + reach * b
     bend = Curve(bend.points + begin, bend.heading)
-    # The integration error (well below a millimetre a metre) is spread so that the end is exact.
+    # The integration error (well below a millimeter a meter) is spread so that the end is exact.
     bend.points += np.linspace(0.0, 1.0, len(bend.points))[:, None] * (finish - bend.points[-1])
     parts = [bend]
     if ahead - reach > 0.05:
@@ -159,7 +159,7 @@ def fillet(
 
 
 def resample(points: np.ndarray, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points every `spacing` metres and their arc lengths; what is left at the end goes."""
+    """Points every `spacing` meters and their arc lengths; what is left at the end goes."""
     s = arc_length(points)
     wanted = np.arange(int(s[-1] / spacing + 1e-9) + 1) * spacing
     x, y = np.interp(wanted, s, points[:, 0]), np.interp(wanted, s, points[:, 1])

@@ -166,7 +166,7 @@ def _four_arms(rng: np.random.Generator, limit: float, main: int, cross: int) ->
 
 
 def signal(rng: np.random.Generator) -> Layout:
-    """A signalised crossing; left turns are protected or each arm has a phase of its own."""
+    """A signalized crossing; left turns are protected or each arm has a phase of its own."""
     width, shoulder, radius = rng.uniform(3.2, 3.75), rng.uniform(0.3, 0.6), rng.uniform(7.0, 11.0)
     main, cross = (int(n) for n in rng.choice([1, 2, 3], 2, p=[0.35, 0.45, 0.2]))
     arms = _four_arms(rng, rng.uniform(10.0, 17.0), main, cross)

@@ -85,16 +85,16 @@ def _tracks(agents: list[Agent]) -> Tracks:
     yaw, valid = np.zeros((count, FRAMES), np.float32), np.zeros((count, FRAMES), bool)
     heading = np.array([a.yaw for a in agents])
     speed = np.array([a.speed for a in agents])
-    towards = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    toward = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     xyz[:, 0, :2] = [a.xy for a in agents]
-    velocity[:, 0] = towards
+    velocity[:, 0] = toward
     yaw[:, 0] = (heading + np.pi) % (2.0 * np.pi) - np.pi
     valid[:, 0] = True
     # Pedestrians walk straight on and parked vehicles stand: their records are known now.
     known = np.array([a.route is None or a.type == AgentType.PEDESTRIAN for a in agents])
     time = DT * np.arange(FRAMES)
-    xyz[known, :, :2] = xyz[known, :1, :2] + time[:, None] * towards[known, None]
-    velocity[known] = towards[known, None]
+    xyz[known, :, :2] = xyz[known, :1, :2] + time[:, None] * toward[known, None]
+    velocity[known] = toward[known, None]
     yaw[known] = yaw[known, :1]
     valid[known] = True
     for i, agent in enumerate(agents):

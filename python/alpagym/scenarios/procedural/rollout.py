@@ -10,8 +10,7 @@ import torch
 from alpagym import sim
 from alpagym.config import SimConfig, Traffic
 from alpagym.scenarios.batch import batch
-from alpagym.scenarios.flags import parked_agents
-from alpagym.scenarios.procedural.checks import offroad_frames, overlapping
+from alpagym.scenarios.flags import offroad_frames, overlapping, parked_agents
 from alpagym.scenarios.procedural.plan import FRAMES, random_source
 from alpagym.scenarios.scenario import AgentFlag, AgentType, LightState, Routes, Scenario, Tracks
 
@@ -87,8 +86,9 @@ def finish(plan: Scenario, record: Drive, seed: int, attempt: int) -> Scenario |
     steps = np.hypot(*np.moveaxis(np.diff(record.xy, axis=1), 2, 0)).sum(axis=1)
     driven = np.where(_given(plan), steps, record.route_s)
     full.routes.log_length[moves] = driven[moves]
-    offroad = offroad_frames(full, _searched(full.tracks))
-    bad = overlapping(full.tracks) | (offroad.any(axis=1) & ~walks)
+    offroad = offroad_frames(full.tracks, full.map, _searched(full.tracks), full.has_z)
+    overlap = overlapping(full.tracks, full.has_z)
+    bad = overlap.any(axis=1) | (offroad.any(axis=1) & ~walks)
     if (bad & ~walks).sum() > MAX_DROPPED or (~bad).sum() < MIN_AGENTS:
         return None
     weight = np.where(bad | _given(plan), 0.0, _ego_weights(full, record))
@@ -98,7 +98,7 @@ def finish(plan: Scenario, record: Drive, seed: int, attempt: int) -> Scenario |
     full.ego = int(rng.choice(len(weight), p=weight / weight.sum()))
     every_frame = np.zeros_like(offroad)
     every_frame[full.ego] = True
-    if offroad_frames(full, every_frame).any():
+    if offroad_frames(full.tracks, full.map, every_frame, full.has_z).any():
         return None
     full.flags[parked_agents(full.tracks)] |= np.uint16(AgentFlag.PARKED)
     full.flags[offroad.any(axis=1)] |= np.uint16(AgentFlag.OFFROAD_IN_LOG)
@@ -118,8 +118,8 @@ def _tracks(tracks: Tracks, record: Drive) -> Tracks:
     here = record.valid
     xyz = np.zeros_like(tracks.xyz)
     xyz[..., :2] = np.where(here[..., None], record.xy, 0.0)
-    towards = np.stack([np.cos(record.yaw), np.sin(record.yaw)], axis=2)
-    velocity = np.where(here[..., None], record.speed[..., None] * towards, 0.0).astype(np.float32)
+    toward = np.stack([np.cos(record.yaw), np.sin(record.yaw)], axis=2)
+    velocity = np.where(here[..., None], record.speed[..., None] * toward, 0.0).astype(np.float32)
     return replace(
         tracks,
         xyz=xyz,

@@ -170,7 +170,7 @@ def test_unknown_words_are_refused(options, words):
 
 
 def test_a_group_that_differs_only_by_noise_is_dead_beside_one_that_matters():
-    # Two of four members crash in the first group; the second group's returns differ by comfort noise.
+    # Two of four members crash in the first group; the second's returns differ by comfort noise.
     reward = torch.tensor([[10.0, 10.0, -10.0, -10.0, 8.0, 8.05, 8.1, 8.02]])
     valid = torch.ones_like(reward, dtype=torch.bool)
     compared = group_advantages(reward, valid, 4)

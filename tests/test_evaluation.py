@@ -321,7 +321,8 @@ def test_drives_of_one_recording_count_once_in_intervals():
             recordings=recordings,
         ).summary()
 
-    apart, together = interval([str(i) for i in range(16)]), interval([str(i // 4) for i in range(16)])
+    apart = interval([str(i) for i in range(16)])
+    together = interval([str(i // 4) for i in range(16)])
     assert (apart["num_recordings"], together["num_recordings"]) == (16, 4)
     assert apart["num_scenarios"] == together["num_scenarios"] == 16
     assert apart["failure_rate"] == together["failure_rate"]

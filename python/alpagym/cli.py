@@ -15,14 +15,16 @@ USAGE = """\
 alpagym: closed-loop reinforcement learning for driving policies at simulator speed
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
-  alpagym eval  [key=value ...]   drive scenarios with checkpoint=<run> or
-  policy=log|idm|constant_velocity
+  alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
 
-  scenarios=procedural|<file or folder>   reward=dense|progress_safety|metrics|distance_to_gt
-  device=auto|cpu|cuda   seed=0   grpo.group_size=16   data.train=1024
-  sim.traffic=log|idm|constant_velocity
+  scenarios=procedural            or a file or folder of recordings
+  reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
+  checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
+  device=auto                     or cpu, cuda, cuda:1
+  sim.traffic=log                 or idm, constant_velocity
+  seed=0  grpo.group_size=16  data.train=512 ...
 
-  alpagym train --options   lists every option with its default
+  alpagym train --options         lists every option with its default
 """
 
 INTERRUPTED = 130

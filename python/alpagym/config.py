@@ -121,7 +121,7 @@ class RewardConfig:
     """Weight of each reward term; what each measures is in `csrc/reward_terms.h`."""
 
     progress: float = 0.0
-    """Per metre of route gained."""
+    """Per meter of route gained."""
     collision_at_fault: float = 0.0
     """Per front or lateral collision."""
     collision_any: float = 0.0
@@ -133,11 +133,11 @@ class RewardConfig:
     goal: float = 0.0
     """For reaching the end of the logged path."""
     lane: float = 0.0
-    """Per metre off the route, each step."""
+    """Per meter off the route, each step."""
     wrong_way: float = 0.0
     """Each step."""
     distance_to_gt: float = 0.0
-    """Per metre from the logged position, each step."""
+    """Per meter from the logged position, each step."""
     speed_limit: float = 0.0
     """Per m/s above the limit, each step."""
     comfort: float = 0.0

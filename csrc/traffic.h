@@ -60,7 +60,7 @@ ALPAGYM_HD float desired_speed(const Params& p, const Route& route, float s, flo
   return desired;
 }
 
-// Where an agent will be after `way` metres: along its route if it follows one, else straight on.
+// Where an agent will be after `way` meters: along its route if it follows one, else straight on.
 struct Way {
   Route route;
   float s;

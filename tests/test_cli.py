@@ -215,7 +215,7 @@ def test_folders_that_cannot_be_trained_on(capsys, tmp_path):
     empty.mkdir()
     assert "empty: the folder holds no files" in sentence(empty)
     one = folder_of(tmp_path / "one", 1)
-    assert "expected at least 2 usable drives" in sentence(one)
+    assert "expected at least 2 usable recordings" in sentence(one)
     (one / "0.json").write_text("{")
     assert "0.json" in sentence(one)
     two = folder_of(tmp_path / "two [/b] 'x'", 2)

@@ -44,11 +44,12 @@ def run(tmp_path_factory):
 def test_a_run_leaves_its_files(run):
     names = {p.name for p in run.iterdir()}
     assert names == {
-        "config.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "summary.json", "report.html",
+        "config.yaml", "metrics.jsonl", "checkpoints", "tensorboard",
+        "split.json", "summary.json", "report.html",
     }  # fmt: skip
     checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
     assert checkpoints == {"imitation.safetensors", "policy.safetensors"}
-    assert any((run / "tensorboard").iterdir())
+    assert any((run / "tensorboard", "split.json").iterdir())
 
 
 def test_the_summary_has_what_was_promised(run):

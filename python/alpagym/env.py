@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -236,7 +237,7 @@ def _hash(key: Tensor | int) -> Tensor:
 
 
 def make(
-    scenarios: str | Sequence[Scenario] = "procedural",
+    scenarios: str | Path | Sequence[Scenario] = "procedural",
     num_worlds: int = 64,
     *,
     num_scenarios: int = 64,
@@ -254,7 +255,7 @@ def make(
         num_scenarios: how many to generate when procedural.
         reward: a preset of `config.REWARD_PRESETS`, or weights.
         auto_reset: `same_step`, `next_step` or `disabled`.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         seed: of generation, of scenario draws and of random numbers.
         options: fields of `SimConfig`, enumerations by name.
 
@@ -263,6 +264,7 @@ def make(
         ScenarioError: no scenario could be loaded.
     """
     from alpagym.config import REWARD_PRESETS
+    from alpagym.devices import choose_device
     from alpagym.scenarios.sources import load_or_generate
 
     known = {f.name: f for f in fields(SimConfig)}
@@ -282,12 +284,14 @@ def make(
                 f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}"
             )
         auto_reset = AutoReset[auto_reset]
-    if torch.device(device).type == "cuda" and not sim.cuda_built():
-        raise ValueError(
-            f"device: expected cpu, got {device}: this build of alpagym has no CUDA backend"
-        )
-    if isinstance(scenarios, str):
-        scenarios = load_or_generate(scenarios, count=num_scenarios, seed=seed)
+    if not isinstance(reward, RewardConfig):
+        raise ValueError(f"reward: expected a preset's name or a RewardConfig, got {reward!r}")
+    if not isinstance(auto_reset, AutoReset):
+        names = ", ".join(AutoReset.__members__)
+        raise ValueError(f"auto_reset: expected one of {names}, got {auto_reset!r}")
+    device = choose_device(str(device))
+    if isinstance(scenarios, str | Path):
+        scenarios = load_or_generate(str(scenarios), count=num_scenarios, seed=seed)
     return VectorEnv(
         scenarios,
         num_worlds,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from alpagym.config import EvalConfig, check
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.policies.policy import Policy
+from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import comparison, plain_printer
@@ -58,6 +61,9 @@ def evaluate_command(
         say(f"trained on: {', '.join(trained_on) or 'unknown'}")
     check_simulator(sim_config)
     scenarios = held_out_only(config.scenarios, config.data, sim_config.dt, config.seed, say)
+    known = _trained_recordings(config.checkpoint) & {s.recording for s in scenarios}
+    if known:
+        console.print(f"{len(known)} of these recordings were trained on")
     results, _ = evaluate(driver, scenarios, sim_config, device=device)
     label = config.policy or config.checkpoint
     console.print(comparison({label: results.summary()}))
@@ -65,11 +71,20 @@ def evaluate_command(
         "driver": label,
         "scenarios": config.scenarios,
         "trained_on": trained_on,
+        "num_recordings_trained_on": len(known),
         "device": device_name(device),
         "commit": sim.commit(),
         **results.summary(),
         "per_scenario": [_row(s, results, i) for i, s in enumerate(scenarios)],
     }
+
+
+def _trained_recordings(checkpoint: str) -> set[str]:
+    """Recordings that the run of a checkpoint trained on, as far as it lies beside it."""
+    path = Path(checkpoint)
+    run = path if path.is_dir() else path.parent.parent
+    file = run / SPLIT_FILE
+    return set(json.loads(file.read_text())["train"]) if checkpoint and file.is_file() else set()
 
 
 def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:

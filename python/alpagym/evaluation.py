@@ -39,7 +39,7 @@ class Results:
     offroad: np.ndarray
     """A corner of the box left the drivable area. bool [S]"""
     progress: np.ndarray
-    """Arc length reached over the recorded path's, clipped to [0, 1]. [S]"""
+    """Arc length reached over the recorded path's, in [0, 1]; 1 where that is short. [S]"""
     scene_score: np.ndarray
     """AlpaSim's: 0 after a failure, else min(progress / 0.8, 1). [S]"""
     terms: dict[str, np.ndarray]
@@ -185,7 +185,8 @@ def _drive(
         for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
     )
     short = np.array([s.routes.log_length[s.ego] < MIN_LOG_LENGTH for s in scenarios])
-    score = np.where(at_fault | offroad, 0.0, np.where(short, 1.0, np.minimum(progress / 0.8, 1.0)))
+    progress = np.where(short, 1.0, progress)
+    score = np.where(at_fault | offroad, 0.0, np.minimum(progress / 0.8, 1.0))
     results = Results(
         at_fault,
         collided,

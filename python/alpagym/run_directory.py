@@ -13,6 +13,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+SPLIT_FILE = "split.json"
+"""Ids of the recordings that a run trained on and held out."""
+
 
 def finite(value: Any) -> Any:
     """The same structure with NaN and infinity as None, which JSON can hold."""

@@ -25,10 +25,10 @@ from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
-from alpagym.run_directory import RunDirectory, free_directory
+from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
-from alpagym.scenarios.sources import training_and_held_out
+from alpagym.scenarios.sources import PROCEDURAL, training_and_held_out
 from alpagym.tables import comparison, headline, plain_printer
 from alpagym.types import Scenarios
 
@@ -126,6 +126,11 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
         packed = batch(train_set, device)
     run = RunDirectory(path, yaml, started)
     job = Job(config, device, console, run, train_set, held_out, packed, policy)
+    split = {
+        side: sorted({s.recording for s in drives if s.dataset != PROCEDURAL})
+        for side, drives in (("train", train_set), ("held_out", held_out))
+    }
+    run.write_json(SPLIT_FILE, split)
     run.log("scenarios", 0, {"train": len(train_set), "held_out": len(held_out)})
     say(f"alpagym train on {device_name(device)}, into {run.path}")
     say(

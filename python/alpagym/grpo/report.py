@@ -211,7 +211,7 @@ def _replays(groups: Sequence[ReplayGroup], totals: Mapping[str, Any]) -> str:
     for key, title, text in SECTIONS:
         indices = [i for i, group in enumerate(groups) if group.outcome == key]
         total = finite(totals.get(key))
-        if not indices and not total:
+        if not indices and (not total or key == "still_passing"):
             continue
         shown = (
             f" Showing {len(indices)} of {total:,.0f}."
@@ -316,6 +316,8 @@ def _facts(summary: Mapping[str, Any]) -> str:
         "commit",
         "licenses",
         "config",
+        "baselines",
+        "on_training_scenarios",
         "by_kind",
         "outcomes",
         "name",

@@ -55,8 +55,8 @@ def training_and_held_out(
     )
     if not train or not held_out:
         raise ScenarioError(
-            f"{source}: expected at least 2 usable drives, to train on and to hold out, "
-            f"got {len(train) + len(held_out)}"
+            f"{source}: expected at least 2 usable recordings, to train on and to hold out, "
+            f"got {len({s.recording for s in loaded})}"
         )
     return train + _generate(data, dt, data.procedural, seed), held_out
 
@@ -74,7 +74,8 @@ def held_out_only(
 def _generate(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
     if not _fits(DT, dt):
         raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
-    return generate_many(count, seed, kinds=data.kinds or None)
+    workers = data.workers or os.cpu_count() or 1
+    return generate_many(count, seed, kinds=data.kinds or None, workers=workers)
 
 
 def _fits(recorded: float, dt: float) -> bool:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import torch
 
 from alpagym.scenarios.procedural.plan import LAYOUTS, plan
 from alpagym.scenarios.procedural.rollout import drive, finish
@@ -19,6 +22,8 @@ KINDS = tuple(LAYOUTS)
 """The kinds of scenarios that can be generated."""
 ATTEMPTS = 50
 """Plans tried for one scenario before giving up."""
+MIN_FOR_PROCESSES = 128
+"""Fewer scenarios are generated sooner than processes start."""
 SEEDS_PER_STREAM = 1_000_000
 """`generate_many` with seed n uses scenario seeds from n times this on."""
 
@@ -41,10 +46,19 @@ def generate(kind: str, seed: int) -> Scenario:
     raise ScenarioError(f"procedural/{kind}/{seed}: no usable traffic in {ATTEMPTS} attempts")
 
 
-def generate_many(count: int, seed: int, kinds: Sequence[str] | None = None) -> list[Scenario]:
+def generate_many(
+    count: int, seed: int, kinds: Sequence[str] | None = None, *, workers: int = 1
+) -> list[Scenario]:
     """Scenarios of all `kinds` in rotation (default: `KINDS`), each with a seed of its own.
 
     Different values of `seed` share no scenario as long as `count` stays below a million.
+
+    Args:
+        count: how many.
+        seed: of the stream of scenarios.
+        kinds: which; all when not given.
+        workers: processes that generate side by side. More than one asks of the calling program
+            what multiprocessing does: to guard its main module.
 
     Raises:
         ScenarioError: as `generate`, or no kinds.
@@ -53,7 +67,12 @@ def generate_many(count: int, seed: int, kinds: Sequence[str] | None = None) -> 
     if not kinds:
         raise ScenarioError("procedural: expected at least one kind, got none")
     first = seed * SEEDS_PER_STREAM
-    # Threads are enough: the simulator, which takes half of the time, runs without the GIL.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-        chosen = (kinds[i % len(kinds)] for i in range(count))
-        return list(pool.map(generate, chosen, range(first, first + count)))
+    wanted = [(kinds[i % len(kinds)], first + i) for i in range(count)]
+    if workers > 1 and count >= MIN_FOR_PROCESSES:
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), torch.set_num_threads, (1,)
+        ) as pool:
+            return list(pool.map(generate, *zip(*wanted, strict=True), chunksize=16))
+    # The simulator, which takes half of the time, runs without the GIL.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as threads:
+        return list(threads.map(generate, *zip(*wanted, strict=True)))

@@ -199,7 +199,7 @@ class ImitationConfig:
 class GrpoConfig:
     """Closed-loop learning."""
 
-    iterations: int = 65
+    iterations: int = 50
     group_size: int = 16
     """G rollouts of one scenario from one forked state."""
     scenarios_per_iteration: int = 32

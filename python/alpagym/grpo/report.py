@@ -127,7 +127,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def _results(summary: Mapping[str, Any]) -> str:
     before, after = _mapping(summary, "before"), _mapping(summary, "after")
-    known = {key for key, *_ in METRICS} | {"num_scenarios"}
+    known = {key for key, *_ in METRICS} | {"num_scenarios", "num_recordings"}
     extra = [k for k in {**before, **after} if k not in known and not str(k).endswith("_ci95")]
     extra = [
         k for k in extra if finite(before.get(k)) is not None or finite(after.get(k)) is not None

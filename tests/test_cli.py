@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import alpagym
+from alpagym import sim
 from alpagym.cli import compose, main, to_config
 from alpagym.config import REWARD_PRESETS, EvalConfig, Traffic, TrainConfig
 from scenario_files import json_object, json_scenario, write_json
@@ -174,12 +176,19 @@ def test_wrong_overrides_get_one_sentence_and_leave_nothing(override, capsys, tm
     assert not runs.exists()
 
 
-@pytest.mark.skipif(alpagym.cuda_built(), reason="needs a build without CUDA")
-def test_cuda_on_a_build_without(capsys, tmp_path):
+def test_cuda_on_a_build_without(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sim, "cuda_built", lambda: False)
     for device in ("cuda", "cuda:1"):
         sentence = refuse(capsys, "train", f"device={device}", f"runs={tmp_path / 'runs'}")
         assert sentence == f"device={device}: this build of alpagym has no CUDA backend"
     assert not list(tmp_path.iterdir())
+
+
+def test_cuda_without_a_driver(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sim, "cuda_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    sentence = refuse(capsys, "train", "device=cuda", f"runs={tmp_path / 'runs'}")
+    assert sentence == "device=cuda: no NVIDIA driver was found"
 
 
 def test_the_name_of_an_existing_run(capsys, tmp_path):

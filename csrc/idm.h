@@ -15,11 +15,6 @@ ALPAGYM_HD float idm_accel(const Params& p, float speed, float desired, float ga
   return fmaxf(p.idm_accel * (1.f - free_road - interaction * interaction), -p.idm_max_decel);
 }
 
-// The speed from which comfortable braking reaches `limit` after `distance`.
-ALPAGYM_HD float approach_speed(float limit, float distance, float decel) {
-  return sqrtf(limit * limit + 2.f * decel * fmaxf(distance, 0.f));
-}
-
 // Time to cover `distance` from `speed` with acceleration `accel`.
 ALPAGYM_HD float time_to_cover(float distance, float speed, float accel) {
   const float d = fmaxf(distance, 0.f), v = fmaxf(speed, 0.f);

@@ -14,27 +14,33 @@ enum EndOn : int {
 };
 
 struct Params {
-  float dt;                 // [s]
-  int action;               // ActionKind (actions.h)
-  int traffic;              // Controller of the agents that are not egos
-  int end_on;               // EndOn bits
-  int max_steps;            // an episode's length at most; 0 for the record's
-  float min_accel;          // bounds of the control [m/s^2]
-  float max_accel;          // [m/s^2]
-  float max_curvature;      // [1/m]
-  float max_lateral_accel;  // bounds curvature at speed [m/s^2]
-  float ttc_horizon;        // [s]
-  float agent_radius;       // agents beyond are not observed [m]
-  float road_radius;        // road points beyond are not observed [m]
-  float light_radius;       // lights beyond are not observed [m]
-  float route_step;         // arc length between observed route waypoints [m]
-  float route_horizon;      // stops beyond are not observed [m]
-  float idm_accel;          // IDM: maximum acceleration [m/s^2]
-  float idm_decel;          // comfortable deceleration [m/s^2]
-  float idm_headway;        // time headway [s]
-  float idm_gap;            // gap at standstill [m]
-  float idm_max_decel;      // hardest braking [m/s^2]
-  float idm_speed_spread;   // desired speeds are drawn from 1 -+ this, times the limit
+  float dt;                    // [s]
+  int action;                  // ActionKind (actions.h)
+  int traffic;                 // Traffic of the worlds that name none
+  int end_on;                  // EndOn bits
+  int max_steps;               // an episode's length; 0 for the record's, which bounds log replay
+  float min_accel;             // bounds of the control [m/s^2]
+  float max_accel;             // [m/s^2]
+  float max_curvature;         // [1/m]
+  float max_lateral_accel;     // bounds curvature at speed [m/s^2]
+  float ttc_horizon;           // [s]
+  float agent_radius;          // agents beyond are not observed [m]
+  float road_radius;           // road points beyond are not observed [m]
+  float light_radius;          // lights beyond are not observed [m]
+  float route_step;            // arc length between observed route waypoints [m]
+  float route_horizon;         // stops beyond are not observed [m]
+  float idm_accel;             // IDM: maximum acceleration [m/s^2]
+  float idm_decel;             // comfortable deceleration [m/s^2]
+  float idm_headway;           // time headway [s]
+  float idm_gap;               // gap at standstill [m]
+  float idm_max_decel;         // hardest braking [m/s^2]
+  float idm_speed_spread;      // desired speeds are drawn from 1 -+ this, times the limit
+  int lane_changes;            // whether IDM drivers change lanes (MOBIL)
+  float idm_politeness;        // MOBIL: weight of what others gain or lose
+  float idm_change_threshold;  // gain in acceleration that a lane change is worth [m/s^2]
+  float idm_safe_decel;        // hardest braking that a lane change may ask of others [m/s^2]
+  float idm_change_wait;       // time between two lane changes [s]
+  float reactive_distance;     // deviation of an ego at which IDM takes over from the log [m]
 
   template <class F>
   static constexpr void fields(F&& f) {
@@ -59,6 +65,12 @@ struct Params {
     f("idm_gap", &Params::idm_gap);
     f("idm_max_decel", &Params::idm_max_decel);
     f("idm_speed_spread", &Params::idm_speed_spread);
+    f("lane_changes", &Params::lane_changes);
+    f("idm_politeness", &Params::idm_politeness);
+    f("idm_change_threshold", &Params::idm_change_threshold);
+    f("idm_safe_decel", &Params::idm_safe_decel);
+    f("idm_change_wait", &Params::idm_change_wait);
+    f("reactive_distance", &Params::reactive_distance);
   }
 };
 

@@ -7,6 +7,7 @@
 #include "kernels/advance.h"
 #include "kernels/contact.h"
 #include "kernels/control.h"
+#include "kernels/decide.h"
 #include "kernels/fork.h"
 #include "kernels/inverse.h"
 #include "kernels/noise.h"
@@ -31,10 +32,11 @@ template <class Launch>
 void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out,
           const Action& action, const Weights& weights, const Params& p) {
   launch(kernels::Remember{st});
+  launch(kernels::Decide{c, st, p});
   launch(kernels::Control{c, st, action.data, p});
   launch(kernels::Advance{c, st, action.data, p});
   launch(kernels::Tick{st});
-  launch(kernels::Progress{c, st});
+  launch(kernels::Progress{c, st, p});
   launch(kernels::Contact{c, st, out, p});
   launch(kernels::Reward{c, st, out, weights.data, weights.rows, p});
 }

@@ -12,6 +12,7 @@ constexpr float kRouteSpacing = 2.f;  // [m]
 struct Route {
   const RoutePoint* point;
   int n;
+  const float* pace = nullptr;  // [n] speed that the limit and the bends here and ahead allow [m/s]
   ALPAGYM_HD float length() const { return (n - 1) * kRouteSpacing; }
 };
 
@@ -37,6 +38,13 @@ ALPAGYM_HD RouteSample sample(const Route& r, float s) {
           {d.x * inverse, d.y * inverse},
           a.z + t * (b.z - a.z),
           a.speed_limit};
+}
+
+// The speed at arc length s that the limit and the bends here and ahead allow.
+ALPAGYM_HD float pace_at(const Route& r, float s) {
+  const float u = fminf(fmaxf(s / kRouteSpacing, 0.f), static_cast<float>(r.n - 1));
+  const int i = u < static_cast<float>(r.n - 2) ? static_cast<int>(u) : r.n - 2;
+  return r.pace[i] + (u - static_cast<float>(i)) * (r.pace[i + 1] - r.pace[i]);
 }
 
 struct Projection {

@@ -1,7 +1,8 @@
 // What never changes while simulating: maps, logs, routes and lights of S scenarios, shared by all
 // worlds that refer to them by index.
 //
-// S = scenarios, N = agents of all scenarios, L = log cells, Q = route points, M = stops,
+// S = scenarios, N = agents of all scenarios, U = routes (one of each agent, then the lane routes
+// of all scenarios), L = log cells, Q = route points, M = stops, G = stretches beside another lane,
 // K = lights, J = light-state cells, C = grid cells, P = road points, D = edge segments in cells.
 // Ragged arrays lie one scenario (or agent) after the other; "X+1" arrays hold the offsets.
 #pragma once
@@ -25,6 +26,12 @@ struct RoutePoint {
   static constexpr int kColumns = 4;
   float x, y, z, speed_limit;  // [m, m, m, m/s]
 };
+struct LaneBeside {
+  static constexpr int kColumns = 4;
+  float first, last;  // the stretch of a route along which a lane runs beside it [m]
+  float shift;        // arc length on that lane's route less the one here [m]
+  float lane;         // 1 + its lane route within the scenario; negative on the right
+};
 struct RoadPoint {
   static constexpr int kColumns = 8;
   float x, y, z;      // midpoint of a piece of polyline [m]
@@ -41,31 +48,38 @@ struct EdgeSegment {
 };
 
 struct Scenarios {
-  int S;
+  int S, N;
   Device device;
 
-  const int64_t* key;          // [S] hash of the scenario's id, for random numbers
-  const int32_t* num_frames;   // [S] frames recorded
-  const int32_t* start_frame;  // [S] frame of step 0
-  const bool* has_z;           // [S] whether heights are real
-  const int32_t* agent_start;  // [S+1] scenario s owns agents agent_start[s]..agent_start[s+1]
-  const int32_t* num_egos;     // [S] how many entries of ego_order may be policy-controlled
-  const int32_t* log_start;    // [S] first log cell; cell = log_start + frame * agents + agent
-  const int32_t* light_start;  // [S+1] lights of scenario s
+  const int64_t* key;           // [S] hash of the scenario's id, for random numbers
+  const int32_t* num_frames;    // [S] frames recorded
+  const int32_t* start_frame;   // [S] frame of step 0
+  const int32_t* light_frames;  // [S] frames of the lights: those after the record repeat
+  const bool* has_z;            // [S] whether heights are real
+  const int32_t* agent_start;   // [S+1] scenario s owns agents agent_start[s]..agent_start[s+1]
+  const int32_t* num_egos;      // [S] how many entries of ego_order may be policy-controlled
+  const int32_t* log_start;     // [S] first log cell; cell = log_start + frame * agents + agent
+  const int32_t* light_start;   // [S+1] lights of scenario s
+  const int32_t* lane_start;    // [S+1] lane routes of scenario s, as routes N + lane_start[s]...
   const int32_t*
       signal_start;  // [S] first light-state cell; cell = signal_start + frame * lights + light
 
-  const AgentInfo* agent;      // [N, 4]
-  const uint8_t* type;         // [N] AgentType
-  const int32_t* ego_order;    // [N] agent indices of the scenario, the ego first
-  const float* log_length;     // [N] route arc length at the last logged position [m]
-  const int32_t* route_start;  // [N+1] route points of agent n
-  const int32_t* stop_start;   // [N+1] stops of agent n
+  const AgentInfo* agent;       // [N, 4]
+  const uint8_t* type;          // [N] AgentType
+  const int32_t* ego_order;     // [N] agent indices of the scenario, the ego first
+  const float* log_length;      // [N] route arc length at the last logged position [m]
+  const int32_t* route_start;   // [U+1] points of route u; agent n's own is route n
+  const int32_t* stop_start;    // [U+1] its stops
+  const int32_t* beside_start;  // [U+1] its stretches beside other lanes
+  const int32_t* next_route;    // [U] lane route of the scenario that goes on beyond it, or -1
+  const float* next_shift;      // [U] arc length there less the one here [m]
 
   const LogPose* log;          // [L, 4]
   const float* log_z;          // [L] [m]
   const bool* log_valid;       // [L]
   const RoutePoint* route;     // [Q, 4] one every kRouteSpacing of arc length
+  const float* pace;           // [Q] speed that the limit and the bends here and ahead allow [m/s]
+  const LaneBeside* beside;    // [G, 4]
   const float* stop_s;         // [M] arc length of a stop line on the agent's route [m]
   const int32_t* stop_light;   // [M] index of its light within the scenario, -1 for a stop sign, -2
                                // for a yield line
@@ -86,22 +100,29 @@ struct Scenarios {
     f("key", &Scenarios::key, "S");
     f("num_frames", &Scenarios::num_frames, "S");
     f("start_frame", &Scenarios::start_frame, "S");
+    f("light_frames", &Scenarios::light_frames, "S");
     f("has_z", &Scenarios::has_z, "S");
     f("agent_start", &Scenarios::agent_start, "S+1");
     f("num_egos", &Scenarios::num_egos, "S");
     f("log_start", &Scenarios::log_start, "S");
     f("light_start", &Scenarios::light_start, "S+1");
+    f("lane_start", &Scenarios::lane_start, "S+1");
     f("signal_start", &Scenarios::signal_start, "S");
     f("agent", &Scenarios::agent, "N", "4");
     f("type", &Scenarios::type, "N");
     f("ego_order", &Scenarios::ego_order, "N");
     f("log_length", &Scenarios::log_length, "N");
-    f("route_start", &Scenarios::route_start, "N+1");
-    f("stop_start", &Scenarios::stop_start, "N+1");
+    f("route_start", &Scenarios::route_start, "U+1");
+    f("stop_start", &Scenarios::stop_start, "U+1");
+    f("beside_start", &Scenarios::beside_start, "U+1");
+    f("next_route", &Scenarios::next_route, "U");
+    f("next_shift", &Scenarios::next_shift, "U");
     f("log", &Scenarios::log, "L", "4");
     f("log_z", &Scenarios::log_z, "L");
     f("log_valid", &Scenarios::log_valid, "L");
     f("route", &Scenarios::route, "Q", "4");
+    f("pace", &Scenarios::pace, "Q");
+    f("beside", &Scenarios::beside, "G", "4");
     f("stop_s", &Scenarios::stop_s, "M");
     f("stop_light", &Scenarios::stop_light, "M");
     f("light_xy", &Scenarios::light_xy, "K", "2");
@@ -117,6 +138,7 @@ struct Scenarios {
   template <class Size>
   void bind(Size&& size) {
     S = size("S");
+    N = size("N");
   }
 };
 

@@ -12,6 +12,9 @@ namespace alpagym {
 
 enum class Controller : uint8_t { kPolicy = 0, kLog = 1, kIdm = 2, kConstantVelocity = 3 };
 
+// What the agents that are not egos do: a controller, or the log until it no longer fits, then IDM.
+enum class Traffic : uint8_t { kLog = 1, kIdm = 2, kConstantVelocity = 3, kLogThenIdm = 4 };
+
 struct State {
   int W, A, E;
   Device device;
@@ -23,7 +26,10 @@ struct State {
   float* speed;           // [W, A] along yaw, negative in reverse [m/s]
   float* accel;           // [W, A] longitudinal acceleration of the last step [m/s^2]
   float* curvature;       // [W, A] path curvature of the last step, left positive [1/m]
-  float* route_s;         // [W, A] arc length reached on the agent's own route [m]
+  float* route_s;         // [W, A] arc length reached on the route followed [m]
+  int32_t* route;         // [W, A] route followed: 0 its own, k > 0 lane route k - 1
+  float* change_wait;     // [W, A] time until the next lane change may begin [s]
+  float* stood;           // [W, A] time stood since last driving faster than 3 m/s [s]
   bool* valid;            // [W, A] whether the slot holds an agent now
   uint8_t* controller;    // [W, A] Controller
   uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent
@@ -34,6 +40,7 @@ struct State {
   float* prev_speed;    // [W, A]
   float* prev_accel;    // [W, A]
   float* prev_route_s;  // [W, A]
+  int32_t* prev_route;  // [W, A]
   bool* prev_valid;     // [W, A]
 
   int32_t* ego;      // [W, E] agent index of each ego, -1 for none
@@ -45,6 +52,7 @@ struct State {
   int32_t* step;      // [W] steps since reset
   int64_t* seed;      // [W] what random numbers are drawn from, with the scenario's key
   int32_t* member;    // [W] index within a group of forks
+  uint8_t* traffic;   // [W] Traffic; 0 for that of Params
 
   static constexpr auto& python_name = "State";
   template <class F>
@@ -57,6 +65,9 @@ struct State {
     f("accel", &State::accel, "W", "A");
     f("curvature", &State::curvature, "W", "A");
     f("route_s", &State::route_s, "W", "A");
+    f("route", &State::route, "W", "A");
+    f("change_wait", &State::change_wait, "W", "A");
+    f("stood", &State::stood, "W", "A");
     f("valid", &State::valid, "W", "A");
     f("controller", &State::controller, "W", "A");
     f("stops_served", &State::stops_served, "W", "A");
@@ -66,6 +77,7 @@ struct State {
     f("prev_speed", &State::prev_speed, "W", "A");
     f("prev_accel", &State::prev_accel, "W", "A");
     f("prev_route_s", &State::prev_route_s, "W", "A");
+    f("prev_route", &State::prev_route, "W", "A");
     f("prev_valid", &State::prev_valid, "W", "A");
     f("ego", &State::ego, "W", "E");
     f("terminated", &State::terminated, "W", "E");
@@ -75,6 +87,7 @@ struct State {
     f("step", &State::step, "W");
     f("seed", &State::seed, "W");
     f("member", &State::member, "W");
+    f("traffic", &State::traffic, "W");
   }
   template <class Size>
   void bind(Size&& size) {

@@ -26,10 +26,10 @@ ALPAGYM_HD bool holds(const Scenarios& c, const Params& p, int s, int frame, int
 // `horizon`.
 ALPAGYM_HD float stop_gap(const Scenarios& c, const State& st, const Params& p, World world, int a,
                           int i, float horizon) {
-  const int row = world.first + a;
+  const int route = route_index(c, world, a, st.route[i]);
   const int frame = frame_of_step(c, world.s, st.step[i / st.A]);
-  const float front = st.route_s[i] + 0.5f * c.agent[row].length;
-  for (int m = c.stop_start[row] + st.stops_served[i]; m < c.stop_start[row + 1]; ++m) {
+  const float front = st.route_s[i] + 0.5f * c.agent[world.first + a].length;
+  for (int m = c.stop_start[route] + st.stops_served[i]; m < c.stop_start[route + 1]; ++m) {
     const float gap = c.stop_s[m] - front;
     if (gap > horizon) break;
     if (gap > -1.f && holds(c, p, world.s, frame, m, gap, st.speed[i])) return gap;
@@ -37,27 +37,82 @@ ALPAGYM_HD float stop_gap(const Scenarios& c, const State& st, const Params& p, 
   return INFINITY;
 }
 
-// Whether the agent has just come from, or comes to, a stop sign or yield line: others go first.
-ALPAGYM_HD bool on_minor_road(const Scenarios& c, const State& st, World world, int a, int i) {
-  const int row = world.first + a;
-  for (int m = c.stop_start[row]; m < c.stop_start[row + 1]; ++m) {
-    const float ahead = c.stop_s[m] - st.route_s[i];
-    if (c.stop_light[m] < 0 && ahead > -12.f && ahead < 30.f) return true;
+// The line before which an agent still is and can stop: until it has crossed it, it gives way to
+// all who have crossed theirs or have none.
+struct Line {
+  float gap;   // from the front bumper, INFINITY if none is near [m]
+  bool light;  // a light's, not a sign's or yield line
+};
+
+ALPAGYM_HD Line line_before(const Scenarios& c, const State& st, const Params& p, World world,
+                            int a, int i) {
+  const int route = route_index(c, world, a, st.route[i]);
+  const float front = st.route_s[i] + 0.5f * c.agent[world.first + a].length;
+  const float stopping = st.speed[i] * st.speed[i] / (2.f * 1.5f * p.idm_decel);
+  for (int m = c.stop_start[route]; m < c.stop_start[route + 1]; ++m) {
+    const float gap = c.stop_s[m] - front;
+    if (gap > 30.f) break;
+    if (gap <= -0.5f) continue;
+    const bool light = c.stop_light[m] >= 0;
+    if (!light || gap + 0.5f > stopping) return {gap, light};
+  }
+  return {INFINITY, false};
+}
+
+// Whether the agent has just crossed a sign or yield line: those on the major road still go first.
+ALPAGYM_HD bool came_from_line(const Scenarios& c, const State& st, World world, int a, int i) {
+  const int route = route_index(c, world, a, st.route[i]);
+  const float front = st.route_s[i] + 0.5f * c.agent[world.first + a].length;
+  for (int m = c.stop_start[route]; m < c.stop_start[route + 1]; ++m) {
+    const float behind = front - c.stop_s[m];
+    if (behind < 0.5f) break;
+    if (c.stop_light[m] < 0 && behind < 15.f) return true;
   }
   return false;
 }
 
-// The speed the driver wants here: the limits ahead, each from where comfortable braking must
-// begin.
-ALPAGYM_HD float desired_speed(const Params& p, const Route& route, float s, float speed,
-                               float factor) {
-  const float horizon = 10.f + speed * speed / (2.f * p.idm_decel);
-  const int here = point_before(route, s);
-  float desired = INFINITY;
-  for (int k = here; k < route.n && k * kRouteSpacing < s + horizon; ++k)
-    desired = fminf(desired, approach_speed(factor * route.point[k].speed_limit,
-                                            k * kRouteSpacing - s, p.idm_decel));
-  return desired;
+// Rank of an agent's way through a junction, the lower goes first: straight on, then turning, then
+// from behind a sign or yield line.
+ALPAGYM_HD int rank_of(const Scenarios& c, const State& st, World world, int a, int i,
+                       const Route& route) {
+  constexpr float kBehind = 12.f, kAhead = 25.f, kStraight = 0.8f;  // [m, m, cosine]
+  const float s = st.route_s[i];
+  const Vec2 from = sample(route, s - kBehind).direction, to = sample(route, s + kAhead).direction;
+  return (dot(from, to) < kStraight ? 1 : 0) + (came_from_line(c, st, world, a, i) ? 2 : 0);
+}
+
+// What a driver makes of speed limits: a factor drawn by seed, scenario and agent.
+ALPAGYM_HD float speed_factor(const Scenarios& c, const State& st, const Params& p, World world,
+                              int a, int i) {
+  uint64_t key =
+      combine(static_cast<uint64_t>(st.seed[i / st.A]), static_cast<uint64_t>(c.key[world.s]));
+  key = combine(combine(key, static_cast<uint64_t>(a)),
+                static_cast<uint64_t>(Purpose::kDesiredSpeed));
+  return 1.f + p.idm_speed_spread * (2.f * uniform(key) - 1.f);
+}
+
+// A box in an agent's own frame that holds a stretch of route: what is far from the box is far from
+// the route, at the price of one rotation.
+struct Corridor {
+  Frame frame;
+  float x0, x1, y0, y1;
+
+  ALPAGYM_HD bool near(Vec2 point, float margin) const {
+    const Vec2 q = to_local(frame, point);
+    return q.x > x0 - margin && q.x < x1 + margin && q.y > y0 - margin && q.y < y1 + margin;
+  }
+};
+
+ALPAGYM_HD Corridor corridor_of(const Route& route, int first, int last, Frame frame) {
+  Corridor box{frame, INFINITY, -INFINITY, INFINITY, -INFINITY};
+  for (int k = first; k <= last && k < route.n; ++k) {
+    const Vec2 q = to_local(frame, {route.point[k].x, route.point[k].y});
+    box.x0 = fminf(box.x0, q.x);
+    box.x1 = fmaxf(box.x1, q.x);
+    box.y0 = fminf(box.y0, q.y);
+    box.y1 = fmaxf(box.y1, q.y);
+  }
+  return box;
 }
 
 // Where an agent will be after `way` meters: along its route if it follows one, else straight on.
@@ -71,7 +126,17 @@ struct Way {
     return {
         {frame.x + way * frame.cos, frame.y + way * frame.sin}, {frame.cos, frame.sin}, 0.f, 0.f};
   }
+  // The same without a direction, up to a meter off.
+  ALPAGYM_HD Vec2 about(float way) const {
+    if (!follows) return {frame.x + way * frame.cos, frame.y + way * frame.sin};
+    const RoutePoint& q = route.point[point_before(route, s + way + 0.5f * kRouteSpacing)];
+    return {q.x, q.y};
+  }
 };
+
+constexpr float kClearance = 0.3f;  // room that a driver leaves between its side and others [m]
+constexpr float kStands = 0.5f;     // slower agents stand [m/s]
+constexpr float kWayStep = 2.f;     // spacing at which the ways of others are looked at [m]
 
 struct Driver {
   const Scenarios& c;
@@ -82,6 +147,8 @@ struct Driver {
   Route route;
   float horizon;  // how far it looks along its route [m]
   float half_length, half_width;
+  float offset;  // its own signed distance from the route, which it takes back on the way [m]
+  Corridor corridor;
 
   ALPAGYM_HD int first_point() const { return point_before(route, st.route_s[i]); }
   ALPAGYM_HD int last_point() const { return point_before(route, st.route_s[i] + horizon) + 1; }
@@ -93,53 +160,85 @@ struct Driver {
     float demand = idm_accel(p, speed, desired, INFINITY, 0.f);
     demand = fminf(demand,
                    idm_accel(p, speed, desired, stop_gap(c, st, p, world, a, i, horizon), speed));
-    const bool minor = on_minor_road(c, st, world, a, i);
+    const Line line = line_before(c, st, p, world, a, i);
     const int first = i - a;
     for (int b = 0; b < world.agents; ++b) {
       const int j = first + b;
       if (b == a || !st.valid[j] || !same_level(c, world.s, st.z[i], st.z[j])) continue;
-      const float distance = norm({st.x[j] - st.x[i], st.y[j] - st.y[i]});
-      if (distance > horizon + 10.f + 4.f * fabsf(st.speed[j])) continue;
-      demand = fminf(demand, response_to(b, j, distance, desired, minor));
+      const Vec2 d{st.x[j] - st.x[i], st.y[j] - st.y[i]};
+      const float reach = horizon + 10.f + 4.f * fabsf(st.speed[j]);
+      if (dot(d, d) > reach * reach) continue;
+      demand = fminf(demand, response_to(b, j, desired, line));
     }
     return demand;
   }
 
-  ALPAGYM_HD float response_to(int b, int j, float distance, float desired, bool minor) const {
-    const float speed = st.speed[i], s = st.route_s[i];
-    const Box other = box_of(c, world.first + b, pose_of(st, j));
-    if (distance < horizon + 10.f) {
-      const Projection on =
-          project(route, {other.frame.x, other.frame.y}, first_point(), last_point());
+  ALPAGYM_HD float response_to(int b, int j, float desired, Line line) const {
+    const Vec2 center{st.x[j], st.y[j]};
+    const float size = half_width + kClearance + half_diagonal(c.agent[world.first + b]);
+    float demand = INFINITY;
+    if (corridor.near(center, size + fabsf(offset))) {
+      const Box other = box_of(c, world.first + b, pose_of(st, j));
+      const Projection on = project(route, center, first_point(), last_point());
       const float side = extent_along(other, {-on.direction.y, on.direction.x});
       const float half = extent_along(other, on.direction);
-      if (on.s > s && on.distance2 < square(half_width + side + 0.3f)) {
-        const float along =
-            st.speed[j] * (other.frame.cos * on.direction.x + other.frame.sin * on.direction.y);
-        return idm_accel(p, speed, desired, on.s - s - half_length - half, speed - along);
+      const float speed = st.speed[i], s = st.route_s[i];
+      if (on.s > s && beside_way(on, s, speed) < half_width + side + kClearance) {
+        const float cos = other.frame.cos * on.direction.x + other.frame.sin * on.direction.y;
+        demand =
+            idm_accel(p, speed, desired, on.s - s - half_length - half, speed - cos * st.speed[j]);
+        if (cos > 0.7f) return demand;  // who goes the same way needs but its gap
       }
     }
     const bool pedestrian = c.type[world.first + b] == kPedestrian;
-    if (st.speed[j] < (pedestrian ? 0.3f : 0.5f))
-      return INFINITY;  // waits: its way crosses nobody's
-    return yield_to(b, j, other, desired, minor, pedestrian);
-  }
-
-  // Where the ways of both cross, whoever comes first goes first; but pedestrians before vehicles,
-  // and the major road before the minor. To give way is to stop before the crossing, or, where both
-  // then go the same way, to fall in behind.
-  ALPAGYM_HD float yield_to(int b, int j, const Box& other, float desired, bool minor,
-                            bool pedestrian) const {
-    const float speed = st.speed[i], s = st.route_s[i], other_speed = st.speed[j];
-    const int other_row = world.first + b;
-    const Route its_route = route_of(c, other_row);
+    const float its_speed = fmaxf(st.speed[j], 0.f);
+    if (pedestrian && its_speed < 0.3f) return demand;  // it waits: its way crosses nobody's
+    const Route its_route = route_of(c, route_index(c, world, b, st.route[j]));
     const bool follows =
         its_route.n >= 2 && st.controller[j] == static_cast<uint8_t>(Controller::kIdm);
-    const Way way{its_route, st.route_s[j], other.frame, follows};
-    float reach = fminf(4.f * other_speed + 6.f, 45.f);
+    float reach = fminf(4.f * its_speed + 6.f, 45.f);
+    if (follows && line.gap < INFINITY)
+      reach = fmaxf(reach, 25.f);  // who stands there may start
+    else if (follows && its_speed < kStands)
+      reach = 12.f;
+    if (!corridor.near(center, size + reach + kWayStep)) return demand;
+    const Way way{its_route, st.route_s[j], frame_of(pose_of(st, j)), follows};
+    for (float at = 0.f; at <= reach; at += 2.f * kWayStep)
+      if (corridor.near(way.about(at), size + 2.f * kWayStep))
+        return fminf(demand, yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired, line,
+                                      pedestrian));
+    return demand;
+  }
+
+  // How far something ahead lies from the way back to the route: the driver takes its own offset
+  // from the route back within some three seconds.
+  ALPAGYM_HD float beside_way(const Projection& on, float s, float speed) const {
+    const float left = fmaxf(1.f - (on.s - s) / (10.f + 3.f * fmaxf(speed, 0.f)), 0.f) * offset;
+    const float distance = on.d < 0.f ? -sqrtf(on.distance2) : sqrtf(on.distance2);
+    return fmaxf(fmaxf(distance - fmaxf(left, 0.f), fminf(left, 0.f) - distance), 0.f);
+  }
+
+  // Where the ways of both cross: pedestrians go before vehicles, and whoever is behind a sign or
+  // yield line waits there for all who are not, and for those who have waited longer at theirs.
+  // Of others, who comes first goes first: to give way is to stop before the crossing, or, where
+  // both then go the same way, to fall in behind.
+  // The other one's way is looked at from `from` to `reach`, or to where it must stop.
+  ALPAGYM_HD float yield_to(int b, int j, const Way& way, float from, float reach, float desired,
+                            Line line, bool pedestrian) const {
+    const float speed = st.speed[i], s = st.route_s[i], other_speed = fmaxf(st.speed[j], 0.f);
+    const bool follows = way.follows, waits = other_speed < kStands;
+    const Line its = follows ? line_before(c, st, p, world, b, j) : Line{INFINITY, false};
+    const bool both_lights = line.light && its.light;
+    const bool held = line.gap < INFINITY && !both_lights;
+    if (its.gap < INFINITY && !both_lights) {
+      if (!held || (line.light && !its.light)) return INFINITY;
+      if (!its.light && !waits_longer(b, j, its.gap)) return INFINITY;
+    }
+    const Box other{way.frame, 0.5f * c.agent[world.first + b].length,
+                    0.5f * c.agent[world.first + b].width};
     if (follows) reach = fminf(reach, stop_gap(c, st, p, world, b, j, reach) + other.half_length);
     float enter = -1.f, leave = 0.f, crossing = 0.f, half = 0.f, aligned = 0.f;
-    for (float at = 0.f; at <= reach; at += 2.f) {
+    for (float at = from; at <= reach; at += kWayStep) {
       const RouteSample q = way.at(at);
       const int near = nearest_point(q.position);
       if (near < 0) {
@@ -150,37 +249,69 @@ struct Driver {
       const float cos = q.direction.x * on.direction.x + q.direction.y * on.direction.y;
       const float sin = sqrtf(fmaxf(1.f - cos * cos, 0.f));
       const float side = other.half_length * sin + other.half_width * fabsf(cos);
-      if (on.s <= s || on.distance2 > square(half_width + side + 0.3f)) {
+      if (on.s <= s || on.distance2 > square(half_width + side + kClearance)) {
         if (enter >= 0.f) break;
         continue;
       }
+      const float extent = other.half_length * fabsf(cos) + other.half_width * sin;
       if (enter < 0.f) {
         enter = at;
-        crossing = on.s;
-        half = other.half_length * fabsf(cos) + other.half_width * sin;
         aligned = cos;
+      }
+      if (at == enter || (aligned <= 0.7f && on.s - extent < crossing - half)) {
+        crossing = on.s;
+        half = extent;
       }
       leave = at;
     }
     if (enter < 0.f) return INFINITY;
     const float gap = crossing - s - half_length - half;  // from the front bumper to the crossing
-    if (gap < -0.5f) return INFINITY;                     // already there: the other one waits
+    const int rank = rank_of(c, st, world, a, i, route);
+    const int its_rank = follows ? rank_of(c, st, world, b, j, way.route) : 0;
+    if (aligned > 0.7f && !held && !pedestrian) {
+      if (waits) return INFINITY;
+      float lead = lead_of(j, other, crossing - s - enter);
+      if (rank != its_rank && fabsf(lead) < 3.f) lead = rank > its_rank ? fmaxf(lead, 0.1f) : -1.f;
+      if (lead < 0.f || (lead == 0.f && a < b)) return INFINITY;
+      const float demand =
+          idm_accel(p, speed, desired, lead - half_length - half, speed - other_speed);
+      return gap > 10.f ? fmaxf(demand, -2.f * p.idm_decel) : demand;
+    }
+    if (gap < -0.5f && (!held || waits)) return INFINITY;  // already there: the other one waits
+    if (aligned > 0.7f) leave = enter;
     const float own_in = time_to_cover(gap, speed, p.idm_accel);
     const float own_out = time_to_cover(gap + 2.f * (half_length + half), speed, p.idm_accel);
-    const float in = time_to_cover(enter - other.half_length, other_speed, 0.5f * p.idm_accel);
+    const float in = time_to_cover(enter, other_speed, p.idm_accel);
     const float out = time_to_cover(leave + other.half_length, other_speed, 0.5f * p.idm_accel);
-    if (out + 1.f < own_in || own_out + 1.f < in)
+    if (held) {
+      const bool crossing_too = follows && came_from_line(c, st, world, b, j);
+      if ((own_out + 1.f < in && !crossing_too) || (out + 1.f < own_in && other_speed > 3.f))
+        return INFINITY;
+      return idm_accel(p, speed, desired,
+                       fminf(fmaxf(line.gap, 0.f) + 0.5f * p.idm_gap, fmaxf(gap, 0.f)), speed);
+    }
+    const bool inside = enter < other.half_length + 0.5f;  // already there: others wait
+    if (waits && !inside && rank < 2 + its_rank) return INFINITY;
+    if (!inside && (out + 1.f < own_in || own_out + 1.f < in))
       return INFINITY;  // one is gone before the other comes
-    const bool other_minor = !pedestrian && follows && on_minor_road(c, st, world, b, j);
-    bool goes_first = own_in < in - 0.3f || (own_in < in + 0.3f && a < b);
-    if (pedestrian)
-      goes_first = false;
-    else if (minor != other_minor)
-      goes_first = other_minor;
-    if (goes_first) return INFINITY;
-    if (aligned > 0.7f)
-      return idm_accel(p, speed, desired, gap - enter + half_length, speed - other_speed);
+    const bool goes_first =
+        rank != its_rank ? rank < its_rank : own_in < in - 0.3f || (own_in < in + 0.3f && a < b);
+    if (goes_first && !inside && !pedestrian) return INFINITY;
     return idm_accel(p, speed, desired, gap, speed);
+  }
+
+  // How far the other one is ahead of two whose ways become one: side by side the same for both but
+  // for the sign, else `along` their ways.
+  ALPAGYM_HD float lead_of(int j, const Box& other, float along) const {
+    const Vec2 sum{corridor.frame.cos + other.frame.cos, corridor.frame.sin + other.frame.sin};
+    if (dot(sum, sum) < 3.5f) return along;
+    return dot({st.x[j] - st.x[i], st.y[j] - st.y[i]}, sum) / norm(sum);
+  }
+
+  // Of two behind their lines: whether the other one stands at its own and came there earlier.
+  ALPAGYM_HD bool waits_longer(int b, int j, float its_gap) const {
+    if (its_gap > 4.f) return false;
+    return st.stood[j] > st.stood[i] || (st.stood[j] == st.stood[i] && b < a);
   }
 
   // The route point ahead within 5 m of `q`, coarsely; -1 if none.
@@ -198,13 +329,23 @@ struct Driver {
     return best;
   }
 
+  ALPAGYM_HD static float half_diagonal(const AgentInfo& agent) {
+    return 0.5f * norm({agent.length, agent.width});
+  }
   ALPAGYM_HD static float square(float v) { return v * v; }
 };
 
+// Lateral acceleration at which drivers return to their route [m/s^2].
+constexpr float kReturnAccel = 1.2f;
+
 // Curvature that leads the rear axle onto the route: pure pursuit of a point ahead (Coulter 1992).
-ALPAGYM_HD float pursue(const Route& route, Pose center, float s, float speed, float rear_axle) {
+// The farther off the route (`offset`), the farther ahead, so that lane changes stay gentle.
+ALPAGYM_HD float pursue(const Route& route, Pose center, float s, float speed, float rear_axle,
+                        float offset) {
   const Pose rear = ahead(center, -rear_axle);
-  const float lookahead = 2.5f + rear_axle + 0.35f * fmaxf(speed, 0.f);
+  const float v = fmaxf(speed, 0.f);
+  const float lookahead = fmaxf(2.5f + rear_axle + 0.35f * v,
+                                fminf(v * sqrtf(2.f * fabsf(offset) / kReturnAccel), 60.f));
   const Vec2 target = to_local(frame_of(rear), sample(route, s + lookahead - rear_axle).position);
   return 2.f * target.y / fmaxf(dot(target, target), 1.f);
 }

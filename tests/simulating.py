@@ -41,11 +41,13 @@ class Rig:
         device: torch.device | str = "cpu",
         num_egos: int = 1,
         capacity: int | None = None,
+        lanes: bool = False,
+        seconds: float = 0.0,
         **options,
     ) -> None:
         self.config = SimConfig(**({"end_on": ()} | options))
         self.params = sim.make_params(self.config)
-        self.scenarios = batch(scenarios, device)
+        self.scenarios = batch(scenarios, device, lanes=lanes, seconds=seconds)
         worlds = num_worlds if num_worlds is not None else len(scenarios)
         agents = capacity if capacity is not None else max_agents(scenarios)
         self.state = sim.make_state(worlds, agents, num_egos=num_egos, device=device)

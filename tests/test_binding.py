@@ -244,8 +244,8 @@ def test_fork_is_refused_onto_itself_and_between_sizes() -> None:
     [
         ({"action": 9}, "Params.action: expected 0..3, got 9"),
         ({"action": -1}, "Params.action: expected 0..3, got -1"),
-        ({"traffic": 4}, "Params.traffic: expected 0..3, got 4"),
-        ({"traffic": -1}, "Params.traffic: expected 0..3, got -1"),
+        ({"traffic": 5}, "Params.traffic: expected 1..4, got 5"),
+        ({"traffic": 0}, "Params.traffic: expected 1..4, got 0"),
         ({"dt": 0.0}, "Params.dt: expected a positive, finite step length, got 0.0"),
         ({"dt": -0.5}, "Params.dt: expected a positive, finite step length, got -0.5"),
         ({"dt": torch.inf}, "Params.dt: expected a positive, finite step length, got inf"),
@@ -314,7 +314,9 @@ def test_no_scenarios_for_some_worlds_is_refused() -> None:
         n for n, _, dims in sim._core.fields["Scenarios"] if dims == ("S",) or dims[:1] == ("S",)
     }
     shorter = {n: getattr(rig.scenarios, n)[:0] for n in per_scenario}
-    shorter |= {n: getattr(rig.scenarios, n)[:1] for n in ("agent_start", "light_start")}
+    shorter |= {
+        n: getattr(rig.scenarios, n)[:1] for n in ("agent_start", "light_start", "lane_start")
+    }
     with refused(ValueError, "Scenarios: expected at least one scenario for 3 worlds, got none"):
         sim.reset(replace(rig.scenarios, **shorter), rig.state, rig.all, rig.params)
 

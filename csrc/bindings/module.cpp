@@ -255,11 +255,13 @@ void check(const Params& p) {
     throw py::value_error("Params." + name + ": expected " + want + ", got " +
                           std::string(py::str(got)));
   };
-  constexpr int kLastController = static_cast<int>(Controller::kConstantVelocity);
+  constexpr int kFirstTraffic = static_cast<int>(Traffic::kLog);
+  constexpr int kLastTraffic = static_cast<int>(Traffic::kLogThenIdm);
   if (p.action < 0 || p.action >= kNumActionKinds)
     refuse("action", "0.." + std::to_string(kNumActionKinds - 1), py::int_(p.action));
-  if (p.traffic < 0 || p.traffic > kLastController)
-    refuse("traffic", "0.." + std::to_string(kLastController), py::int_(p.traffic));
+  if (p.traffic < kFirstTraffic || p.traffic > kLastTraffic)
+    refuse("traffic", std::to_string(kFirstTraffic) + ".." + std::to_string(kLastTraffic),
+           py::int_(p.traffic));
   if (!(p.dt > 0.f) || !std::isfinite(p.dt))
     refuse("dt", "a positive, finite step length", py::float_(p.dt));
   if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));

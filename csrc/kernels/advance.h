@@ -33,16 +33,23 @@ struct Advance {
       return place(i, asked_pose(p.action, u, subject));
     }
     integrate(i, c.agent[world.first + a].rear_axle);
-    if (controller == Controller::kIdm && past_route(i, world.first + a)) st.valid[i] = false;
+    if (controller == Controller::kIdm && past_route(i, world, a)) st.valid[i] = false;
   }
 
-  // The recorded pose of the next frame; the agent is there exactly when the record says so.
+  // The recorded pose of the next frame; the agent is there exactly when the record says so. But
+  // one that IDM will drive waits until there is room for it.
   ALPAGYM_HD void replay(int i, World world, int a) const {
-    const int cell = log_cell(c, world.s, frame_of_step(c, world.s, st.step[i / st.A] + 1), a);
+    const int frame = frame_of_step(c, world.s, st.step[i / st.A] + 1);
+    if (frame >= c.num_frames[world.s]) return walk_on(i, world, a);
+    const int cell = log_cell(c, world.s, frame, a);
     const bool was_valid = st.valid[i];
     st.valid[i] = c.log_valid[cell];
     if (!st.valid[i]) return;
     const LogPose log = c.log[cell];
+    if (!was_valid && !has_room(i, world, a, log)) {
+      st.valid[i] = false;
+      return;
+    }
     const Pose from = pose_of(st, i), to{log.x, log.y, log.yaw};
     const Control u = was_valid ? unicycle_inverse({from, st.speed[i]}, {to, log.speed}, p.dt)
                                 : Control{0.f, 0.f};
@@ -53,6 +60,40 @@ struct Advance {
     st.speed[i] = log.speed;
     st.accel[i] = u.accel;
     st.curvature[i] = fabsf(u.curvature) < 2.f * p.max_curvature ? u.curvature : 0.f;
+  }
+
+  // Beyond the record, who stands stays; who moves goes straight on for a while and leaves.
+  ALPAGYM_HD void walk_on(int i, World world, int a) const {
+    constexpr float kWay = 50.f;  // [m]
+    if (!st.valid[i]) return;
+    st.accel[i] = st.curvature[i] = 0.f;
+    if (fabsf(st.speed[i]) < 0.5f) {
+      st.speed[i] = 0.f;
+      return;
+    }
+    st.x[i] += st.speed[i] * p.dt * cosf(st.yaw[i]);
+    st.y[i] += st.speed[i] * p.dt * sinf(st.yaw[i]);
+    const LogPose& last = c.log[log_cell(c, world.s, c.num_frames[world.s] - 1, a)];
+    if (norm({st.x[i] - last.x, st.y[i] - last.y}) > kWay) st.valid[i] = false;
+  }
+
+  // Whether an agent that appears where IDM may drive would stand clear of where others were.
+  ALPAGYM_HD bool has_room(int i, World world, int a, const LogPose& log) const {
+    const Traffic traffic = traffic_of(st, p, i / st.A);
+    const int row = world.first + a;
+    if ((traffic != Traffic::kIdm && traffic != Traffic::kLogThenIdm) ||
+        !drives(c, row, route_of(c, row)) || st.ego_slot(i / st.A, a) >= 0)
+      return true;
+    Box own = box_of(c, row, {log.x, log.y, log.yaw});
+    own.half_length += traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;
+    own.half_width += 0.3f;
+    for (int b = 0; b < world.agents; ++b) {
+      const int j = i - a + b;
+      if (b != a && st.prev_valid[j] &&
+          overlap(own, box_of(c, world.first + b, prev_pose_of(st, j))))
+        return false;
+    }
+    return true;
   }
 
   // The vehicle model moves the rear axle; the state keeps the box center.
@@ -83,9 +124,9 @@ struct Advance {
     st.curvature[i] = u.curvature;
   }
 
-  // Traffic that has driven to the end of its route leaves.
-  ALPAGYM_HD bool past_route(int i, int row) const {
-    const Route route = route_of(c, row);
+  // Traffic that has driven to the end of its route leaves: the map ends there.
+  ALPAGYM_HD bool past_route(int i, World world, int a) const {
+    const Route route = route_of(c, route_index(c, world, a, st.route[i]));
     return route.n < 2 || st.route_s[i] > route.length() - 4.f;
   }
 };

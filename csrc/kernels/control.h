@@ -18,6 +18,7 @@ struct Remember {
     st.prev_speed[i] = st.speed[i];
     st.prev_accel[i] = st.accel[i];
     st.prev_route_s[i] = st.route_s[i];
+    st.prev_route[i] = st.route[i];
     st.prev_valid[i] = st.valid[i];
   }
 };
@@ -64,19 +65,18 @@ struct Control {
 
   ALPAGYM_HD void drive(int i, World world, int a) const {
     const int row = world.first + a;
-    const Route route = route_of(c, row);
+    const Route route = route_of(c, route_index(c, world, a, st.route[i]));
     const float s = st.route_s[i], speed = st.speed[i];
     if (route.n < 2) {
       st.accel[i] = -p.idm_decel;
       st.curvature[i] = 0.f;
       return;
     }
-    const uint64_t key =
-        combine(combine(static_cast<uint64_t>(c.key[world.s]), static_cast<uint64_t>(a)),
-                static_cast<uint64_t>(Purpose::kDesiredSpeed));
-    const float factor = 1.f + p.idm_speed_spread * (2.f * uniform(key) - 1.f);
-    const float desired = desired_speed(p, route, s, speed, factor);
+    const Pose pose = pose_of(st, i);
+    const float desired = speed_factor(c, st, p, world, a, i) * pace_at(route, s);
     const float horizon = fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f);
+    const float offset = project_near(route, {pose.x, pose.y}, s).d;
+    const int first = point_before(route, s), last = point_before(route, s + horizon) + 2;
     const Driver driver{c,
                         st,
                         p,
@@ -86,9 +86,11 @@ struct Control {
                         route,
                         horizon,
                         0.5f * c.agent[row].length,
-                        0.5f * c.agent[row].width};
+                        0.5f * c.agent[row].width,
+                        offset,
+                        corridor_of(route, first, last, frame_of(pose))};
     st.accel[i] = driver.accel(desired);
-    st.curvature[i] = pursue(route, pose_of(st, i), s, speed, c.agent[row].rear_axle);
+    st.curvature[i] = pursue(route, pose, s, speed, c.agent[row].rear_axle, offset);
   }
 };
 

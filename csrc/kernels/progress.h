@@ -9,6 +9,7 @@ namespace alpagym::kernels {
 struct Progress {
   Scenarios c;
   State st;
+  Params p;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   ALPAGYM_HD void operator()(int i) const {
@@ -18,18 +19,23 @@ struct Progress {
     if (controller == Controller::kLog && st.ego_slot(w, a) < 0) return;
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
-    const Route route = route_of(c, world.first + a);
+    const int index = route_index(c, world, a, st.route[i]);
+    const Route route = route_of(c, index);
     if (route.n < 2) return;
+    if (st.speed[i] > 3.f)
+      st.stood[i] = 0.f;
+    else if (st.speed[i] < 0.5f)
+      st.stood[i] += p.dt;
     st.route_s[i] = project_near(route, {st.x[i], st.y[i]}, st.route_s[i]).s;
     if (controller != Controller::kLog) st.z[i] = sample(route, st.route_s[i]).z;
-    serve_stop(i, world.first + a);
+    serve_stop(i, world.first + a, index);
   }
 
   // A stop no longer holds once the bumper is past it, a stop sign once the agent has stood before
   // it.
-  ALPAGYM_HD void serve_stop(int i, int row) const {
-    const int m = c.stop_start[row] + st.stops_served[i];
-    if (m >= c.stop_start[row + 1] || st.stops_served[i] == 255) return;
+  ALPAGYM_HD void serve_stop(int i, int row, int route) const {
+    const int m = c.stop_start[route] + st.stops_served[i];
+    if (m >= c.stop_start[route + 1] || st.stops_served[i] == 255) return;
     const float gap = c.stop_s[m] - st.route_s[i] - 0.5f * c.agent[row].length;
     if (gap < -1.f || (c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f))
       st.stops_served[i] += 1;

@@ -34,7 +34,7 @@ struct ResetAgent {
         accel = recorded_accel(world.s, a, speed);
         if (route.n >= 2) route_s = project(route, {pose.x, pose.y}, 0, route.n - 2).s;
       }
-      controller = controller_of(world, a, row, route, valid);
+      controller = controller_of(w, world, a, row, route, valid);
     }
     st.x[i] = st.prev_x[i] = pose.x;
     st.y[i] = st.prev_y[i] = pose.y;
@@ -44,6 +44,9 @@ struct ResetAgent {
     st.accel[i] = st.prev_accel[i] = accel;
     st.curvature[i] = 0.f;
     st.route_s[i] = st.prev_route_s[i] = route_s;
+    st.route[i] = st.prev_route[i] = 0;
+    st.change_wait[i] = 0.f;
+    st.stood[i] = 0.f;
     st.valid[i] = st.prev_valid[i] = valid;
     st.controller[i] = static_cast<uint8_t>(controller);
     st.stops_served[i] = 0;
@@ -57,13 +60,22 @@ struct ResetAgent {
     return c.log_valid[before] ? (speed - c.log[before].speed) / p.dt : 0.f;
   }
 
-  // Egos are policy-controlled. Others follow Params.traffic, but the log where there is nothing to
-  // drive along: parked or absent agents, and pedestrians, whom IDM does not describe.
-  ALPAGYM_HD Controller controller_of(World world, int a, int row, Route route, bool valid) const {
+  // Egos are policy-controlled. Others are what their world's traffic is, but the log where there
+  // is nothing to drive along: parked or absent agents, and pedestrians, whom IDM does not
+  // describe.
+  ALPAGYM_HD Controller controller_of(int w, World world, int a, int row, Route route,
+                                      bool valid) const {
     for (int e = 0; e < st.E && e < c.num_egos[world.s]; ++e)
       if (c.ego_order[world.first + e] == a) return Controller::kPolicy;
-    const bool drives = valid && route.n >= 2 && c.type[row] != kPedestrian;
-    return drives ? static_cast<Controller>(p.traffic) : Controller::kLog;
+    if (!valid || !drives(c, row, route)) return Controller::kLog;
+    switch (traffic_of(st, p, w)) {
+      case Traffic::kIdm:
+        return Controller::kIdm;
+      case Traffic::kConstantVelocity:
+        return Controller::kConstantVelocity;
+      default:
+        return Controller::kLog;
+    }
   }
 };
 

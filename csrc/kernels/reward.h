@@ -42,9 +42,7 @@ struct Reward {
     for (int r = 0; r < out.R; ++r) reward += weight[r] * terms[r];
     out.reward[k] = reward;
     st.terminated[k] = ends(terms) || !st.valid[i];
-    const int recorded = c.num_frames[world.s] - 1 - c.start_frame[world.s];
-    const int limit = p.max_steps > 0 && p.max_steps < recorded ? p.max_steps : recorded;
-    st.truncated[k] = !st.terminated[k] && st.step[w] >= limit;
+    st.truncated[k] = !st.terminated[k] && st.step[w] >= episode_steps(c, st, p, w, world.s);
   }
 
   ALPAGYM_HD bool ends(const float* terms) const {

@@ -75,6 +75,12 @@ class Params:
         idm_gap: float,
         idm_max_decel: float,
         idm_speed_spread: float,
+        lane_changes: int,
+        idm_politeness: float,
+        idm_change_threshold: float,
+        idm_safe_decel: float,
+        idm_change_wait: float,
+        reactive_distance: float,
     ) -> None: ...
 
 def reset(scenarios: Scenarios, state: State, mask: Tensor, params: Params) -> None: ...

@@ -27,6 +27,13 @@ class Traffic(Enum):
     log = "log"
     idm = "idm"
     constant_velocity = "constant_velocity"
+    log_then_idm = "log_then_idm"
+    """The log until an ego is off its own by `SimConfig.reactive_distance`, or until the log would
+    lead into someone who is off theirs; then IDM, agent by agent, for the rest of the episode."""
+
+
+DRIVES_ON = {"idm", "log_then_idm"}
+"""Traffic that changes lanes, and drives on beyond its routes."""
 
 
 class AutoReset(Enum):
@@ -53,7 +60,8 @@ class SimConfig:
     """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light,
     goal."""
     max_steps: int = 0
-    """Steps an episode lasts at most; 0 for the record's length."""
+    """Steps an episode lasts at most; 0 for the record's length. Beyond the record, traffic other
+    than `log` drives on along the lane graph, and lights go on as `Lights.after` tells."""
     multi_agent: bool = False
     """Every agent that may be is policy-controlled (observations [W, A, ...]), not the ego
     alone."""
@@ -97,6 +105,19 @@ class SimConfig:
     """IDM's hardest braking [m/s^2]."""
     idm_speed_spread: float = 0.1
     """IDM drivers want 1 -+ this times the speed limit."""
+    lane_changes: bool = True
+    """IDM drivers change lanes (MOBIL) where the map knows a lane beside theirs."""
+    idm_politeness: float = 0.3
+    """MOBIL: what others gain or lose counts by this against the own gain."""
+    idm_change_threshold: float = 0.2
+    """MOBIL: gain in acceleration that a lane change must bring [m/s^2]."""
+    idm_safe_decel: float = 3.0
+    """MOBIL: nobody is made to brake harder by a lane change [m/s^2]."""
+    idm_change_wait: float = 5.0
+    """Time between two lane changes of a driver [s]."""
+    reactive_distance: float = 2.0
+    """`log_then_idm`: deviation of an ego from its recorded position at which IDM takes over
+    [m]."""
 
 
 class RewardTerm(IntEnum):
@@ -317,6 +338,7 @@ POSITIVE = {
     *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
     *(f"sim.{n}" for n in ("route_step", "agent_radius", "road_radius", "light_radius")),
     *(f"sim.{n}" for n in ("route_horizon", "idm_accel", "idm_decel", "idm_max_decel")),
+    "sim.idm_safe_decel",
     *(f"grpo.{n}" for n in ("learning_rate", "clip_low", "clip_high", "max_grad_norm")),
     "imitation.learning_rate",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import AutoReset, RewardConfig, SimConfig, check
+from alpagym.config import DRIVES_ON, AutoReset, RewardConfig, SimConfig, Traffic, check
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import Observation, Outcome, Scenarios, State
@@ -42,11 +42,15 @@ class VectorEnv:
         auto_reset: AutoReset = AutoReset.same_step,
         device: str | torch.device = "cpu",
         seed: int = 0,
+        traffic: Sequence[str] | Mapping[str, float] | None = None,
     ) -> None:
         """Pack `scenarios` for `device` and seat `num_worlds` worlds; call `reset` before `step`.
 
+        `traffic` mixes kinds of traffic (names of `config.Traffic`): one for each world, or shares
+        by which each episode draws its own. Without it all worlds have `sim_config.traffic`.
+
         Raises:
-            ValueError: no worlds, or an option out of range.
+            ValueError: no worlds, an option out of range, or unknown or too few kinds of traffic.
             ScenarioError: no scenarios.
         """
         if num_worlds < 1:
@@ -55,7 +59,14 @@ class VectorEnv:
         self.auto_reset = auto_reset
         self.device = torch.device(device)
         self.num_worlds = num_worlds
-        self.scenarios: Scenarios = batch(scenarios, device)
+        self._traffic, self._shares = _mixture(traffic, num_worlds, self.device)
+        kinds = set(traffic) if traffic is not None else {self.config.traffic.name}
+        self.scenarios: Scenarios = batch(
+            scenarios,
+            device,
+            lanes=bool(kinds & DRIVES_ON),
+            seconds=self.config.max_steps * self.config.dt,
+        )
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
         self._weights = sim.make_weights(_checked(reward, "reward."), device)
@@ -177,6 +188,12 @@ class VectorEnv:
         drawn = _hash(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
         torch.where(mask, drawn.to(torch.int32), self.state.scenario, out=self.state.scenario)
         torch.where(mask, key, self.state.seed, out=self.state.seed)
+        if self._traffic is not None:
+            kind = self._traffic
+            if self._shares is not None:
+                share = (_hash(key ^ 2) >> 23).to(torch.float64) / (1 << 40)
+                kind = kind[torch.searchsorted(self._shares, share, right=True)]
+            torch.where(mask, kind, self.state.traffic, out=self.state.traffic)
         self._episode += mask
         sim.reset(self.scenarios, self.state, mask, self._params)
         self._ended &= ~mask  # last, as `mask` may be `_ended` itself
@@ -228,6 +245,36 @@ def _checked(config: _Options, prefix: str) -> _Options:
     return config
 
 
+def _mixture(
+    traffic: Sequence[str] | Mapping[str, float] | None, num_worlds: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Codes of `State.traffic`: one a world, or one a kind and where the draws of kinds part.
+
+    Raises:
+        ValueError: an unknown kind, a share that is negative or not finite, shares that are all
+            zero, or another number of names than worlds.
+    """
+    if traffic is None:
+        return None, None
+    for name in traffic:
+        if name not in Traffic.__members__:
+            known = ", ".join(Traffic.__members__)
+            raise ValueError(f"traffic: expected names of {known}, got {name}")
+    codes = torch.tensor(
+        [sim.traffic_code(Traffic[name]) for name in traffic], dtype=torch.uint8, device=device
+    )
+    if not isinstance(traffic, Mapping):
+        if len(traffic) != num_worlds:
+            raise ValueError(
+                f"traffic: expected one name for each of {num_worlds} worlds, got {len(traffic)}"
+            )
+        return codes, None
+    shares = torch.tensor([float(share) for share in traffic.values()], dtype=torch.float64)
+    if not (shares.isfinite().all() and (shares >= 0).all() and shares.sum() > 0):
+        raise ValueError(f"traffic: expected shares of at least 0, got {dict(traffic)}")
+    return codes, (shares.cumsum(0) / shares.sum())[:-1].to(device)
+
+
 def _hash(key: Tensor | int) -> Tensor:
     """A mixing of 63 bits, for scenario draws and episode seeds; non-negative."""
     key = torch.as_tensor(key, dtype=torch.int64)
@@ -245,6 +292,7 @@ def make(
     auto_reset: str | AutoReset = "same_step",
     device: str | torch.device = "cpu",
     seed: int = 0,
+    traffic: str | Sequence[str] | Mapping[str, float] | Traffic = Traffic.log,
     **options: Any,
 ) -> VectorEnv:
     """A vector environment, in one call.
@@ -257,7 +305,8 @@ def make(
         auto_reset: `same_step`, `next_step` or `disabled`.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         seed: of generation, of scenario draws and of random numbers.
-        options: fields of `SimConfig`, enumerations by name.
+        traffic: a kind of traffic for all worlds, or a mixture as of `VectorEnv`.
+        options: further fields of `SimConfig`, enumerations by name.
 
     Raises:
         ValueError: an unknown option, preset or choice.
@@ -273,6 +322,11 @@ def make(
             raise ValueError(
                 f"make: expected an option of SimConfig ({', '.join(known)}), got {name}"
             )
+    mixture: Sequence[str] | Mapping[str, float] | None = None
+    if isinstance(traffic, str | Traffic):
+        options["traffic"] = traffic
+    else:
+        mixture = traffic
     config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
     if isinstance(reward, str):
         if reward not in REWARD_PRESETS:
@@ -300,6 +354,7 @@ def make(
         auto_reset=auto_reset,
         device=device,
         seed=seed,
+        traffic=mixture,
     )
 
 

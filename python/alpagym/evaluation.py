@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import SimConfig
+from alpagym.config import DRIVES_ON, SimConfig
 from alpagym.policies.policy import Policy
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.batch import batch, max_agents
@@ -157,7 +157,8 @@ def _drive(
     device: torch.device,
     record: str | None,
 ) -> tuple[Results, list[Rollout]]:
-    packed, count = batch(scenarios, device), len(scenarios)
+    lanes = config.traffic.name in DRIVES_ON
+    packed, count = batch(scenarios, device, lanes=lanes), len(scenarios)
     params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
     state = sim.make_state(count, max_agents(scenarios), device=device)
     state.scenario.copy_(torch.arange(count))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
-from alpagym.config import RewardConfig, RewardTerm, SimConfig
+from alpagym.config import RewardConfig, RewardTerm, SimConfig, Traffic
 from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "observe",
     "reset",
     "step",
+    "traffic_code",
 ]
 
 T = TypeVar("T", bound=TensorStruct)
@@ -109,6 +110,11 @@ def make_observation(state: State, config: SimConfig) -> Observation:
     )
 
 
+def traffic_code(traffic: Traffic) -> int:
+    """The value of `State.traffic` for a world with this traffic."""
+    return 1 + list(Traffic).index(traffic)
+
+
 def make_params(config: SimConfig) -> Params:
     """The scalars that kernels read.
 
@@ -127,7 +133,8 @@ def make_params(config: SimConfig) -> Params:
     return Params(
         dt=config.dt,
         action=list(_core.actions).index(config.action.name),
-        traffic=int(Controller[config.traffic.name.upper()]),
+        traffic=traffic_code(config.traffic),
+        lane_changes=int(config.lane_changes),
         end_on=int(end_on),
         **{
             name: getattr(config, name)
@@ -149,6 +156,11 @@ def make_params(config: SimConfig) -> Params:
                 "idm_gap",
                 "idm_max_decel",
                 "idm_speed_spread",
+                "idm_politeness",
+                "idm_change_threshold",
+                "idm_safe_decel",
+                "idm_change_wait",
+                "reactive_distance",
             )
         },
     )

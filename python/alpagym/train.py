@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import save_policy
-from alpagym.config import TrainConfig, check
+from alpagym.config import DRIVES_ON, TrainConfig, check
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.report import ReplayGroup, write_report
@@ -123,7 +123,7 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
         train_set, held_out = training_and_held_out(
             config.scenarios, config.data, config.sim.dt, config.seed, say
         )
-        packed = batch(train_set, device)
+        packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
     run = RunDirectory(path, yaml, started)
     job = Job(config, device, console, run, train_set, held_out, packed, policy)
     split = {

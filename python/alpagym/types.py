@@ -1,7 +1,8 @@
 """Dataclasses of tensors that the simulator reads and writes, split by lifetime.
 
 Dimensions: S scenarios, W worlds, A agents per world (capacity), E egos per world (1 in ego mode),
-N agents of all scenarios, R reward terms; the ragged pools are described in `csrc/scenarios.h`.
+N agents of all scenarios, U routes, R reward terms; the ragged pools are described in
+`csrc/scenarios.h`.
 All tensors are contiguous and on one device. World frame, SI units, float32 unless said otherwise.
 """
 
@@ -49,6 +50,8 @@ class Scenarios(TensorStruct):
     """Frames recorded. int32 [S]"""
     start_frame: Tensor
     """Frame of step 0. int32 [S]"""
+    light_frames: Tensor
+    """Frames of the lights: what follows the record repeats. int32 [S]"""
     has_z: Tensor
     """Whether heights are real. bool [S]"""
     agent_start: Tensor
@@ -59,6 +62,8 @@ class Scenarios(TensorStruct):
     """First log cell; cell = log_start + frame * agents + agent. int32 [S]"""
     light_start: Tensor
     """Offsets of each scenario's lights. int32 [S+1]"""
+    lane_start: Tensor
+    """Offsets of each scenario's lane routes, which follow the agents' own. int32 [S+1]"""
     signal_start: Tensor
     """First light-state cell; cell = signal_start + frame * lights + light. int32 [S]"""
     agent: Tensor
@@ -71,9 +76,15 @@ class Scenarios(TensorStruct):
     log_length: Tensor
     """Route arc length at the last logged position [m]. [N]"""
     route_start: Tensor
-    """Offsets of each agent's route points. int32 [N+1]"""
+    """Offsets of each route's points: first each agent's own, then the lane routes. int32 [U+1]"""
     stop_start: Tensor
-    """Offsets of each agent's stops. int32 [N+1]"""
+    """Offsets of each route's stops. int32 [U+1]"""
+    beside_start: Tensor
+    """Offsets of each route's stretches beside other lanes. int32 [U+1]"""
+    next_route: Tensor
+    """Lane route of the scenario that goes on beyond this route, -1 for none. int32 [U]"""
+    next_shift: Tensor
+    """Arc length on the route that goes on less the one here [m]. [U]"""
     log: Tensor
     """x, y [m], yaw [rad], signed speed along yaw [m/s]. [L, 4]"""
     log_z: Tensor
@@ -82,8 +93,13 @@ class Scenarios(TensorStruct):
     """Whether the agent was observed. bool [L]"""
     route: Tensor
     """x, y, z [m], speed limit [m/s], one point every 2 m of arc length. [Q, 4]"""
+    pace: Tensor
+    """Speed that the limit and the bends here and ahead allow [m/s]. [Q]"""
+    beside: Tensor
+    """First and last arc length, arc length on the lane beside less the one here [m], 1 + its lane
+    route (negative on the right). [G, 4]"""
     stop_s: Tensor
-    """Arc length of a stop line on its agent's route [m]. [M]"""
+    """Arc length of a stop line on its route [m]. [M]"""
     stop_light: Tensor
     """Index of its light in the scenario, -1 for a stop sign, -2 for a yield line. int32 [M]"""
     light_xy: Tensor
@@ -125,7 +141,13 @@ class State(TensorStruct):
     curvature: Tensor
     """Path curvature of the last step, left positive [1/m]. [W, A]"""
     route_s: Tensor
-    """Arc length reached on the agent's own route [m]. [W, A]"""
+    """Arc length reached on the route followed [m]. [W, A]"""
+    route: Tensor
+    """Route followed: 0 the agent's own, k > 0 lane route k - 1 of the scenario. int32 [W, A]"""
+    change_wait: Tensor
+    """Time until the next lane change may begin [s]. [W, A]"""
+    stood: Tensor
+    """Time stood since last driving faster than 3 m/s [s]. [W, A]"""
     valid: Tensor
     """Whether the slot holds an agent now. bool [W, A]"""
     controller: Tensor
@@ -144,6 +166,8 @@ class State(TensorStruct):
     """accel one step earlier [m/s^2]. [W, A]"""
     prev_route_s: Tensor
     """route_s one step earlier [m]. [W, A]"""
+    prev_route: Tensor
+    """route one step earlier. int32 [W, A]"""
     prev_valid: Tensor
     """valid one step earlier. bool [W, A]"""
     ego: Tensor
@@ -162,6 +186,9 @@ class State(TensorStruct):
     """What random numbers are drawn from, with the scenario's key. int64 [W]"""
     member: Tensor
     """Index within a group of forks. int32 [W]"""
+    traffic: Tensor
+    """What drives the agents that are not egos, as `sim.traffic_code` gives it, or 0 for
+    `SimConfig.traffic`. uint8 [W]"""
 
     @property
     def done(self) -> Tensor:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from alpagym.config import SimConfig
+from alpagym.reference.decide import decide
 from alpagym.reference.motion import BEFORE, advance, control, progress, reset
 from alpagym.reference.noise import noise
 from alpagym.reference.observe import observe
@@ -51,10 +52,11 @@ def step(
         if not world.done():
             for name in BEFORE:
                 getattr(state, f"prev_{name}")[w] = getattr(state, name)[w]
+            decide(world, config, out.margin_control[w])
             asked = control(world, action[w], config, out.margin_control[w])
             advance(world, action[w], asked, config)
             state.step[w] += 1
-            progress(world)
+            progress(world, config, out.margin_control[w])
         for e in range(shape[1]):
             reward(world, e, config, weights[0 if len(weights) == 1 else w], out)
     return out

@@ -6,21 +6,21 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from alpagym.config import ActionType, SimConfig
+from alpagym.config import ActionType, SimConfig, Traffic
 from alpagym.reference.geometry import (
     Box,
     Margin,
     into_frame,
+    separation,
     signed_edge_distance,
     unit,
     wrap_angle,
 )
 from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
 from alpagym.reference.world import Place, World, worlds
-from alpagym.scenarios.scenario import AgentType
 from alpagym.sim import Controller
 
-BEFORE = ("x", "y", "yaw", "speed", "accel", "route_s", "valid")
+BEFORE = ("x", "y", "yaw", "speed", "accel", "route_s", "route", "valid")
 """What is kept from one step earlier, as prev_..."""
 
 
@@ -44,6 +44,7 @@ def _reset_world(world: World, c: SimConfig) -> None:
     start = place.start_frame
     for a in range(state.x.shape[1]):
         world.set(a, x=0, y=0, z=0, yaw=0, speed=0, accel=0, curvature=0, route_s=0, stops_served=0)
+        world.set(a, route=0, change_wait=0, stood=0)
         world.set(
             a, valid=a < world.num_agents and place.log_valid[start, a], controller=Controller.LOG
         )
@@ -58,8 +59,9 @@ def _reset_world(world: World, c: SimConfig) -> None:
             if agent.route.drivable:
                 on = agent.route.project(np.array([x, y]), 0, len(agent.route.points))
                 world.set(a, route_s=on.s)
-            if agent.route.drivable and agent.type != AgentType.PEDESTRIAN:
-                world.set(a, controller=Controller[c.traffic.name.upper()])
+            traffic = world.traffic(c)
+            if world.drives(a) and traffic is not Traffic.log_then_idm:
+                world.set(a, controller=Controller[traffic.name.upper()])
         if a in chosen:
             world.set(a, controller=Controller.POLICY)
     for name in BEFORE:
@@ -94,10 +96,10 @@ def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) 
         elif controller == Controller.POLICY and c.action is ActionType.bicycle:
             asked[a] = (action[e, 0], np.tan(action[e, 1]) / agent.wheelbase)
         elif controller == Controller.IDM:
-            if agent.route.drivable:
+            if world.path(a).route.drivable:
                 decisions = Margin()
                 asked[a] = (Driver(c, world, a, decisions).accel(), pursue(world, a))
-                margin[a] = decisions.least
+                margin[a] = min(margin[a], decisions.least)
             else:
                 asked[a] = (-c.idm_decel, 0.0)
     return asked
@@ -117,7 +119,7 @@ def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimCon
         elif a in asked:
             accel, curvature = asked[a]
             _drive(world, a, accel, curvature, c)
-            route = world.place.agents[a].route
+            route = world.path(a).route
             at_end = not route.drivable or world.get("route_s", a) > route.length - 4.0
             if controller == Controller.IDM and at_end:
                 world.set(a, valid=False)
@@ -176,12 +178,18 @@ def _place_at(world: World, a: int, position: np.ndarray, yaw: float, c: SimConf
 def _replay(world: World, a: int, c: SimConfig) -> None:
     """The record's next frame; its controls where it was there before too."""
     place = world.place
-    frame = place.frame(int(world.state.step[world.w]) + 1)
+    frame = place.start_frame + int(world.state.step[world.w]) + 1
+    if frame >= place.num_frames:
+        _walk_on(world, a, c)
+        return
     was, now = bool(world.get("valid", a)), bool(place.log_valid[frame, a])
     world.set(a, valid=now)
     if not now:
         return
     x, y, yaw, speed = place.log[frame, a]
+    if not was and not _has_room(world, a, Box(np.array([x, y]), yaw, 0.0, 0.0), speed, c):
+        world.set(a, valid=False)
+        return
     accel, curvature = 0.0, 0.0
     if was:
         accel, curvature = inverse(world.get("speed", a), speed, yaw - world.get("yaw", a), c.dt)
@@ -191,21 +199,58 @@ def _replay(world: World, a: int, c: SimConfig) -> None:
     world.set(a, accel=accel, curvature=curvature)
 
 
-def progress(world: World) -> None:
-    """Where egos and simulated traffic are on their routes; heights follow the route."""
+def _walk_on(world: World, a: int, c: SimConfig) -> None:
+    """Beyond the record: who stands stays, who moves goes straight on for 50 m and leaves."""
+    if not world.get("valid", a):
+        return
+    world.set(a, accel=0, curvature=0)
+    speed = world.get("speed", a)
+    if abs(speed) < 0.5:
+        world.set(a, speed=0)
+        return
+    x, y = world.position(a) + speed * c.dt * unit(world.get("yaw", a))
+    world.set(a, x=x, y=y)
+    gone = float(np.linalg.norm(world.position(a) - world.place.log[-1, a, :2]))
+    world.set(a, valid=gone <= 50.0)
+
+
+def _has_room(world: World, a: int, at: Box, speed: float, c: SimConfig) -> bool:
+    """Whether an agent that appears where IDM may drive stands clear of where others were."""
+    traffic, agent = world.traffic(c), world.place.agents[a]
+    if traffic not in (Traffic.idm, Traffic.log_then_idm):
+        return True
+    if not world.drives(a) or world.ego_slot(a) >= 0:
+        return True
+    more = 1.0 + 0.5 * abs(speed) if traffic is Traffic.idm else 0.5
+    own = Box(at.center, at.yaw, agent.length + 2 * more, agent.width + 0.6)
+    others = [b for b in range(world.num_agents) if b != a and world.get("prev_valid", b)]
+    return all(separation(own, world.box(b, "prev_")) > 0.0 for b in others)
+
+
+def progress(world: World, c: SimConfig, margins: np.ndarray) -> None:
+    """Where egos and simulated traffic are on their routes; heights follow the route.
+
+    `margins` [A] receives how near each agent was to standing, or to no longer doing so.
+    """
     for a in range(world.num_agents):
         agent, logged = world.place.agents[a], world.get("controller", a) == Controller.LOG
         if not world.get("valid", a) or not agent.route.drivable:
             continue
         if logged and world.ego_slot(a) < 0:
             continue
-        s = agent.route.project_near(world.position(a), world.get("route_s", a)).s
+        speed, path = world.get("speed", a), world.path(a)
+        margins[a] = min(margins[a], abs(speed - 3.0), abs(speed - 0.5))
+        if speed > 3.0:
+            world.set(a, stood=0)
+        elif speed < 0.5:
+            world.set(a, stood=world.get("stood", a) + c.dt)
+        s = path.route.project_near(world.position(a), world.get("route_s", a)).s
         world.set(a, route_s=s)
         if not logged:
-            world.set(a, z=agent.route.at(s)[2])
+            world.set(a, z=path.route.at(s)[2])
         served = int(world.get("stops_served", a))
-        if served < min(len(agent.stops), 255):
-            at, light = agent.stops[served]
+        if served < min(len(path.stops), 255):
+            at, light = path.stops[served]
             gap = at - world.front_s(a)
             stood = light == STOP_SIGN and world.get("speed", a) < 0.5 and gap < 4.0
             if gap < -1.0 or stood:

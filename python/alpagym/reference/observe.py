@@ -146,7 +146,7 @@ def lights(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[floa
     shown += [(k, 0.0, False) for k in _nearest(distance, c.light_radius)]
     rows = []
     for light, gap, on_route in shown:
-        color = LightState(place.light_state[world.frame, light])
+        color = LightState(world.lights[light])
         rows.append(
             [
                 *_local(world, a, place.light_xy[light]),

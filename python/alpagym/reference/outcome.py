@@ -58,7 +58,7 @@ def contact(world: World, a: int, c: SimConfig, margin: Margin) -> tuple[Collisi
 
 def runs_red_light(world: World, a: int, margin: Margin) -> bool:
     """Whether the front bumper crossed a stop line whose light is red now."""
-    half, state = 0.5 * world.place.agents[a].length, world.place.light_state[world.frame]
+    half, state = 0.5 * world.place.agents[a].length, world.lights
     crossed = [
         not margin.reached(world.get("prev_route_s", a) + half - s)
         and margin.reached(world.front_s(a) - s)
@@ -141,7 +141,5 @@ def reward(world: World, e: int, c: SimConfig, weights: np.ndarray, out: SimpleN
     out.reward[w, e] = terms @ weights
     ending = any(terms[RewardTerm[name.upper()]] > 0.0 for name in c.end_on)
     state.terminated[w, e] = ending or not world.get("valid", a)
-    limit = world.place.num_frames - 1 - world.place.start_frame
-    if c.max_steps > 0:
-        limit = min(limit, c.max_steps)
+    limit = world.episode_steps(c)
     state.truncated[w, e] = not state.terminated[w, e] and state.step[w] >= limit

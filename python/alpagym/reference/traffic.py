@@ -9,13 +9,17 @@ import numpy as np
 from alpagym.config import SimConfig
 from alpagym.reference.geometry import Foot, Margin, cross, into_frame, left_of, unit
 from alpagym.reference.noise import DESIRED_SPEED, combine, uniform
-from alpagym.reference.world import World
+from alpagym.reference.world import Path, World
 from alpagym.scenarios.scenario import ROUTE_SPACING, AgentType, LightState
 from alpagym.sim import Controller
 
 STOP_SIGN = -1
 CLEARANCE = 0.3
 """Room that a driver leaves between its side and others [m]."""
+STANDS = 0.5
+"""Slower agents stand [m/s]."""
+RETURN_ACCEL = 1.2
+"""Lateral acceleration at which drivers return to their route [m/s^2]."""
 
 
 def idm_accel(c: SimConfig, speed: float, desired: float, gap: float, closing: float) -> float:
@@ -39,13 +43,13 @@ def stop_gap(c: SimConfig, world: World, a: int, horizon: float, margin: Margin)
     half times the comfortable deceleration. A line up to 1 m behind the bumper still holds.
     """
     speed = world.get("speed", a)
-    for s, light in world.place.agents[a].stops[int(world.get("stops_served", a)) :]:
+    for s, light in world.path(a).stops[int(world.get("stops_served", a)) :]:
         gap = s - world.front_s(a)
         if not margin.reached(horizon - gap):
             return np.inf
         if not margin.reached(gap, -1.0):
             continue
-        state = LightState(world.place.light_state[world.frame, light]) if light >= 0 else None
+        state = LightState(world.lights[light]) if light >= 0 else None
         yellow = state == LightState.YELLOW
         if (
             light == STOP_SIGN
@@ -56,36 +60,81 @@ def stop_gap(c: SimConfig, world: World, a: int, horizon: float, margin: Margin)
     return np.inf
 
 
-def on_minor_road(world: World, a: int, margin: Margin) -> bool:
-    """Whether a stop sign or yield line is near: up to 30 m ahead or 12 m behind the center."""
-    ahead = [s - world.get("route_s", a) for s, light in world.place.agents[a].stops if light < 0]
-    near = [margin.reached(d, -12.0) and margin.reached(30.0 - d) for d in ahead]
-    return any(near)
+def line_before(c: SimConfig, world: World, a: int, margin: Margin) -> tuple[float, bool]:
+    """Gap to the line before which the agent still is and can stop, inf for none; if a light's.
+
+    Signs and yield lines count from 30 m on, lights where braking suffices.
+    """
+    stopping = world.get("speed", a) ** 2 / (3.0 * c.idm_decel)
+    for s, light in world.path(a).stops:
+        gap = s - world.front_s(a)
+        if not margin.reached(30.0 - gap):
+            break
+        near = margin.reached(gap, -0.5)
+        if near and (light < 0 or margin.reached(gap + 0.5 - stopping)):
+            return gap, light >= 0
+    return np.inf, False
 
 
-def desired_speed(c: SimConfig, world: World, a: int) -> float:
-    """The limit here, and limits ahead as far as comfortable braking toward them allows."""
-    route, s = world.place.agents[a].route, max(world.get("route_s", a), 0.0)
-    spread = 2.0 * uniform(combine(world.place.key, a, DESIRED_SPEED)) - 1.0
-    factor = 1.0 + c.idm_speed_spread * spread
-    horizon = 10.0 + world.get("speed", a) ** 2 / (2.0 * c.idm_decel)
-    desired = np.inf
-    for k in range(int(s / ROUTE_SPACING), len(route.points)):
-        ahead = max(k * ROUTE_SPACING - s, 0.0)
-        if ahead < horizon:
-            limit = factor * route.points[k, 3]
-            desired = min(desired, np.sqrt(limit**2 + 2.0 * c.idm_decel * ahead))
-    return desired
+def came_from_line(world: World, a: int, margin: Margin) -> bool:
+    """Whether the front bumper has crossed a sign or yield line less than 15 m ago."""
+    behind = [world.front_s(a) - s for s, light in world.path(a).stops if light < 0]
+    return any(margin.reached(d, 0.5) and margin.reached(15.0 - d) for d in behind)
+
+
+def rank_of(world: World, a: int, margin: Margin) -> int:
+    """The lower goes first: straight on 0, turning 1; 2 more for who came from a sign or line."""
+    route, s = world.path(a).route, world.get("route_s", a)
+    turn = float(route.at(s - 12.0)[1] @ route.at(s + 25.0)[1])
+    return int(not margin.reached(turn, 0.8)) + 2 * came_from_line(world, a, margin)
+
+
+def speed_factor(c: SimConfig, world: World, a: int) -> float:
+    """What a driver makes of speed limits, by seed, scenario and agent."""
+    key = combine(int(world.state.seed[world.w]), world.place.key, a, DESIRED_SPEED)
+    return 1.0 + c.idm_speed_spread * (2.0 * uniform(key) - 1.0)
+
+
+def follows_route(world: World, a: int) -> bool:
+    """Whether an agent's way is a route rather than straight on."""
+    return bool(world.get("controller", a) == Controller.IDM and world.path(a).route.drivable)
+
+
+def offset_from_route(world: World, a: int) -> float:
+    """Signed distance from the route, left positive [m]."""
+    route, s = world.path(a).route, world.get("route_s", a)
+    return route.project_near(world.position(a), s).offset
 
 
 def pursue(world: World, a: int) -> float:
-    """Curvature of the circle from the rear axle to a point ahead on the route (pure pursuit)."""
+    """Curvature of the circle from the rear axle to a point ahead on the route (pure pursuit).
+
+    The point is farther ahead the farther off the route the agent is, so that it returns gently.
+    """
     agent, yaw = world.place.agents[a], world.get("yaw", a)
+    speed = max(world.get("speed", a), 0.0)
     rear = world.position(a) - agent.rear_axle * unit(yaw)
-    lookahead = 2.5 + agent.rear_axle + 0.35 * max(world.get("speed", a), 0.0)
-    target = agent.route.at(world.get("route_s", a) + lookahead - agent.rear_axle)[0]
+    gentle = speed * np.sqrt(2.0 * abs(offset_from_route(world, a)) / RETURN_ACCEL)
+    lookahead = max(2.5 + agent.rear_axle + 0.35 * speed, min(gentle, 60.0))
+    target = world.path(a).route.at(world.get("route_s", a) + lookahead - agent.rear_axle)[0]
     toward = into_frame(target - rear, yaw)
     return 2.0 * toward[1] / max(toward @ toward, 1.0)
+
+
+@dataclass
+class Meeting:
+    """Where the way of another agent first enters that of a driver."""
+
+    enter: float
+    """How far the other one must go to enter [m]."""
+    leave: float
+    """How far to leave [m]."""
+    at: float
+    """Arc length on the driver's route [m]."""
+    half: float
+    """Half the other one's extent along the route there [m]."""
+    aligned: float
+    """Cosine between both ways where it enters."""
 
 
 @dataclass
@@ -98,14 +147,19 @@ class Driver:
     margin: Margin
 
     def __post_init__(self) -> None:
-        self.agent = self.world.place.agents[self.a]
-        self.s = self.world.get("route_s", self.a)
-        self.speed = self.world.get("speed", self.a)
+        world, a = self.world, self.a
+        self.agent = world.place.agents[a]
+        self.path: Path = world.path(a)
+        self.route = self.path.route
+        self.s = world.get("route_s", a)
+        self.speed = world.get("speed", a)
         self.horizon = min(15.0 + 3.5 * max(self.speed, 0.0), 80.0)
-        self.first = int(self.s / ROUTE_SPACING)
-        self.last = int((self.s + self.horizon) / ROUTE_SPACING) + 1
-        self.desired = desired_speed(self.config, self.world, self.a)
-        self.minor = on_minor_road(self.world, self.a, self.margin)
+        self.first = int(np.clip(self.s, 0.0, self.route.length) / ROUTE_SPACING)
+        end = np.clip(self.s + self.horizon, 0.0, self.route.length)
+        self.last = int(end / ROUTE_SPACING) + 1
+        self.desired = speed_factor(self.config, world, a) * self.path.pace_at(self.s)
+        self.line = line_before(self.config, world, a, self.margin)
+        self.offset = offset_from_route(world, a)
 
     def respond(self, gap: float, closing: float) -> float:
         return idm_accel(self.config, self.speed, self.desired, gap, closing)
@@ -121,99 +175,155 @@ class Driver:
             distance = float(np.linalg.norm(world.position(b) - world.position(self.a)))
             reach = self.horizon + 10.0 + 4.0 * abs(world.get("speed", b))
             if self.margin.reached(reach - distance):
-                demands.append(self.response_to(b, distance))
+                demands.append(self.response_to(b))
         return min(demands)
 
-    def response_to(self, b: int, distance: float) -> float:
+    def response_to(self, b: int) -> float:
         """To a leader: keep the gap. To whom the way crosses: give way, or not."""
-        world, box = self.world, self.world.box(b)
-        if self.margin.reached(self.horizon + 10.0 - distance):
-            on = self.agent.route.project(box.center, self.first, self.last)
-            if self.in_lane(on, box.extent_along(left_of(on.direction))):
-                along = world.get("speed", b) * float(unit(box.yaw) @ on.direction)
-                half = box.extent_along(on.direction)
-                return self.respond(
-                    on.s - self.s - self.agent.length / 2 - half, self.speed - along
-                )
+        world, box, demand = self.world, self.world.box(b), np.inf
+        on = self.route.project(box.center, self.first, self.last)
+        room = 0.5 * self.agent.width + box.extent_along(left_of(on.direction)) + CLEARANCE
+        ahead = self.margin.reached(on.s - self.s - 1e-9)
+        if ahead and not self.margin.reached(self.beside_way(on) - room):
+            cos, half = float(unit(box.yaw) @ on.direction), box.extent_along(on.direction)
+            closing = self.speed - cos * world.get("speed", b)
+            demand = self.respond(on.s - self.s - self.agent.length / 2 - half, closing)
+            if self.margin.reached(cos, 0.7):
+                return demand
         walks = world.place.agents[b].type == AgentType.PEDESTRIAN
-        if not self.margin.reached(world.get("speed", b), 0.3 if walks else 0.5):
-            return np.inf  # it waits: its way crosses nobody's
-        return self.yield_to(b, walks)
+        if walks and not self.margin.reached(world.get("speed", b), 0.3):
+            return demand
+        return min(demand, self.yield_to(b, walks))
 
-    def in_lane(self, on: Foot, half_width: float) -> bool:
-        """Whether something of this half width, met ahead, leaves too little room to pass."""
-        room = on.distance - (0.5 * self.agent.width + half_width + CLEARANCE)
-        return self.margin.reached(on.s - self.s - 1e-9) and self.margin.reached(-room)
+    def beside_way(self, on: Foot) -> float:
+        """Distance of something ahead from the way back to the route, which takes three seconds."""
+        share = max(1.0 - (on.s - self.s) / (10.0 + 3.0 * max(self.speed, 0.0)), 0.0)
+        left, d = share * self.offset, np.copysign(on.distance, on.offset)
+        return float(max(d - max(left, 0.0), min(left, 0.0) - d, 0.0))
 
     def yield_to(self, b: int, walks: bool) -> float:
         """Stop before the crossing, fall in behind, or go first (inf)."""
         c, world, m = self.config, self.world, self.margin
-        other, speed = world.place.agents[b], world.get("speed", b)
-        follows = world.get("controller", b) == Controller.IDM and other.route.drivable
-        met = self.crossing_with(b, follows)
+        other, speed = world.place.agents[b], max(world.get("speed", b), 0.0)
+        follows = follows_route(world, b)
+        waits = not m.reached(world.get("speed", b), STANDS)
+        gap_to_line, at_light = self.line
+        its_gap, its_light = line_before(c, world, b, m) if follows else (np.inf, False)
+        both_lights = at_light and its_light
+        held = gap_to_line < np.inf and not both_lights
+        if its_gap < np.inf and not both_lights:
+            if not held or (at_light and not its_light):
+                return np.inf
+            if not its_light and not self.waits_longer(b, its_gap):
+                return np.inf
+        reach = min(4.0 * speed + 6.0, 45.0)
+        if follows and gap_to_line < np.inf:
+            reach = max(reach, 25.0)
+        elif follows and waits:
+            reach = 12.0
+        met = self.meet(b, follows, reach)
         if met is None:
             return np.inf
-        enter, leave, at, half, aligned = met
-        gap = at - self.s - self.agent.length / 2 - half
-        if not m.reached(gap, -0.5):
+        same_way = m.reached(met.aligned, 0.7)
+        gap = met.at - self.s - self.agent.length / 2 - met.half
+        rank, its_rank = rank_of(world, self.a, m), rank_of(world, b, m) if follows else 0
+        if same_way and not held and not walks:
+            return np.inf if waits else self.fall_in(b, met, gap, rank - its_rank)
+        if not m.reached(gap, -0.5) and (not held or waits):
             return np.inf  # already there: the other one waits
+        leave = met.enter if same_way else met.leave
         own_in = time_to_cover(gap, self.speed, c.idm_accel)
-        own_out = time_to_cover(gap + self.agent.length + 2 * half, self.speed, c.idm_accel)
-        other_in = time_to_cover(enter - other.length / 2, speed, 0.5 * c.idm_accel)
-        other_out = time_to_cover(leave + other.length / 2, speed, 0.5 * c.idm_accel)
-        if not m.reached(other_out + 1.0 - own_in) or not m.reached(own_out + 1.0 - other_in):
-            return np.inf  # one is gone before the other comes
-        if not walks:
-            other_minor = follows and on_minor_road(world, b, m)
-            if self.minor != other_minor:
-                first = other_minor
-            elif self.a < b:
-                first = not m.reached(own_in - other_in, 0.3)
-            else:
-                first = not m.reached(own_in - other_in, -0.3)
-            if first:
+        own_out = time_to_cover(gap + self.agent.length + 2 * met.half, self.speed, c.idm_accel)
+        its_in = time_to_cover(met.enter, speed, c.idm_accel)
+        its_out = time_to_cover(leave + other.length / 2, speed, 0.5 * c.idm_accel)
+        gone_first = not m.reached(its_out + 1.0 - own_in)
+        before_it = not m.reached(own_out + 1.0 - its_in)
+        if held:
+            crossing_too = follows and came_from_line(world, b, m)
+            fast = not m.reached(3.0 - speed)
+            if (before_it and not crossing_too) or (gone_first and fast):
                 return np.inf
-        if aligned > 0.7:  # both go the same way after: keep behind where it will come in
-            return self.respond(gap - enter + self.agent.length / 2, self.speed - speed)
+            wait = max(gap_to_line, 0.0) + 0.5 * c.idm_gap
+            return self.respond(min(wait, max(gap, 0.0)), self.speed)
+        inside = not m.reached(met.enter - other.length / 2, 0.5)  # already there: others wait
+        if waits and not inside and rank < 2 + its_rank:
+            return np.inf
+        if not inside and (gone_first or before_it):
+            return np.inf
+        if rank != its_rank:
+            first = rank < its_rank
+        elif self.a < b:
+            first = not m.reached(own_in - its_in, 0.3)
+        else:
+            first = not m.reached(own_in - its_in, -0.3)
+        if first and not inside and not walks:
+            return np.inf
         return self.respond(gap, self.speed)
 
-    def crossing_with(
-        self, b: int, follows: bool
-    ) -> tuple[float, float, float, float, float] | None:
+    def fall_in(self, b: int, met: Meeting, gap: float, later: int) -> float:
+        """Keep behind one whose way becomes the same, unless it is the one behind (inf).
+
+        `later` is the own rank less the other one's.
+        """
+        world, m, c = self.world, self.margin, self.config
+        along = unit(world.get("yaw", self.a)) + unit(world.get("yaw", b))
+        lead = met.at - self.s - met.enter
+        if m.reached(along @ along, 3.5):
+            apart = world.position(b) - world.position(self.a)
+            lead = float(apart @ along / np.linalg.norm(along))
+        if later != 0 and not m.reached(abs(lead), 3.0):
+            lead = max(lead, 0.1) if later > 0 else -1.0
+        if not m.reached(lead) or (lead == 0.0 and self.a < b):
+            return np.inf
+        room = lead - 0.5 * self.agent.length - met.half
+        demand = self.respond(room, self.speed - max(world.get("speed", b), 0.0))
+        return max(demand, -2.0 * c.idm_decel) if not m.reached(10.0 - gap) else demand
+
+    def waits_longer(self, b: int, its_gap: float) -> bool:
+        """Of two behind their lines: whether the other stands at its own and came there earlier."""
+        if not self.margin.reached(4.0 - its_gap):
+            return False
+        mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
+        return bool(its > mine or (its == mine and b < self.a))
+
+    def meet(self, b: int, follows: bool, reach: float) -> Meeting | None:
         """Where the other's way first enters mine, None if nowhere.
 
         The other's way is its own route if it follows one, else straight on; looked at every 2 m,
-        up to where it must stop. Returns how far it must go to enter and to leave, the arc length
-        on my route, half its extent along my route there, and the cosine between both ways.
+        up to where it must stop. Of a way that crosses, the arc length is the least on it.
         """
         world, m = self.world, self.margin
-        other, speed, box = world.place.agents[b], world.get("speed", b), world.box(b)
-        reach = min(4.0 * speed + 6.0, 45.0)
+        other, box = world.place.agents[b], self.world.box(b)
         if follows:
             reach = min(reach, stop_gap(self.config, world, b, reach, m) + other.length / 2)
         met = None
         for way in np.arange(0.0, reach + 1e-9, 2.0):
             position, direction = box.center + way * unit(box.yaw), unit(box.yaw)
             if follows:
-                position, direction, *_ = other.route.at(world.get("route_s", b) + way)
+                position, direction, *_ = world.path(b).route.at(world.get("route_s", b) + way)
             near = self.nearest_point(position)
-            here = None
-            if near is not None:
-                on = self.agent.route.project(position, near - 2, near + 1)
+            on = self.route.project(position, near - 2, near + 1) if near is not None else None
+            there = False
+            if on is not None:
                 cos, sin = float(direction @ on.direction), abs(cross(direction, on.direction))
-                if self.in_lane(on, 0.5 * (other.length * sin + other.width * abs(cos))):
-                    here = (on.s, 0.5 * (other.length * abs(cos) + other.width * sin), cos)
-            if here is None and met is not None:
-                break
-            if here is not None:
-                met = (met[0], way, *met[2:]) if met is not None else (way, way, *here)
-        if met is not None:
-            m.reached(met[4], 0.7)
+                side = 0.5 * (other.length * sin + other.width * abs(cos))
+                room = on.distance - (0.5 * self.agent.width + side + CLEARANCE)
+                there = m.reached(on.s - self.s - 1e-9) and m.reached(-room)
+            if on is None or not there:
+                if met is not None:
+                    break
+                continue
+            half = 0.5 * (other.length * abs(cos) + other.width * sin)
+            if met is None:
+                met = Meeting(way, way, on.s, half, cos)
+            met.leave = way
+            if met.aligned <= 0.7 and on.s - half < met.at - met.half:
+                met.at, met.half = on.s, half
         return met
 
     def nearest_point(self, q: np.ndarray) -> int | None:
         """The nearest of every other route point ahead, None if none is within 5 m."""
-        points = self.agent.route.points
+        points = self.route.points
         candidates = np.arange(self.first, min(self.last, len(points) - 1) + 1, 2)
         if len(candidates) == 0:
             return None

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from alpagym.config import SimConfig, Traffic
 from alpagym.reference.geometry import SAME_LEVEL, Box, Route
 from alpagym.scenarios.scenario import AgentType
 from alpagym.types import Scenarios, TensorStruct
@@ -23,6 +24,25 @@ def arrays(struct: TensorStruct) -> SimpleNamespace:
             for n, t in tensors
         }
     )
+
+
+@dataclass
+class Path:
+    """A route and what a driver meets on it."""
+
+    route: Route
+    pace: np.ndarray
+    """Speed at each point that the limit and the bends allow, [n]."""
+    stops: list[tuple[float, int]]
+    """(arc length, light), a negative light for a stop sign or yield line."""
+    beside: list[tuple[float, float, float, int]]
+    """First and last arc length, shift, 1 + lane route (negative on the right)."""
+    next: tuple[int, float]
+    """Lane route that goes on, -1 for none, and the shift of arc length."""
+
+    def pace_at(self, s: float) -> float:
+        i, t = self.route.segment(s)
+        return float(self.pace[i] + t * (self.pace[i + 1] - self.pace[i]))
 
 
 @dataclass
@@ -54,6 +74,10 @@ class Place:
     num_egos: int
     ego_order: np.ndarray
     agents: list[Agent]
+    paths: list[Path]
+    """The agents' own."""
+    lanes: list[Path]
+    """The lane routes."""
     log: np.ndarray
     """x, y, yaw, speed, [T, A, 4]."""
     log_z: np.ndarray
@@ -63,7 +87,7 @@ class Place:
     light_xy: np.ndarray
     """[K, 2]."""
     light_state: np.ndarray
-    """[T, K]."""
+    """[T, K]; T includes what follows the record and then repeats."""
     road: np.ndarray
     """[P, 8], in the order of `Scenarios.road`."""
     edges: np.ndarray
@@ -72,6 +96,14 @@ class Place:
     def frame(self, step: int) -> int:
         """The frame that belongs to a step, clamped to the record."""
         return min(max(self.start_frame + step, 0), self.num_frames - 1)
+
+    def lights_at(self, step: int) -> np.ndarray:
+        """`LightState` of each light; beyond what is known its end repeats, or its last state."""
+        frame, known = max(self.start_frame + step, 0), len(self.light_state)
+        if frame >= known:
+            period = known - self.num_frames
+            frame = self.num_frames + (frame - self.num_frames) % period if period else known - 1
+        return self.light_state[frame]
 
     def same_level(self, z0: float, z1: float) -> bool:
         return not self.has_z or abs(z0 - z1) < SAME_LEVEL
@@ -92,7 +124,8 @@ def _place(c: SimpleNamespace, s: int) -> Place:
     lights = slice(c.light_start[s], c.light_start[s + 1])
     frames, num_lights = c.num_frames[s], lights.stop - lights.start
     cells = slice(c.log_start[s], c.log_start[s] + frames * len(rows))
-    signals = slice(c.signal_start[s], c.signal_start[s] + frames * num_lights)
+    lit = c.light_frames[s]
+    signals = slice(c.signal_start[s], c.signal_start[s] + lit * num_lights)
     first = c.cell_start[s]
     last = first + int(c.grid[s, 3]) * c.grid_rows[s]
     agents = []
@@ -118,13 +151,28 @@ def _place(c: SimpleNamespace, s: int) -> Place:
         num_egos=int(c.num_egos[s]),
         ego_order=c.ego_order[rows.start : rows.stop],
         agents=agents,
+        paths=[_path(c, n) for n in rows],
+        lanes=[_path(c, len(c.type) + k) for k in range(c.lane_start[s], c.lane_start[s + 1])],
         log=c.log[cells].reshape(frames, len(rows), 4),
         log_z=c.log_z[cells].reshape(frames, len(rows)),
         log_valid=c.log_valid[cells].reshape(frames, len(rows)),
         light_xy=c.light_xy[lights],
-        light_state=c.light_state[signals].reshape(frames, num_lights),
+        light_state=c.light_state[signals].reshape(lit, num_lights),
         road=c.road[c.cell_road[first] : c.cell_road[last]],
         edges=np.unique(c.edge[c.cell_edge[first] : c.cell_edge[last], :5], axis=0),
+    )
+
+
+def _path(c: SimpleNamespace, u: int) -> Path:
+    points = slice(c.route_start[u], c.route_start[u + 1])
+    stops = slice(c.stop_start[u], c.stop_start[u + 1])
+    beside = c.beside[c.beside_start[u] : c.beside_start[u + 1]]
+    return Path(
+        Route(c.route[points]),
+        c.pace[points],
+        list(zip(c.stop_s[stops], c.stop_light[stops], strict=True)),
+        [(first, last, shift, int(lane)) for first, last, shift, lane in beside],
+        (int(c.next_route[u]), float(c.next_shift[u])),
     )
 
 
@@ -144,6 +192,34 @@ class World:
     @property
     def frame(self) -> int:
         return self.place.frame(int(self.state.step[self.w]))
+
+    @property
+    def lights(self) -> np.ndarray:
+        """`LightState` of each light now."""
+        return self.place.lights_at(int(self.state.step[self.w]))
+
+    def path(self, a: int, before: str = "") -> Path:
+        """What the agent follows now, or one step earlier with `before="prev_"`."""
+        k = int(self.get(before + "route", a))
+        return self.place.lanes[k - 1] if 0 < k <= len(self.place.lanes) else self.place.paths[a]
+
+    def drives(self, a: int) -> bool:
+        """Whether the agent can drive by itself: not if parked, nor on foot."""
+        agent = self.place.agents[a]
+        return agent.route.drivable and agent.type != AgentType.PEDESTRIAN
+
+    def traffic(self, c: SimConfig) -> Traffic:
+        """What drives the world's agents that are not egos."""
+        own = int(self.state.traffic[self.w])
+        kinds = list(Traffic)
+        return kinds[own - 1] if 1 <= own <= len(kinds) else c.traffic
+
+    def episode_steps(self, c: SimConfig) -> int:
+        """Steps that an episode lasts at most: a log cannot be replayed beyond its end."""
+        recorded = self.place.num_frames - 1 - self.place.start_frame
+        if c.max_steps == 0:
+            return recorded
+        return min(recorded, c.max_steps) if self.traffic(c) is Traffic.log else c.max_steps
 
     def get(self, name: str, a: int) -> float:
         return getattr(self.state, name)[self.w, a]

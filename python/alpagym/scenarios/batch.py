@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from alpagym.scenarios.lanes import Lanes, Stretch, go_on, lanes_of, no_lanes
+from alpagym.scenarios.lights import lights_after
+from alpagym.scenarios.pace import paces
 from alpagym.scenarios.scenario import (
     AgentFlag,
     AgentType,
@@ -27,14 +30,24 @@ REAR_AXLE_FRACTION = 0.28
 """Rear axle behind the box center, over the vehicle's length (Chrysler Pacifica: 1.461 / 5.176)."""
 UNKNOWN_LIMIT = 6.7
 """Speed limit where the source has none and the agent was not seen driving faster [m/s]."""
+UNKNOWN_LANE_LIMIT = 13.4
+"""Speed limit of a lane where the source has none [m/s]."""
+AHEAD = 100.0
+"""Routes of egos reach this far beyond what can be driven [m]."""
 
 
 _AS_THEY_ARE = (
     *("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "ego_order"),
-    *("log_length", "log", "log_z", "log_valid", "route", "stop_s", "stop_light"),
+    *("log_length", "log", "log_z", "log_valid", "light_frames"),
     *("light_xy", "light_state", "road", "edge"),
 )
 """Arrays of the batch that are those of its scenarios, one after the other."""
+
+_OF_ROUTES = (
+    *("route", "pace", "route_count", "stop_s", "stop_light", "stop_count"),
+    *("beside", "beside_count", "next_route", "next_shift"),
+)
+"""Arrays of the batch that hold the routes of all agents, then the lane routes."""
 
 
 @dataclass
@@ -170,13 +183,77 @@ def _agents(scenario: Scenario) -> np.ndarray:
     return info
 
 
-def _route(scenario: Scenario, speed: np.ndarray) -> np.ndarray:
-    """Route points with a speed limit everywhere: where unknown, a little above what was driven."""
-    routes = scenario.routes
+def _routes(
+    scenario: Scenario, speed: np.ndarray, lanes: Lanes, beyond: float
+) -> dict[str, np.ndarray]:
+    """The agents' own routes, those of possible egos long enough to drive `beyond` the record [s].
+
+    The speed limit is known everywhere: where the source has none, a little above what was driven.
+    """
+    r = scenario.routes
     driven = np.where(scenario.tracks.valid, np.abs(speed), 0.0).max(1, initial=0.0)
-    fallback = np.repeat(np.maximum(1.1 * driven, UNKNOWN_LIMIT), np.diff(routes.offsets))
-    limit = np.where(np.isnan(routes.speed_limit), fallback, routes.speed_limit)
-    return np.concatenate([routes.points, limit[:, None]], 1).astype(np.float32)
+    fallback = np.maximum(1.1 * driven, UNKNOWN_LIMIT)
+    order, num_egos = _ego_order(scenario)
+    egos = set(order[:num_egos].tolist()) if beyond > 0.0 else set()
+    stops = [(float(s), int(light)) for s, light in zip(r.stop_s, r.stop_light, strict=True)]
+    own_stops = [stops[a:b] for a, b in zip(r.stop_offsets[:-1], r.stop_offsets[1:], strict=True)]
+    lines, limits = [], []
+    for a in range(scenario.tracks.num_agents):
+        own = slice(r.offsets[a], r.offsets[a + 1])
+        points, limit = r.points[own], r.speed_limit[own]
+        if a in egos:
+            top = np.nanmax(limit, initial=fallback[a])
+            more, rest, beyond_own = go_on(
+                scenario, lanes, a, float(r.log_length[a] + top * beyond + AHEAD)
+            )
+            points, limit = np.concatenate([points, more]), np.concatenate([limit, rest])
+            own_stops[a] = own_stops[a] + beyond_own
+        lines.append(points)
+        limits.append(np.where(np.isnan(limit), fallback[a], limit))
+    return _packed_routes(lines, limits, own_stops, lanes.beside, lanes.next)
+
+
+def _lane_routes(lanes: Lanes) -> dict[str, np.ndarray]:
+    routes = lanes.routes
+    limits = [np.where(np.isnan(r.limit), UNKNOWN_LANE_LIMIT, r.limit) for r in routes]
+    return _packed_routes(
+        [r.points for r in routes],
+        limits,
+        [r.stops for r in routes],
+        [r.beside for r in routes],
+        [r.next for r in routes],
+    )
+
+
+def _packed_routes(
+    lines: list[np.ndarray],
+    limits: list[np.ndarray],
+    stops: list[list[tuple[float, int]]],
+    beside: list[list[Stretch]],
+    continued: list[tuple[int, float]],
+) -> dict[str, np.ndarray]:
+    """Routes that follow each other in the arrays of `Scenarios`, with counts for the offsets."""
+    points = np.concatenate([np.zeros((0, 3)), *lines])
+    limit = np.concatenate([np.zeros(0), *limits])
+    counts = np.array([len(line) for line in lines], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    rows = [
+        (x.first, x.last, x.shift, (1.0 + x.lane) * (1.0 if x.left else -1.0))
+        for own in beside
+        for x in own
+    ]
+    return {
+        "route": np.concatenate([points, limit[:, None]], 1).astype(np.float32),
+        "pace": paces(points, limit, offsets),
+        "route_count": counts,
+        "stop_s": np.array([s for own in stops for s, _ in own], np.float32),
+        "stop_light": np.array([light for own in stops for _, light in own], np.int32),
+        "stop_count": np.array([len(own) for own in stops], np.int64),
+        "beside": np.array(rows, np.float32).reshape(-1, 4),
+        "beside_count": np.array([len(own) for own in beside], np.int64),
+        "next_route": np.array([lane for lane, _ in continued], np.int32),
+        "next_shift": np.array([shift for _, shift in continued], np.float32),
+    }
 
 
 def _log(scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
@@ -186,8 +263,22 @@ def _log(scenario: Scenario) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([t.xyz[..., 0], t.xyz[..., 1], t.yaw, speed], -1).astype(np.float32), speed
 
 
-def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> Scenarios:
+def batch(
+    scenarios: Sequence[Scenario],
+    device: str | torch.device = "cpu",
+    *,
+    lanes: bool = False,
+    seconds: float = 0.0,
+) -> Scenarios:
     """Pack scenarios into one `Scenarios` on `device`.
+
+    Args:
+        scenarios: at least one.
+        device: where the tensors lie.
+        lanes: pack the lane graph as well, along which IDM traffic changes lanes and drives on
+            beyond its routes; without it, agents leave where their routes end.
+        seconds: how long episodes last; where that is beyond the record, lights go on, and with
+            `lanes` also the routes of egos.
 
     Raises:
         ScenarioError: no scenarios, or too many cells for 32-bit offsets.
@@ -196,7 +287,7 @@ def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> 
         raise ScenarioError("batch: expected at least one scenario, got none")
     parts: dict[str, list[np.ndarray]] = {}
     for scenario in scenarios:
-        for name, array in _pack(scenario).items():
+        for name, array in _pack(scenario, lanes, seconds).items():
             parts.setdefault(name, []).append(array)
 
     def joined(name: str) -> np.ndarray:
@@ -211,13 +302,18 @@ def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> 
         return total.astype(np.int32)
 
     arrays = {name: joined(name) for name in _AS_THEY_ARE}
+    for name in _OF_ROUTES:
+        arrays[name] = np.concatenate([joined(name), joined(f"lane_{name}")])
+    counts = {name: arrays.pop(f"{name}_count") for name in ("route", "stop", "beside")}
     arrays |= {
         "agent_start": offsets(joined("num_agents")),
         "log_start": offsets(np.array([len(p) for p in parts["log"]]))[:-1],
         "light_start": offsets(joined("num_lights")),
         "signal_start": offsets(np.array([len(p) for p in parts["light_state"]]))[:-1],
-        "route_start": offsets(joined("route_count")),
-        "stop_start": offsets(joined("stop_count")),
+        "lane_start": offsets(joined("num_lanes")),
+        "route_start": offsets(counts["route"]),
+        "stop_start": offsets(counts["stop"]),
+        "beside_start": offsets(counts["beside"]),
         "grid": np.stack(parts["grid"]),
         "grid_rows": joined("rows").astype(np.int32),
         "cell_start": offsets(np.array([len(p) for p in parts["road_count"]]))[:-1],
@@ -230,34 +326,43 @@ def batch(scenarios: Sequence[Scenario], device: str | torch.device = "cpu") -> 
     return Scenarios(**tensors).to(device)
 
 
-def _pack(scenario: Scenario) -> dict[str, np.ndarray]:
+def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.ndarray]:
     """One scenario's share of every array, with counts where the batch needs offsets."""
     log, speed = _log(scenario)
+    lanes = lanes_of(scenario) if with_lanes else no_lanes(scenario)
+    beyond = max(seconds - scenario.num_steps * scenario.dt, 0.0)
+    lit = scenario.lights.state
+    if beyond > 0.0:
+        lit = np.concatenate([lit, lights_after(scenario.lights, scenario.map, scenario.dt)], 1)
     order, num_egos = _ego_order(scenario)
-    tracks, routes, lights = scenario.tracks, scenario.routes, scenario.lights
-    return _road(scenario) | {
-        "key": np.array(scenario.key, np.int64),
-        "num_frames": np.array(tracks.num_frames, np.int32),
-        "start_frame": np.array(scenario.start_frame, np.int32),
-        "has_z": np.array(scenario.has_z),
-        "num_agents": np.array(tracks.num_agents),
-        "num_egos": np.array(num_egos, np.int32),
-        "agent": _agents(scenario),
-        "type": tracks.type,
-        "ego_order": order,
-        "log_length": routes.log_length,
-        "log": log.transpose(1, 0, 2).reshape(-1, 4),
-        "log_z": tracks.xyz[..., 2].T.reshape(-1),
-        "log_valid": tracks.valid.T.reshape(-1),
-        "route": _route(scenario, speed),
-        "route_count": np.diff(routes.offsets),
-        "stop_s": routes.stop_s,
-        "stop_light": routes.stop_light,
-        "stop_count": np.diff(routes.stop_offsets),
-        "num_lights": np.array(len(lights.lane)),
-        "light_xy": lights.xy,
-        "light_state": lights.state.T.reshape(-1),
-    }
+    tracks, lights = scenario.tracks, scenario.lights
+    own = _routes(scenario, speed, lanes, beyond)
+    of_lanes = {f"lane_{name}": array for name, array in _lane_routes(lanes).items()}
+    return (
+        _road(scenario)
+        | own
+        | of_lanes
+        | {
+            "key": np.array(scenario.key, np.int64),
+            "num_frames": np.array(tracks.num_frames, np.int32),
+            "start_frame": np.array(scenario.start_frame, np.int32),
+            "has_z": np.array(scenario.has_z),
+            "num_agents": np.array(tracks.num_agents),
+            "num_egos": np.array(num_egos, np.int32),
+            "agent": _agents(scenario),
+            "type": tracks.type,
+            "ego_order": order,
+            "log_length": scenario.routes.log_length,
+            "log": log.transpose(1, 0, 2).reshape(-1, 4),
+            "log_z": tracks.xyz[..., 2].T.reshape(-1),
+            "log_valid": tracks.valid.T.reshape(-1),
+            "num_lanes": np.array(len(lanes.routes)),
+            "num_lights": np.array(len(lights.lane)),
+            "light_frames": np.array(lit.shape[1], np.int32),
+            "light_xy": lights.xy,
+            "light_state": lit.T.reshape(-1),
+        }
+    )
 
 
 def max_agents(scenarios: Sequence[Scenario]) -> int:

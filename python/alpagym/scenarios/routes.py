@@ -238,7 +238,7 @@ def _along_lanes(end: np.ndarray, lane: int, road_map: RoadMap) -> np.ndarray:
     parts, seen = [line], {lane}
     length = arc_length(line)[-1] - s[0]
     while length < EXTENSION + ROUTE_SPACING:
-        lane = _straightest(lane, road_map)
+        lane = straightest(lane, road_map)
         if lane < 0 or lane in seen:
             break
         seen.add(lane)
@@ -259,7 +259,7 @@ def _along_lanes(end: np.ndarray, lane: int, road_map: RoadMap) -> np.ndarray:
     return points
 
 
-def _straightest(lane: int, road_map: RoadMap) -> int:
+def straightest(lane: int, road_map: RoadMap) -> int:
     """The successor that turns least over its first 15 m, or -1."""
     options = road_map.successors_of(lane)
     if len(options) < 2:

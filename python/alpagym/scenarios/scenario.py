@@ -161,6 +161,8 @@ class Lights:
     """Stop point [m], float32 [K, 2]."""
     state: np.ndarray
     """`LightState`, uint8 [K, T]; ABSENT where no state was seen (which is not green)."""
+    after: np.ndarray | None = None
+    """What follows the record and then repeats, uint8 [K, P]; None where nothing is known."""
 
 
 @dataclass

@@ -129,10 +129,15 @@ class Signals:
     offset: float
     """Time since the first phase turned green, at frame 0 [s]."""
 
+    @property
+    def starts(self) -> np.ndarray:
+        """Beginning of each phase, and the length of them all [s], float64 [phases + 1]."""
+        lengths = np.array(self.green) + self.yellow + self.all_red
+        return np.concatenate([[0.0], np.cumsum(lengths)])
+
     def states(self, frames: int, dt: float) -> np.ndarray:
         """`LightState` of every light, uint8 [K, frames]."""
-        lengths = np.array(self.green) + self.yellow + self.all_red
-        starts = np.concatenate([[0.0], np.cumsum(lengths)])
+        starts = self.starts
         time = (self.offset + np.arange(frames) * dt) % starts[-1]
         state = np.full((len(self.lanes), frames), LightState.RED, np.uint8)
         for lights, green, start in zip(self.phases, self.green, starts, strict=False):

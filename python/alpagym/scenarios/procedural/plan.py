@@ -45,12 +45,19 @@ def plan(kind: str, seed: int, attempt: int) -> Scenario | None:
     layout = lay_out(kind, rng)
     if layout.signals is None:
         lights = Lights(
-            np.zeros(0, np.int32), np.zeros((0, 2), np.float32), np.zeros((0, FRAMES), np.uint8)
+            np.zeros(0, np.int32),
+            np.zeros((0, 2), np.float32),
+            np.zeros((0, FRAMES), np.uint8),
+            np.zeros((0, 0), np.uint8),
         )
     else:
         lanes = layout.signals.lanes
         xy = np.stack([layout.network.lanes[lane].points[-1] for lane in lanes]).astype(np.float32)
-        lights = Lights(np.array(lanes, np.int32), xy, layout.signals.states(FRAMES, DT))
+        cycle = round(float(layout.signals.starts[-1]) / DT)
+        states = layout.signals.states(FRAMES + cycle, DT)
+        lights = Lights(
+            np.array(lanes, np.int32), xy, states[:, :FRAMES].copy(), states[:, FRAMES:].copy()
+        )
     agents = populate(layout, lights.state[:, 0], rng)
     moving = [
         i for i, a in enumerate(agents) if a.route is not None and a.type == AgentType.VEHICLE

@@ -14,6 +14,10 @@ MAX_AGENTS = 36
 """Agents of a scenario at most; the ones farthest from the origin stay away."""
 DECEL = 1.5
 """Braking that every agent can rely on at frame 0 [m/s^2]."""
+SHARP_TURN = 5.5
+"""No truck takes a turn so narrow that it is driven slower than this [m/s]."""
+LARGEST_CAR = (5.2, 2.05, 1.9)
+"""[m]"""
 STANDSTILL = 2.0
 """Bumper to bumper distance at rest [m]."""
 
@@ -136,6 +140,8 @@ def _vehicle(
     route = trace(net, [index, *lanes[1:]], s, change)
     if len(route.points) < 10:
         return None
+    if route.limit.min() < SHARP_TURN:  # a truck would sweep the lanes beside it
+        size = np.minimum(size, LARGEST_CAR)
     route.limit = np.minimum(route.limit, top)
 
     speed = route.limit[0] * min(1.0, factor)

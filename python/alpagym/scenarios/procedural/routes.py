@@ -6,16 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alpagym.scenarios.procedural.geometry import arc_length, headings, resample
+from alpagym.scenarios.pace import curve_speed
+from alpagym.scenarios.procedural.geometry import arc_length, resample
 from alpagym.scenarios.procedural.network import NO_STOP, Network
 from alpagym.scenarios.scenario import ROUTE_SPACING
-
-LATERAL_ACCEL = 2.0
-"""Lateral acceleration at which curves are driven [m/s^2]."""
-SLOWEST_TURN = 3.0
-"""No curve is driven slower than this [m/s]."""
-COMFORT = 1.3
-"""Braking with which a lower limit ahead is reached [m/s^2]."""
 
 
 @dataclass
@@ -94,22 +88,3 @@ def _change(a: np.ndarray, b: np.ndarray, start: float, length: float) -> np.nda
         np.stack([np.interp(fine, s, p[:, 0]), np.interp(fine, s, p[:, 1])], 1) for p in (a, b)
     )
     return (1.0 - weight) * on_a + weight * on_b
-
-
-def curve_speed(points: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Lower a limit [n] where the route [n, 2] bends, and ahead so that braking is comfortable."""
-    speed = limit.copy()
-    if len(points) > 3:
-        bend = np.abs(np.diff(headings(points))) / ROUTE_SPACING
-        # Headings of chords jitter where two point spacings beat; a short mean takes that out.
-        bend[1:-1] = (bend[:-2] + bend[1:-1] + bend[2:]) / 3.0
-        turn = np.sqrt(LATERAL_ACCEL / np.maximum(bend, 1e-6))
-        speed[1:-1] = np.minimum(speed[1:-1], np.maximum(turn, SLOWEST_TURN))
-    return brake_ahead(speed, COMFORT)
-
-
-def brake_ahead(limit: np.ndarray, decel: float) -> np.ndarray:
-    """Lower a limit at route points [n] so that `decel` suffices to meet every lower one ahead."""
-    rise = 2.0 * decel * ROUTE_SPACING * np.arange(len(limit))
-    energy = np.minimum.accumulate((limit**2 + rise)[::-1])[::-1] - rise
-    return np.sqrt(np.maximum(energy, 0.0))

@@ -157,6 +157,8 @@ def _writable(schema: type) -> Any:
 
     def thaw(node: Any) -> None:
         OmegaConf.set_readonly(node, None)
+        if OmegaConf.get_type(node) is dict:
+            OmegaConf.set_struct(node, False)  # its keys are the user's
         for value in node.values():
             if isinstance(value, DictConfig):
                 thaw(value)
@@ -183,7 +185,7 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
     for key, value in node.items():
         names += (
             _leaves(value, f"{prefix}{key}.")
-            if isinstance(value, DictConfig)
+            if isinstance(value, DictConfig) and len(value)
             else [f"{prefix}{key}"]
         )
     return names

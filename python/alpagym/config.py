@@ -178,6 +178,8 @@ class PolicyConfig:
     """Features of the fused layers."""
     log_std: float = -1.2
     """Initial log standard deviation of the normalized action."""
+    observe_weights: bool = True
+    """The weights of `reward_ranges` are inputs: one policy for many driving styles."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,11 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     reward: RewardConfig = field(default_factory=lambda: REWARD_PRESETS["dense"])
+    reward_functions: tuple[str, ...] = ()
+    """Reward functions of users, added to the terms: `module:function`, or entry points of
+    `alpagym.rewards`."""
+    reward_ranges: dict[str, Any] = field(default_factory=dict)
+    """Weights that each episode draws instead of `reward`'s: term -> lowest and highest."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
@@ -288,6 +295,9 @@ class EvalConfig:
     """A driver that needs no checkpoint: `log`, `idm` or `constant_velocity`."""
     scenarios: str = "procedural"
     """`procedural`, or a file or folder of recordings."""
+    reward_weights: dict[str, float] = field(default_factory=dict)
+    """What a checkpoint that observes reward weights drives for; the middle of their ranges where
+    not given."""
     output: str = ""
     """JSON file to write; empty for none."""
     device: str = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import AutoReset, RewardConfig, SimConfig, check
+from alpagym.config import REWARD_PRESETS, AutoReset, RewardConfig, SimConfig, check
+from alpagym.keys import mix
+from alpagym.reward_functions import RewardFunction, UserRewards, known_rewards
+from alpagym.reward_ranges import check_ranges, condition, draw_weights
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import Observation, Outcome, Scenarios, State
@@ -30,6 +33,7 @@ class VectorEnv:
     Attributes:
         scenarios: the packed scenarios, shared by all worlds.
         state: the simulator's state; may be read at any time, and written between steps.
+        weights: of the reward terms, [1, R] for all worlds, or [W, R] where episodes draw them.
     """
 
     def __init__(
@@ -39,14 +43,21 @@ class VectorEnv:
         *,
         sim_config: SimConfig | None = None,
         reward: RewardConfig,
+        reward_functions: Sequence[str | RewardFunction] = (),
+        reward_ranges: Mapping[str, Sequence[float]] | None = None,
+        observe_weights: bool = False,
         auto_reset: AutoReset = AutoReset.same_step,
         device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
         """Pack `scenarios` for `device` and seat `num_worlds` worlds; call `reset` before `step`.
 
+        Reward functions are of `alpagym.reward_functions`, ranges of `alpagym.reward_ranges`; with
+        `observe_weights` the drawn weights, from -1 to 1, are the last columns of
+        `Observation.ego`.
+
         Raises:
-            ValueError: no worlds, or an option out of range.
+            ValueError: no worlds, an option out of range, or a reward function that is not there.
             ScenarioError: no scenarios.
         """
         if num_worlds < 1:
@@ -58,7 +69,12 @@ class VectorEnv:
         self.scenarios: Scenarios = batch(scenarios, device)
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
-        self._weights = sim.make_weights(_checked(reward, "reward."), device)
+        self._base_weights = sim.make_weights(_checked(reward, "reward."), device)
+        self._functions = UserRewards(reward_functions)
+        self._ranges = check_ranges(reward_ranges or {})
+        self._observe_weights = observe_weights
+        repeats = num_worlds if self._ranges else 1
+        self.weights: Tensor = self._base_weights.repeat(repeats, 1)
         for s in scenarios:
             if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
                 raise ValueError(
@@ -154,7 +170,10 @@ class VectorEnv:
             restarting = self._ended.clone()
         self._turn ^= 1
         outcome = self._outcomes[self._turn]
-        sim.step(self.scenarios, self.state, outcome, action, self._weights, self._params)
+        driving = ~self.state.done & (self.state.ego >= 0) if self._functions else None
+        sim.step(self.scenarios, self.state, outcome, action, self.weights, self._params)
+        if driving is not None:
+            self._functions.add(self.scenarios, self.state, outcome, driving)
         terminated, truncated = self.state.terminated.clone(), self.state.truncated.clone()
         offroad = self.state.offroad.clone()
         if self.auto_reset is AutoReset.next_step:
@@ -173,10 +192,14 @@ class VectorEnv:
     def _begin(self, mask: Tensor) -> None:
         """Seat the next episode in the worlds of `mask`; keys determine scenario and seed."""
         num_scenarios = len(self.scenario_ids)
-        key = _hash(_hash(_hash(self._seed) ^ self._world) ^ self._episode)
-        drawn = _hash(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
+        key = mix(mix(mix(self._seed) ^ self._world) ^ self._episode)
+        drawn = mix(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
         torch.where(mask, drawn.to(torch.int32), self.state.scenario, out=self.state.scenario)
         torch.where(mask, key, self.state.seed, out=self.state.seed)
+        if self._ranges:
+            drawn_for = self.scenarios.key[self.state.scenario.long()]
+            weights = draw_weights(self._base_weights, self._ranges, self.state.seed, drawn_for)
+            torch.where(mask.unsqueeze(1), weights, self.weights, out=self.weights)
         self._episode += mask
         sim.reset(self.scenarios, self.state, mask, self._params)
         self._ended &= ~mask  # last, as `mask` may be `_ended` itself
@@ -186,6 +209,10 @@ class VectorEnv:
         buffer = buffers[self._turn]
         sim.observe(self.scenarios, self.state, buffer, self._params, mask=mask)
         torch.autograd.graph.increment_version(list(buffer.tensors().values()))
+        if self._observe_weights:
+            drawn = condition(self.weights, self._ranges).unsqueeze(1)
+            drawn = drawn.expand(*buffer.ego.shape[:2], -1)
+            buffer = replace(buffer, ego=torch.cat([buffer.ego, drawn], -1))
         return self._squeeze_all(buffer)
 
     def _info(self, outcome: Outcome, offroad: Tensor) -> dict[str, Any]:
@@ -228,20 +255,15 @@ def _checked(config: _Options, prefix: str) -> _Options:
     return config
 
 
-def _hash(key: Tensor | int) -> Tensor:
-    """A mixing of 63 bits, for scenario draws and episode seeds; non-negative."""
-    key = torch.as_tensor(key, dtype=torch.int64)
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return (key ^ ((key >> 31) & ((1 << 33) - 1))) & 0x7FFFFFFFFFFFFFFF
-
-
 def make(
     scenarios: str | Path | Sequence[Scenario] = "procedural",
     num_worlds: int = 64,
     *,
     num_scenarios: int = 64,
-    reward: str | RewardConfig = "dense",
+    reward: str | RewardConfig | RewardFunction = "dense",
+    reward_functions: Sequence[str | RewardFunction] = (),
+    reward_ranges: Mapping[str, Sequence[float]] | None = None,
+    observe_weights: bool = False,
     auto_reset: str | AutoReset = "same_step",
     device: str | torch.device = "cpu",
     seed: int = 0,
@@ -253,7 +275,11 @@ def make(
         scenarios: `procedural`, a file or folder of recordings, or scenarios.
         num_worlds: worlds that step together, W.
         num_scenarios: how many to generate when procedural.
-        reward: a preset of `config.REWARD_PRESETS`, or weights.
+        reward: a preset of `config.REWARD_PRESETS`, weights, or a reward function alone, itself or
+            by its name (`alpagym.reward_functions`).
+        reward_functions: further ones, added to the weighted terms.
+        reward_ranges: lowest and highest weight of terms that each episode draws, by term.
+        observe_weights: whether those weights are seen, as the last columns of `Observation.ego`.
         auto_reset: `same_step`, `next_step` or `disabled`.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         seed: of generation, of scenario draws and of random numbers.
@@ -263,7 +289,6 @@ def make(
         ValueError: an unknown option, preset or choice.
         ScenarioError: no scenario could be loaded.
     """
-    from alpagym.config import REWARD_PRESETS
     from alpagym.devices import choose_device
     from alpagym.scenarios.sources import load_or_generate
 
@@ -274,18 +299,13 @@ def make(
                 f"make: expected an option of SimConfig ({', '.join(known)}), got {name}"
             )
     config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
-    if isinstance(reward, str):
-        if reward not in REWARD_PRESETS:
-            raise ValueError(f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {reward}")
-        reward = REWARD_PRESETS[reward]
+    weights, functions = _reward(reward)
     if isinstance(auto_reset, str):
         if auto_reset not in AutoReset.__members__:
             raise ValueError(
                 f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}"
             )
         auto_reset = AutoReset[auto_reset]
-    if not isinstance(reward, RewardConfig):
-        raise ValueError(f"reward: expected a preset's name or a RewardConfig, got {reward!r}")
     if not isinstance(auto_reset, AutoReset):
         names = ", ".join(AutoReset.__members__)
         raise ValueError(f"auto_reset: expected one of {names}, got {auto_reset!r}")
@@ -296,11 +316,32 @@ def make(
         scenarios,
         num_worlds,
         sim_config=config,
-        reward=reward,
+        reward=weights,
+        reward_functions=[*functions, *reward_functions],
+        reward_ranges=reward_ranges,
+        observe_weights=observe_weights,
         auto_reset=auto_reset,
         device=device,
         seed=seed,
     )
+
+
+def _reward(
+    given: str | RewardConfig | RewardFunction,
+) -> tuple[RewardConfig, list[str | RewardFunction]]:
+    """Weights of the terms, and functions added to them."""
+    if isinstance(given, RewardConfig):
+        return given, []
+    if isinstance(given, str):
+        if given in REWARD_PRESETS:
+            return REWARD_PRESETS[given], []
+        if ":" in given or given in known_rewards():
+            return RewardConfig(), [given]
+        known = ", ".join([*REWARD_PRESETS, *known_rewards(), "module:function"])
+        raise ValueError(f"reward: expected one of {known}, got {given}")
+    if not callable(given):
+        raise ValueError(f"reward: expected a name, a RewardConfig or a function, got {given!r}")
+    return RewardConfig(), [given]
 
 
 def _choice(name: str, value: Any) -> Any:

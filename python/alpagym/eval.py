@@ -43,6 +43,8 @@ def evaluate_command(
     if bool(config.checkpoint) == bool(config.policy):
         names = "|".join(BASELINES)
         raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
+    if config.policy and config.reward_weights:
+        raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
     if config.policy and config.policy not in BASELINES:
         raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
     say = plain_printer(console)
@@ -58,6 +60,7 @@ def evaluate_command(
                 raise ValueError(
                     f"sim.{name}: the checkpoint was trained for {wanted}, got {asked}"
                 )
+        driver.choose_weights(config.reward_weights)
         say(f"trained on: {', '.join(trained_on) or 'unknown'}")
     check_simulator(sim_config)
     scenarios = held_out_only(config.scenarios, config.data, sim_config.dt, config.seed, say)

@@ -17,6 +17,8 @@ from alpagym.grpo.advantage import Advantages, group_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.policies.policy import Policy
+from alpagym.reward_functions import UserRewards
+from alpagym.reward_ranges import Ranges
 from alpagym.types import Observation, Scenarios
 
 
@@ -58,6 +60,8 @@ class GrpoTrainer:
         config: GrpoConfig,
         sim_config: SimConfig,
         reward: RewardConfig,
+        reward_functions: UserRewards | None = None,
+        reward_ranges: Ranges | None = None,
         seed: int,
         names: Sequence[str] = (),
     ) -> None:
@@ -81,6 +85,9 @@ class GrpoTrainer:
             num_steps=min(horizon, sim_config.max_steps) if sim_config.max_steps > 0 else horizon,
             config=sim_config,
             weights=sim.make_weights(reward, scenarios.device),
+            functions=reward_functions,
+            ranges=reward_ranges,
+            observed=policy.ranges,
         )
         self.names = names
         self.generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,8 @@ import torch
 
 import scenario_factory as factory
 from alpagym import env
-from alpagym.config import ActionType
+from alpagym.config import ActionType, SimConfig
+from alpagym.evaluation import evaluate
 from simulating import Rig, same_bits
 
 BAD = (math.nan, math.inf, -math.inf)
@@ -74,3 +75,22 @@ def test_actions_for_who_does_not_drive_are_not_looked_at(device) -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sim.bad_action: expected one of raise, clamp, termin"):
         vector_env("cpu", "ignore")
+
+
+class Broken:
+    """A policy whose action is NaN from its third step on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def mean(self, seen) -> torch.Tensor:
+        self.calls += 1
+        return torch.full((len(seen.ego), 2), math.nan if self.calls > 2 else 0.0)
+
+
+def test_evaluation_names_the_scenario_and_step() -> None:
+    scenarios = [factory.straight(name="first"), factory.straight(name="second")]
+    with pytest.raises(ValueError, match="NaN or infinity in scenario first, step 2"):
+        evaluate(Broken(), scenarios, SimConfig())
+    results, _ = evaluate(Broken(), scenarios, SimConfig(bad_action="terminate"))
+    assert results.steps.tolist() == [3, 3]

@@ -10,14 +10,19 @@ enum EndOn : int {
   kEndCollision = 2,
   kEndOffroad = 4,
   kEndRedLight = 8,
-  kEndGoal = 16
+  kEndGoal = 16,
+  kEndStopSign = 32
 };
+
+// What becomes of an action that is not finite: the agent coasts on, or its episode ends.
+enum BadAction : int { kCoast = 0, kTerminate = 1 };
 
 struct Params {
   float dt;                 // [s]
   int action;               // ActionKind (actions.h)
   int traffic;              // Controller of the agents that are not egos
   int end_on;               // EndOn bits
+  int bad_action;           // BadAction
   int max_steps;            // an episode's length at most; 0 for the record's
   float min_accel;          // bounds of the control [m/s^2]
   float max_accel;          // [m/s^2]
@@ -42,6 +47,7 @@ struct Params {
     f("action", &Params::action);
     f("traffic", &Params::traffic);
     f("end_on", &Params::end_on);
+    f("bad_action", &Params::bad_action);
     f("max_steps", &Params::max_steps);
     f("min_accel", &Params::min_accel);
     f("max_accel", &Params::max_accel);

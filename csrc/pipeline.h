@@ -36,7 +36,7 @@ void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& o
   launch(kernels::Tick{st});
   launch(kernels::Progress{c, st});
   launch(kernels::Contact{c, st, out, p});
-  launch(kernels::Reward{c, st, out, weights.data, weights.rows, p});
+  launch(kernels::Reward{c, st, out, action.data, weights.data, weights.rows, p});
 }
 
 // What every ego sees now; with a mask, only those of its worlds.

@@ -28,13 +28,15 @@ struct State {
   uint8_t* controller;    // [W, A] Controller
   uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent
 
-  float* prev_x;        // [W, A] the same one step earlier: what began this step is judged by these
-  float* prev_y;        // [W, A]
-  float* prev_yaw;      // [W, A]
-  float* prev_speed;    // [W, A]
-  float* prev_accel;    // [W, A]
-  float* prev_route_s;  // [W, A]
-  bool* prev_valid;     // [W, A]
+  float* prev_x;      // [W, A] the same one step earlier: what began this step is judged by these
+  float* prev_y;      // [W, A]
+  float* prev_yaw;    // [W, A]
+  float* prev_speed;  // [W, A]
+  float* prev_accel;  // [W, A]
+  float* prev_curvature;       // [W, A]
+  float* prev_route_s;         // [W, A]
+  bool* prev_valid;            // [W, A]
+  uint8_t* prev_stops_served;  // [W, A]
 
   int32_t* ego;      // [W, E] agent index of each ego, -1 for none
   bool* terminated;  // [W, E] the task ended for this ego; stays until reset
@@ -65,8 +67,10 @@ struct State {
     f("prev_yaw", &State::prev_yaw, "W", "A");
     f("prev_speed", &State::prev_speed, "W", "A");
     f("prev_accel", &State::prev_accel, "W", "A");
+    f("prev_curvature", &State::prev_curvature, "W", "A");
     f("prev_route_s", &State::prev_route_s, "W", "A");
     f("prev_valid", &State::prev_valid, "W", "A");
+    f("prev_stops_served", &State::prev_stops_served, "W", "A");
     f("ego", &State::ego, "W", "E");
     f("terminated", &State::terminated, "W", "E");
     f("truncated", &State::truncated, "W", "E");

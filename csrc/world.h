@@ -1,6 +1,7 @@
 // Views that kernels share: which scenario a world runs, where its agents, routes and logs lie.
 #pragma once
 #include "box.h"
+#include "grid.h"
 #include "polyline.h"
 #include "scenarios.h"
 #include "state.h"
@@ -31,6 +32,9 @@ ALPAGYM_HD int frame_of_step(const Scenarios& c, int s, int step) {
   return frame < 0 ? 0 : frame > last ? last : frame;
 }
 
+// Kinds of entries in Scenarios.stop_light that are not indices of lights.
+constexpr int kStopSign = -1, kYieldLine = -2;
+
 ALPAGYM_HD int log_cell(const Scenarios& c, int s, int frame, int a) {
   return c.log_start[s] + frame * (c.agent_start[s + 1] - c.agent_start[s]) + a;
 }
@@ -48,11 +52,14 @@ ALPAGYM_HD Box box_of(const Scenarios& c, int agent_row, Pose p) {
   return box_at(p, c.agent[agent_row].length, c.agent[agent_row].width);
 }
 
-ALPAGYM_HD bool same_level(const Scenarios& c, int s, float z0, float z1) {
-  return !c.has_z[s] || fabsf(z0 - z1) < 2.5f;
+// Whether the heights of two boxes overlap; touching counts.
+ALPAGYM_HD bool heights_overlap(const Scenarios& c, int s, float z0, float height0, float z1,
+                                float height1) {
+  return !c.has_z[s] || 2.f * fabsf(z0 - z1) <= height0 + height1;
 }
 
 constexpr uint8_t kLightRed = 2, kLightYellow = 3, kLightGreen = 4, kLightFlashingRed = 5;
+constexpr float kLaneType = 0.f;  // MapType of a RoadPoint that is a piece of lane
 constexpr uint8_t kVehicle = 1, kPedestrian = 2, kCyclist = 3;
 
 }  // namespace alpagym

@@ -288,7 +288,7 @@ def test_ego_features_of_a_straight_drive(device) -> None:
 
 
 def test_terms_of_one_step(device) -> None:
-    # progress = ds; speed_limit = v - limit; lane = |y|; ttc = 1 - t / horizon.
+    # progress = ds; speed_limit = v - limit; route = lane = |y|; ttc = 1 - t / horizon.
     ego = Actor(factory.STRAIGHT, 20.0, 10.0, limit=8.0)
     wall = Actor(factory.STRAIGHT, 34.0, 0.0)
     rig = Rig([factory.straight(wall, ego=ego, start=0)], device=device)
@@ -299,6 +299,7 @@ def test_terms_of_one_step(device) -> None:
     ttc = (14.0 - x - 4.6) / speed
     want = dict.fromkeys(TERM, 0.0) | {
         TERM.PROGRESS: x,
+        TERM.ROUTE: 0.5,
         TERM.LANE: 0.5,
         TERM.DISTANCE_TO_GT: math.hypot(0.5, x - 1.0),
         TERM.SPEED_LIMIT: speed - 8.0,
@@ -307,14 +308,6 @@ def test_terms_of_one_step(device) -> None:
     }
     torch.testing.assert_close(terms, torch.tensor(list(want.values())), atol=2e-4, rtol=0)
     assert rig.outcome.reward.item() == pytest.approx(sum(want.values()), abs=1e-3)
-
-
-def test_driving_against_the_route_is_wrong_way(device) -> None:
-    for degrees, wrong in ((0, 0.0), (119, 0.0), (121, 1.0), (180, 1.0), (-121, 1.0)):
-        rig = Rig([factory.straight()], device=device)
-        rig.state.yaw.fill_(math.radians(degrees))
-        rig.step()
-        assert rig.outcome.terms[0, 0, TERM.WRONG_WAY] == wrong
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,8 @@ void check(const Params& p) {
     refuse("traffic", "0.." + std::to_string(kLastController), py::int_(p.traffic));
   if (!(p.dt > 0.f) || !std::isfinite(p.dt))
     refuse("dt", "a positive, finite step length", py::float_(p.dt));
+  if (p.bad_action != kCoast && p.bad_action != kTerminate)
+    refuse("bad_action", "0 or 1", py::int_(p.bad_action));
   if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));
 }
 
@@ -321,6 +323,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .value("OFFROAD", kEndOffroad)
       .value("RED_LIGHT", kEndRedLight)
       .value("GOAL", kEndGoal)
+      .value("STOP_SIGN", kEndStopSign)
       .finalize();
   py::native_enum<Collision>(m, "Collision", "enum.IntEnum",
                              "How a collision began, seen from the ego.")

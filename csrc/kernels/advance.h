@@ -44,15 +44,16 @@ struct Advance {
     if (!st.valid[i]) return;
     const LogPose log = c.log[cell];
     const Pose from = pose_of(st, i), to{log.x, log.y, log.yaw};
-    const Control u = was_valid ? unicycle_inverse({from, st.speed[i]}, {to, log.speed}, p.dt)
-                                : Control{0.f, 0.f};
+    const Control u =
+        was_valid ? replayed_control({from, st.speed[i]}, {to, log.speed}, p.dt, p.max_curvature)
+                  : Control{0.f, 0.f};
     st.x[i] = to.x;
     st.y[i] = to.y;
     st.z[i] = c.log_z[cell];
     st.yaw[i] = to.yaw;
     st.speed[i] = log.speed;
     st.accel[i] = u.accel;
-    st.curvature[i] = fabsf(u.curvature) < 2.f * p.max_curvature ? u.curvature : 0.f;
+    st.curvature[i] = u.curvature;
   }
 
   // The vehicle model moves the rear axle; the state keeps the box center.

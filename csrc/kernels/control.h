@@ -17,8 +17,10 @@ struct Remember {
     st.prev_yaw[i] = st.yaw[i];
     st.prev_speed[i] = st.speed[i];
     st.prev_accel[i] = st.accel[i];
+    st.prev_curvature[i] = st.curvature[i];
     st.prev_route_s[i] = st.route_s[i];
     st.prev_valid[i] = st.valid[i];
+    st.prev_stops_served[i] = st.stops_served[i];
   }
 };
 

@@ -1,7 +1,7 @@
 // Stage: reset. Scenario -> state, for the worlds in a mask.
 #pragma once
-#include "../grid.h"
 #include "../params.h"
+#include "../vehicle.h"
 #include "../world.h"
 
 namespace alpagym::kernels {
@@ -19,7 +19,8 @@ struct ResetAgent {
     if (!mask[w]) return;
     const World world = world_of(c, st, w);
     Pose pose{0.f, 0.f, 0.f};
-    float z = 0.f, speed = 0.f, accel = 0.f, route_s = 0.f;
+    float z = 0.f, speed = 0.f, route_s = 0.f;
+    alpagym::Control control{0.f, 0.f};
     bool valid = false;
     Controller controller = Controller::kLog;
     if (a < world.agents) {
@@ -31,7 +32,7 @@ struct ResetAgent {
         pose = {log.x, log.y, log.yaw};
         z = c.log_z[cell];
         speed = log.speed;
-        accel = recorded_accel(world.s, a, speed);
+        control = recorded_control(world.s, a, {pose, speed});
         if (route.n >= 2) route_s = project(route, {pose.x, pose.y}, 0, route.n - 2).s;
       }
       controller = controller_of(world, a, row, route, valid);
@@ -41,20 +42,22 @@ struct ResetAgent {
     st.z[i] = z;
     st.yaw[i] = st.prev_yaw[i] = pose.yaw;
     st.speed[i] = st.prev_speed[i] = speed;
-    st.accel[i] = st.prev_accel[i] = accel;
-    st.curvature[i] = 0.f;
+    st.accel[i] = st.prev_accel[i] = control.accel;
+    st.curvature[i] = st.prev_curvature[i] = control.curvature;
     st.route_s[i] = st.prev_route_s[i] = route_s;
     st.valid[i] = st.prev_valid[i] = valid;
     st.controller[i] = static_cast<uint8_t>(controller);
-    st.stops_served[i] = 0;
+    st.stops_served[i] = st.prev_stops_served[i] = 0;
   }
 
   // What the record did in the step before the first, so that the first step's jerk means
   // something.
-  ALPAGYM_HD float recorded_accel(int s, int a, float speed) const {
-    if (c.start_frame[s] == 0) return 0.f;
+  ALPAGYM_HD alpagym::Control recorded_control(int s, int a, Kinematics now) const {
+    if (c.start_frame[s] == 0) return {0.f, 0.f};
     const int before = log_cell(c, s, c.start_frame[s] - 1, a);
-    return c.log_valid[before] ? (speed - c.log[before].speed) / p.dt : 0.f;
+    if (!c.log_valid[before]) return {0.f, 0.f};
+    const LogPose log = c.log[before];
+    return replayed_control({{log.x, log.y, log.yaw}, log.speed}, now, p.dt, p.max_curvature);
   }
 
   // Egos are policy-controlled. Others follow Params.traffic, but the log where there is nothing to

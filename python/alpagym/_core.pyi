@@ -38,6 +38,7 @@ class EndOn(IntFlag):
     OFFROAD = 4
     RED_LIGHT = 8
     GOAL = 16
+    STOP_SIGN = 32
 
 class Collision(IntEnum):
     """How a collision began, seen from the ego."""
@@ -58,6 +59,7 @@ class Params:
         action: int,
         traffic: int,
         end_on: int,
+        bad_action: int,
         max_steps: int,
         min_accel: float,
         max_accel: float,

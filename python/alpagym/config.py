@@ -51,7 +51,11 @@ class SimConfig:
     traffic: Traffic = Traffic.log
     end_on: tuple[str, ...] = ("collision_at_fault", "offroad")
     """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light,
-    goal."""
+    stop_sign, goal."""
+    bad_action: str = "raise"
+    """What an action of NaN or infinity does: `raise` an error that names world, agent and step
+    (looking costs a wait on a GPU), `clamp` (NaN coasts, infinity goes to the bound) or `terminate`
+    that ego's episode. `info["bad_action"]` tells in any case."""
     max_steps: int = 0
     """Steps an episode lasts at most; 0 for the record's length."""
     multi_agent: bool = False
@@ -107,13 +111,15 @@ class RewardTerm(IntEnum):
     COLLISION_ANY = 2
     OFFROAD = 3
     RED_LIGHT = 4
-    GOAL = 5
-    LANE = 6
-    WRONG_WAY = 7
-    DISTANCE_TO_GT = 8
-    SPEED_LIMIT = 9
-    COMFORT = 10
-    TTC = 11
+    STOP_SIGN = 5
+    GOAL = 6
+    ROUTE = 7
+    LANE = 8
+    WRONG_WAY = 9
+    DISTANCE_TO_GT = 10
+    SPEED_LIMIT = 11
+    COMFORT = 12
+    TTC = 13
 
 
 @dataclass(frozen=True)
@@ -130,18 +136,22 @@ class RewardConfig:
     """Per departure from the drivable area."""
     red_light: float = 0.0
     """Per red light run."""
+    stop_sign: float = 0.0
+    """Per stop sign run."""
     goal: float = 0.0
     """For reaching the end of the logged path."""
-    lane: float = 0.0
+    route: float = 0.0
     """Per meter off the route, each step."""
+    lane: float = 0.0
+    """Per meter off the center of the own lane, at most 6, each step."""
     wrong_way: float = 0.0
-    """Each step."""
+    """Each step in which every lane under the ego runs against it."""
     distance_to_gt: float = 0.0
     """Per meter from the logged position, each step."""
     speed_limit: float = 0.0
     """Per m/s above the limit, each step."""
     comfort: float = 0.0
-    """Each step beyond the comfort bounds."""
+    """Each step beyond any of nuPlan's six bounds of comfort."""
     ttc: float = 0.0
     """Per fraction of the horizon that the time to collision falls short, each step."""
 
@@ -153,7 +163,8 @@ REWARD_PRESETS = {
         collision_any=-3.0,
         offroad=-20.0,
         red_light=-10.0,
-        lane=-0.03,
+        stop_sign=-5.0,
+        route=-0.03,
         wrong_way=-0.5,
         speed_limit=-0.1,
         comfort=-0.02,
@@ -338,6 +349,7 @@ SHARES = {
 }
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
+    "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
     "grpo.scale": ("group", "batch", "none"),

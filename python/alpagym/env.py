@@ -151,14 +151,15 @@ class VectorEnv:
         require gradients are detached: the simulator is not differentiable.
 
         `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
-        `offroad`, and with `same_step` auto-reset `final_observation`: for worlds that ended in
+        `lane`, `lane_offset`, `lane_heading`, `bad_action`, `offroad`, and with `same_step` auto-reset `final_observation`: for worlds that ended in
         this step the last observation of the old episode, for the others what an earlier one left
         there.
 
         Raises:
             RuntimeError: `reset` was not called.
             ValueError, TypeError: the action's shape, dtype, layout or device, with what was
-            expected.
+                expected; and with `SimConfig.bad_action` "raise" an action of NaN or infinity, by
+                world, agent and step, before anything has moved.
         """
         if not self._seated:
             raise RuntimeError("step: expected reset() first")
@@ -166,6 +167,8 @@ class VectorEnv:
             action = action.detach()
             if not self.config.multi_agent and action.dim() == 2:
                 action = action.unsqueeze(1)
+            if self.config.bad_action == "raise":
+                self._refuse_bad(action)
         if self.auto_reset is AutoReset.next_step:
             restarting = self._ended.clone()
         self._turn ^= 1
@@ -188,6 +191,20 @@ class VectorEnv:
         observation = self._observe(self._observations)
         squeeze = self._squeeze
         return observation, squeeze(outcome.reward), squeeze(terminated), squeeze(truncated), info
+
+    def _refuse_bad(self, action: Tensor) -> None:
+        """Raise if an ego that is still driving is given NaN or infinity."""
+        if action.shape[:2] != self.state.ego.shape:
+            return  # the core says what is wrong with it
+        driving = (self.state.ego >= 0) & ~self.state.done
+        bad = ((~torch.isfinite(action)).any(2) & driving).nonzero()
+        if len(bad):
+            w, e = bad[0].tolist()
+            raise ValueError(
+                f"action: expected finite numbers, got {action[w, e].tolist()} for world {w}, "
+                f"agent {int(self.state.ego[w, e])}, step {int(self.state.step[w])} "
+                f"(scenario {self.scenario_ids[int(self.state.scenario[w])]})"
+            )
 
     def _begin(self, mask: Tensor) -> None:
         """Seat the next episode in the worlds of `mask`; keys determine scenario and seed."""
@@ -222,6 +239,10 @@ class VectorEnv:
             "collision": self._squeeze(outcome.collision),
             "progress_fraction": self._squeeze(outcome.progress_fraction),
             "ttc": self._squeeze(outcome.ttc),
+            "lane": self._squeeze(outcome.lane),
+            "lane_offset": self._squeeze(outcome.lane_offset),
+            "lane_heading": self._squeeze(outcome.lane_heading),
+            "bad_action": self._squeeze(outcome.bad_action),
             "offroad": self._squeeze(offroad),
         }
 

@@ -129,6 +129,7 @@ def make_params(config: SimConfig) -> Params:
         action=list(_core.actions).index(config.action.name),
         traffic=int(Controller[config.traffic.name.upper()]),
         end_on=int(end_on),
+        bad_action=int(config.bad_action == "terminate"),
         **{
             name: getattr(config, name)
             for name in (

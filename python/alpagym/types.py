@@ -101,7 +101,8 @@ class Scenarios(TensorStruct):
     cell_edge: Tensor
     """Offsets of the edge segments that touch a cell. int32 [C+1]"""
     road: Tensor
-    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, unused. [P, 8]"""
+    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, index of the map
+    element. [P, 8]"""
     edge: Tensor
     """x0, y0, x1, y1, mean z [m], unused; the drivable area is on the left. [D, 8]"""
 
@@ -142,10 +143,14 @@ class State(TensorStruct):
     """speed one step earlier [m/s]. [W, A]"""
     prev_accel: Tensor
     """accel one step earlier [m/s^2]. [W, A]"""
+    prev_curvature: Tensor
+    """curvature one step earlier [1/m]. [W, A]"""
     prev_route_s: Tensor
     """route_s one step earlier [m]. [W, A]"""
     prev_valid: Tensor
     """valid one step earlier. bool [W, A]"""
+    prev_stops_served: Tensor
+    """stops_served one step earlier. uint8 [W, A]"""
     ego: Tensor
     """Agent index of each ego, -1 for none. int32 [W, E]"""
     terminated: Tensor
@@ -183,6 +188,14 @@ class Outcome(TensorStruct):
     """Route arc length over the logged path's, 1 at its end. [W, E]"""
     ttc: Tensor
     """Time to collision at constant velocities, +inf if none [s]. [W, E]"""
+    lane: Tensor
+    """Map element of the own lane, -1 if none is within 6 m. int32 [W, E]"""
+    lane_offset: Tensor
+    """Distance from the own lane's center line, left positive [m]. [W, E]"""
+    lane_heading: Tensor
+    """Heading relative to the own lane [rad]. [W, E]"""
+    bad_action: Tensor
+    """Whether the action held NaN or infinity. bool [W, E]"""
 
 
 class EgoFeature(IntEnum):

@@ -19,7 +19,7 @@ from alpagym.config import SimConfig
 from alpagym.reference.motion import BEFORE, advance, control, progress, reset
 from alpagym.reference.noise import noise
 from alpagym.reference.observe import observe
-from alpagym.reference.outcome import reward
+from alpagym.reference.outcome import DECISIONS, reward
 from alpagym.reference.world import Place, arrays, places, worlds
 from alpagym.sim import RewardTerm
 
@@ -35,8 +35,8 @@ def step(
 ) -> SimpleNamespace:
     """Advance every world that is not done; return every field of `Outcome` as an array.
 
-    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_comfort`
-    and `_limit` are [W, E], `margin_control` [W, A].
+    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_lane`,
+    `_comfort` and `_limit` are [W, E], `margin_control` [W, A].
     """
     shape = state.ego.shape
     out = SimpleNamespace(
@@ -44,7 +44,9 @@ def step(
     )
     for name in ("reward", "collision", "progress_fraction", "ttc"):
         setattr(out, name, np.zeros(shape))
-    for name in ("contact", "offroad", "flags", "comfort", "limit"):
+    for name in ("lane", "lane_offset", "lane_heading", "bad_action"):
+        setattr(out, name, np.zeros(shape))
+    for name in DECISIONS:
         setattr(out, f"margin_{name}", np.full(shape, np.inf))
     for world in worlds(scenarios, state):
         w = world.w
@@ -56,7 +58,7 @@ def step(
             state.step[w] += 1
             progress(world)
         for e in range(shape[1]):
-            reward(world, e, config, weights[0 if len(weights) == 1 else w], out)
+            reward(world, e, action[w, e], config, weights[0 if len(weights) == 1 else w], out)
     return out
 
 

@@ -20,7 +20,7 @@ from alpagym.reference.world import Place, World, worlds
 from alpagym.scenarios.scenario import AgentType
 from alpagym.sim import Controller
 
-BEFORE = ("x", "y", "yaw", "speed", "accel", "route_s", "valid")
+BEFORE = (*("x", "y", "yaw", "speed", "accel", "curvature", "route_s", "valid", "stops_served"),)
 """What is kept from one step earlier, as prev_..."""
 
 
@@ -54,7 +54,9 @@ def _reset_world(world: World, c: SimConfig) -> None:
             x, y, yaw, speed = place.log[start, a]
             world.set(a, x=x, y=y, yaw=yaw, speed=speed, z=place.log_z[start, a])
             if start > 0 and place.log_valid[start - 1, a]:
-                world.set(a, accel=(speed - place.log[start - 1, a, 3]) / c.dt)
+                was = place.log[start - 1, a]
+                accel, curvature = replayed(was[3], speed, yaw - was[2], c)
+                world.set(a, accel=accel, curvature=curvature)
             if agent.route.drivable:
                 on = agent.route.project(np.array([x, y]), 0, len(agent.route.points))
                 world.set(a, route_s=on.s)
@@ -161,6 +163,12 @@ def inverse(v: float, speed: float, turn: float, dt: float) -> tuple[float, floa
     return (speed - v) / dt, 0.0 if abs(way) < 1e-3 else wrap_angle(turn) / way
 
 
+def replayed(v: float, speed: float, turn: float, c: SimConfig) -> tuple[float, float]:
+    """The same of a record: no curvature where the noise of a slow track makes an absurd one."""
+    accel, curvature = inverse(v, speed, turn, c.dt)
+    return accel, curvature if abs(curvature) < 2.0 * c.max_curvature else 0.0
+
+
 def _place_at(world: World, a: int, position: np.ndarray, yaw: float, c: SimConfig) -> None:
     """A pose given outright: speed along the mean heading, controls that would have done it."""
     v, turn = world.get("speed", a), wrap_angle(yaw - world.get("yaw", a))
@@ -184,9 +192,7 @@ def _replay(world: World, a: int, c: SimConfig) -> None:
     x, y, yaw, speed = place.log[frame, a]
     accel, curvature = 0.0, 0.0
     if was:
-        accel, curvature = inverse(world.get("speed", a), speed, yaw - world.get("yaw", a), c.dt)
-        if abs(curvature) >= 2.0 * c.max_curvature:  # noise of a slow track
-            curvature = 0.0
+        accel, curvature = replayed(world.get("speed", a), speed, yaw - world.get("yaw", a), c)
     world.set(a, x=x, y=y, z=place.log_z[frame, a], yaw=yaw, speed=speed)
     world.set(a, accel=accel, curvature=curvature)
 

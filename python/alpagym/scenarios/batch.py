@@ -47,6 +47,8 @@ class Pieces:
     """float32 [P, 3]"""
     type: np.ndarray
     """uint8 [P]"""
+    element: np.ndarray
+    """Index of the map element, int [P]"""
 
 
 def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
@@ -72,7 +74,8 @@ def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
         between = (a[owner] + (b[owner] - a[owner]) * t).astype(np.float32)
         return np.where((index == n[owner])[:, None], b[owner], between)
 
-    return Pieces(vertex(k), vertex(k + 1), road_map.type[element[i]][owner])
+    element = element[i][owner]
+    return Pieces(vertex(k), vertex(k + 1), road_map.type[element], element)
 
 
 @dataclass
@@ -114,6 +117,7 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
     )
     road = np.zeros((len(middle), 8), np.float32)
     road[:, :3], road[:, 3:5], road[:, 5], road[:, 6] = middle, direction, 0.5 * length, pieces.type
+    road[:, 7] = pieces.element
     ij = grid.index(middle[:, :2])
     order, road_count = _sorted_by_cell(ij[:, 1] * grid.columns + ij[:, 0], num_cells)
 

@@ -44,6 +44,16 @@ ALPAGYM_HD uint8_t light_state(const Scenarios& c, int s, int frame, int light) 
       .light_state[c.signal_start[s] + frame * (c.light_start[s + 1] - c.light_start[s]) + light];
 }
 
+// Whether some corner of a box lies beyond the nearest road edge. A box that reaches no edge is
+// off-road if its center is.
+ALPAGYM_HD bool is_offroad(const Scenarios& c, int s, const Box& box, float z) {
+  const float center = signed_edge_distance(c, s, {box.frame.x, box.frame.y}, z);
+  if (fabsf(center) > radius(box)) return center < 0.f;
+  for (int n = 0; n < 4; ++n)
+    if (signed_edge_distance(c, s, corner(box, n), z) < 0.f) return true;
+  return false;
+}
+
 ALPAGYM_HD Pose pose_of(const State& st, int i) { return {st.x[i], st.y[i], st.yaw[i]}; }
 ALPAGYM_HD Pose prev_pose_of(const State& st, int i) {
   return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]};

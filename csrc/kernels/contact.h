@@ -45,7 +45,7 @@ struct Contact {
     terms[kCollisionAtFault] = out.collision[k] == static_cast<uint8_t>(Collision::kFront) ||
                                out.collision[k] == static_cast<uint8_t>(Collision::kLateral);
     terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
-    const bool offroad = is_offroad(world, ego, st.z[i]);
+    const bool offroad = is_offroad(c, world.s, ego, st.z[i]);
     terms[kOffroad] = offroad && !st.offroad[k];
     st.offroad[k] = offroad;
     assign_lane(k, i, world, ego, terms);
@@ -99,16 +99,6 @@ struct Contact {
     }
     terms[kLane] = fix.element >= 0 ? fabsf(fix.offset) : kLaneReach;
     terms[kWrongWay] = fix.alignment < -0.5f;
-  }
-
-  // Some corner lies beyond the nearest road edge. Far from every edge the center tells for all
-  // corners.
-  ALPAGYM_HD bool is_offroad(World world, const Box& ego, float z) const {
-    const float center = signed_edge_distance(c, world.s, {ego.frame.x, ego.frame.y}, z);
-    if (fabsf(center) > radius(ego)) return center < 0.f;
-    for (int n = 0; n < 4; ++n)
-      if (signed_edge_distance(c, world.s, corner(ego, n), z) < 0.f) return true;
-    return false;
   }
 };
 

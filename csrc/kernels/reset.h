@@ -89,9 +89,7 @@ struct ResetEgo {
     bool offroad = false;
     if (present) {
       const int i = w * st.A + a;
-      const Box box = box_of(c, world.first + a, pose_of(st, i));
-      for (int n = 0; n < 4; ++n)
-        offroad |= signed_edge_distance(c, world.s, corner(box, n), st.z[i]) < 0.f;
+      offroad = is_offroad(c, world.s, box_of(c, world.first + a, pose_of(st, i)), st.z[i]);
     }
     st.offroad[k] = offroad;
     if (e == 0) st.step[w] = 0;

@@ -25,8 +25,14 @@ BEFORE = (*("x", "y", "yaw", "speed", "accel", "curvature", "route_s", "valid", 
 
 
 def edge_distance(place: Place, box: Box, z: float) -> float:
-    """Signed distance from the road's edge to the box's worst corner, negative off-road [m]."""
+    """Signed distance from the road's edge to the box's worst corner, negative off-road [m].
+
+    Of a box that reaches no edge the center tells.
+    """
     edges = place.edges_at(z)
+    center = signed_edge_distance(edges, box.center)
+    if abs(center) > 0.5 * np.hypot(box.length, box.width):
+        return center
     return min(signed_edge_distance(edges, corner) for corner in box.corners())
 
 

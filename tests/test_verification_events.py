@@ -12,7 +12,7 @@ import torch
 import scenario_factory as factory
 from alpagym import sim
 from alpagym.config import ActionType
-from alpagym.scenarios.scenario import MapType
+from alpagym.scenarios.scenario import AgentType, MapType
 from alpagym.types import LightFeature
 from scenario_factory import Actor, assemble, line
 from simulating import Rig
@@ -285,6 +285,20 @@ def test_ego_features_of_a_straight_drive(device) -> None:
     torch.testing.assert_close(
         light[LightFeature.DISTANCE :], torch.tensor([47.7, 1.0, 1.0, 0.0, 0.0]), atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("kind", list(AgentType))
+@pytest.mark.parametrize("speed", [0.0, 0.5])
+def test_a_collision_counts_whatever_is_hit(device, kind, speed) -> None:
+    """Vehicles, pedestrians, cyclists and objects, standing or moving."""
+    size = factory.WALKER if kind == AgentType.PEDESTRIAN else (1.0, 1.0, 1.0)
+    other = Actor(factory.STRAIGHT, 32.0, speed, type=kind, size=size)
+    rig = Rig([factory.straight(other)], device=device)
+    total = torch.zeros(len(TERM), device=device)
+    for _ in range(15):
+        rig.step()
+        total += rig.outcome.terms[0, 0]
+    assert total[TERM.COLLISION_ANY] == total[TERM.COLLISION_AT_FAULT] == 1.0
 
 
 def test_terms_of_one_step(device) -> None:

@@ -309,6 +309,9 @@ class EvalConfig:
     reward_weights: dict[str, float] = field(default_factory=dict)
     """What a checkpoint that observes reward weights drives for; the middle of their ranges where
     not given."""
+    metrics: str = ""
+    """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `alpagym` or
+    `all`. They judge drives that no failure ends."""
     output: str = ""
     """JSON file to write; empty for none."""
     device: str = "auto"
@@ -349,6 +352,7 @@ SHARES = {
 }
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
+    "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "alpagym", "all"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
@@ -380,6 +384,6 @@ def check(config: Any, prefix: str = "") -> None:
             elif name in POSITIVE and value <= 0.0:
                 wanted = "a number above 0"
         elif name in CHOICES and value not in CHOICES[name]:
-            wanted = f"one of {', '.join(CHOICES[name])}"
+            wanted = f"one of {', '.join(filter(None, CHOICES[name]))}"
         if wanted is not None:
             raise ValueError(f"{name}: expected {wanted}, got {value}")

@@ -151,9 +151,9 @@ class VectorEnv:
         require gradients are detached: the simulator is not differentiable.
 
         `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
-        `lane`, `lane_offset`, `lane_heading`, `bad_action`, `offroad`, and with `same_step` auto-reset `final_observation`: for worlds that ended in
-        this step the last observation of the old episode, for the others what an earlier one left
-        there.
+        `lane`, `lane_offset`, `lane_heading`, `bad_action`, `offroad`, and with `same_step`
+        auto-reset `final_observation`: for worlds that ended in this step the last observation of
+        the old episode, for the others what an earlier one left there.
 
         Raises:
             RuntimeError: `reset` was not called.

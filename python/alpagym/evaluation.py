@@ -130,8 +130,8 @@ def evaluate(
         Results in the order of `scenarios`, and the rollouts, empty without `record`.
 
     Raises:
-        ValueError: an unknown baseline; or with `bad_action` "raise" a policy whose action is NaN or
-            infinite, by scenario and step.
+        ValueError: an unknown baseline; or with `bad_action` "raise" a policy whose action is
+            NaN or infinite, by scenario and step.
     """
     if isinstance(driver, str) and driver not in BASELINES:
         raise ValueError(

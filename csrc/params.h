@@ -13,9 +13,13 @@ enum EndOn : int {
   kEndGoal = 16
 };
 
+constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts
+
 struct Params {
   float dt;                 // [s]
   int action;               // ActionKind (actions.h)
+  int plan_steps;           // waypoints in a plan
+  int replan_every;         // steps from one action to the next
   int traffic;              // Controller of the agents that are not egos
   int end_on;               // EndOn bits
   int max_steps;            // an episode's length at most; 0 for the record's
@@ -40,6 +44,8 @@ struct Params {
   static constexpr void fields(F&& f) {
     f("dt", &Params::dt);
     f("action", &Params::action);
+    f("plan_steps", &Params::plan_steps);
+    f("replan_every", &Params::replan_every);
     f("traffic", &Params::traffic);
     f("end_on", &Params::end_on);
     f("max_steps", &Params::max_steps);

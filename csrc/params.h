@@ -17,9 +17,13 @@ enum EndOn : int {
 // What becomes of an action that is not finite: the agent coasts on, or its episode ends.
 enum BadAction : int { kCoast = 0, kTerminate = 1 };
 
+constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts
+
 struct Params {
   float dt;                 // [s]
   int action;               // ActionKind (actions.h)
+  int plan_steps;           // waypoints in a plan
+  int replan_every;         // steps from one action to the next
   int traffic;              // Controller of the agents that are not egos
   int end_on;               // EndOn bits
   int bad_action;           // BadAction
@@ -45,6 +49,8 @@ struct Params {
   static constexpr void fields(F&& f) {
     f("dt", &Params::dt);
     f("action", &Params::action);
+    f("plan_steps", &Params::plan_steps);
+    f("replan_every", &Params::replan_every);
     f("traffic", &Params::traffic);
     f("end_on", &Params::end_on);
     f("bad_action", &Params::bad_action);

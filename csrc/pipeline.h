@@ -7,6 +7,7 @@
 #include "kernels/advance.h"
 #include "kernels/contact.h"
 #include "kernels/control.h"
+#include "kernels/follow.h"
 #include "kernels/fork.h"
 #include "kernels/inverse.h"
 #include "kernels/noise.h"
@@ -23,7 +24,7 @@ template <class Launch>
 void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask,
            const Params& p) {
   launch(kernels::ResetAgent{c, st, mask, p});
-  launch(kernels::ResetEgo{c, st, mask});
+  launch(kernels::ResetEgo{c, st, mask, p});
 }
 
 // Advance every world that is not done by one step.
@@ -31,8 +32,10 @@ template <class Launch>
 void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out,
           const Action& action, const Weights& weights, const Params& p) {
   launch(kernels::Remember{st});
+  if (p.replan_every > 1) launch(kernels::Take{c, st, action.data, p});
   launch(kernels::Control{c, st, action.data, p});
   launch(kernels::Advance{c, st, action.data, p});
+  if (p.action == kTrajectory) launch(kernels::Follow{c, st, action.data, p});
   launch(kernels::Tick{st});
   launch(kernels::Progress{c, st});
   launch(kernels::Contact{c, st, out, p});

@@ -1,5 +1,6 @@
 // Views that kernels share: which scenario a world runs, where its agents, routes and logs lie.
 #pragma once
+#include "bicycle.h"
 #include "box.h"
 #include "grid.h"
 #include "polyline.h"
@@ -58,6 +59,19 @@ ALPAGYM_HD Pose pose_of(const State& st, int i) { return {st.x[i], st.y[i], st.y
 ALPAGYM_HD Pose prev_pose_of(const State& st, int i) {
   return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]};
 }
+
+// The motion that an agent's pose one step earlier tells of, and writing that of ego slot k.
+ALPAGYM_HD bicycle::Vehicle<double> motion_of(const State& st, int i, float dt) {
+  const float turned = st.prev_valid[i] ? wrap_angle(st.yaw[i] - st.prev_yaw[i]) : 0.f;
+  return bicycle::moving<double>(st.speed[i], 0.0, turned / dt);
+}
+ALPAGYM_HD void keep_motion(const State& st, int k, const bicycle::Vehicle<double>& v) {
+  st.lateral_speed[k] = static_cast<float>(v.lateral_speed);
+  st.yaw_rate[k] = static_cast<float>(v.yaw_rate);
+  st.steering_angle[k] = static_cast<float>(v.steering_angle);
+  st.lagged_accel[k] = static_cast<float>(v.accel);
+}
+
 ALPAGYM_HD Box box_of(const Scenarios& c, int agent_row, Pose p) {
   return box_at(p, c.agent[agent_row].length, c.agent[agent_row].width);
 }

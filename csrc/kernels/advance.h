@@ -27,10 +27,10 @@ struct Advance {
     const Controller controller = static_cast<Controller>(st.controller[i]);
     if (controller == Controller::kLog) return replay(i, world, a);
     if (!st.valid[i]) return;
-    if (controller == Controller::kPolicy && e >= 0 && gives_pose(p.action)) {
-      const float* u = action + action_size(p.action) * (w * st.E + e);
-      const Subject subject{c.agent[world.first + a], pose_of(st, i), st.speed[i], p.dt};
-      return place(i, asked_pose(p.action, u, subject));
+    if (controller == Controller::kPolicy && e >= 0 && !gives_control(p.action)) {
+      if (!gives_pose(p.action)) return;  // Follow moves it
+      const float* u = action_now(action, st, w * st.E + e, p);
+      return place(i, asked_pose(p.action, u, subject_of(c, st, world.first + a, i, p.dt)));
     }
     integrate(i, c.agent[world.first + a].rear_axle);
     if (controller == Controller::kIdm && past_route(i, world.first + a)) st.valid[i] = false;

@@ -75,6 +75,7 @@ struct ResetEgo {
   Scenarios c;
   State st;
   const bool* mask;
+  Params p;
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {
@@ -86,6 +87,10 @@ struct ResetEgo {
     st.ego[k] = present ? a : -1;
     st.terminated[k] = false;
     st.truncated[k] = false;
+    const float turning = present ? recorded_yaw_rate(world.s, a) : 0.f;
+    keep_motion(st, k,
+                bicycle::moving<double>(present ? st.speed[w * st.A + a] : 0.f, 0.0, turning));
+    for (int d = 0; d < st.M; ++d) st.ongoing[static_cast<int64_t>(k) * st.M + d] = 0.f;
     bool offroad = false;
     if (present) {
       const int i = w * st.A + a;
@@ -93,6 +98,14 @@ struct ResetEgo {
     }
     st.offroad[k] = offroad;
     if (e == 0) st.step[w] = 0;
+  }
+
+  // Like recorded_control; 0 where nothing tells.
+  ALPAGYM_HD float recorded_yaw_rate(int s, int a) const {
+    if (c.start_frame[s] == 0) return 0.f;
+    const int now = log_cell(c, s, c.start_frame[s], a),
+              before = log_cell(c, s, c.start_frame[s] - 1, a);
+    return c.log_valid[before] ? wrap_angle(c.log[now].yaw - c.log[before].yaw) / p.dt : 0.f;
   }
 };
 

@@ -44,7 +44,8 @@ struct Reward {
     float reward = 0.f;
     for (int r = 0; r < out.R; ++r) reward += weight[r] * terms[r];
     out.reward[k] = reward;
-    out.bad_action[k] = !is_finite(action + action_size(p.action) * k);
+    const bool was_read = (st.step[w] - 1) % p.replan_every == 0;
+    out.bad_action[k] = was_read && !is_finite(action + static_cast<int64_t>(k) * action_size(p));
     const bool refused = out.bad_action[k] && p.bad_action == kTerminate;
     st.terminated[k] = ends(terms) || refused || !st.valid[i];
     const int recorded = c.num_frames[world.s] - 1 - c.start_frame[world.s];
@@ -54,7 +55,7 @@ struct Reward {
 
   ALPAGYM_HD bool is_finite(const float* u) const {
     bool finite = true;
-    for (int d = 0; d < action_size(p.action); ++d) finite &= fabsf(u[d]) < INFINITY;
+    for (int d = 0; d < action_size(p); ++d) finite &= fabsf(u[d]) < INFINITY;
     return finite;
   }
 

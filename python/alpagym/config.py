@@ -19,6 +19,14 @@ class ActionType(Enum):
     """dx, dy [m], dyaw [rad] in the agent's frame."""
     teleport = "teleport"
     """x, y [m], yaw [rad] in the world frame."""
+    jerk = "jerk"
+    """Jerk [m/s^3], curvature rate [1/m/s]: what changes the acceleration and curvature of the step
+    before, whose bounds hold."""
+    trajectory = "trajectory"
+    """A plan: `plan_steps` waypoints x, y [m], yaw [rad], 0.1 s, 0.2 s, ... ahead, in the frame of
+    the ego's rear axle when the action is given. AlpaSim's linear controller follows it with
+    AlpaSim's vehicle; `min_accel` to `max_lateral_accel` do not apply, the controller's bounds do.
+    A plan that is not finite, or that the controller cannot follow, coasts."""
 
 
 class Traffic(Enum):
@@ -48,6 +56,13 @@ class SimConfig:
     dt: float = 0.1
     """Step length [s]; the record's."""
     action: ActionType = ActionType.unicycle
+    plan_steps: int = 64
+    """Waypoints in a plan. The controller looks 1.0 to 2.0 s ahead: a plan that ends sooner stops
+    at its last waypoint."""
+    replan_every: int = 1
+    """Steps from one action to the next, k. Actions are read at steps 0, k, 2 k, ... of an episode
+    and ignored in between: a plan goes on, grown older; of other kinds an action is k controls or
+    poses one after the other, for the steps to come."""
     traffic: Traffic = Traffic.log
     end_on: tuple[str, ...] = ("collision_at_fault", "offroad")
     """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light,
@@ -327,6 +342,8 @@ AT_LEAST = {
     "data.train": 1,
     "data.held_out": 1,
     "sim.num_route_points": 1,
+    "sim.plan_steps": 1,
+    "sim.replan_every": 1,
     "policy.width": 1,
     "policy.hidden": 1,
     "imitation.batch_size": 1,

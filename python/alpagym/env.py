@@ -82,7 +82,9 @@ class VectorEnv:
                 )
         agents = max_agents(scenarios)
         self._egos = int(self.scenarios.num_egos.max()) if self.config.multi_agent else 1
-        self.state: State = sim.make_state(num_worlds, agents, num_egos=self._egos, device=device)
+        self.state: State = sim.make_state(
+            num_worlds, agents, num_egos=self._egos, config=self.config, device=device
+        )
         # Two of each: what the last step returned stays valid while the next one writes.
         self._observations = [sim.make_observation(self.state, self.config) for _ in range(2)]
         self._outcomes = [sim.make_outcome(self.state) for _ in range(2)]
@@ -97,9 +99,17 @@ class VectorEnv:
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """[W, D] in ego mode, [W, E, D] in multi-agent mode."""
+        """[W, D] in ego mode, [W, E, D] in multi-agent mode; D is `sim.action_size`.
+
+        For plans D is 3 * `plan_steps`; else `replan_every` times the numbers of one control.
+        """
         d = sim.action_size(self.config)
         return (self.num_worlds, self._egos, d) if self.config.multi_agent else (self.num_worlds, d)
+
+    @property
+    def replans(self) -> Tensor:
+        """Which worlds read their action in the next step, bool [W]: all with `replan_every` 1."""
+        return self.state.step % self.config.replan_every == 0
 
     @property
     def ego_mask(self) -> Tensor:
@@ -107,7 +117,7 @@ class VectorEnv:
         return self._squeeze(self.state.ego >= 0)
 
     def zero_action(self) -> Tensor:
-        """An action of zeros: coast straight on."""
+        """An action of zeros: coast straight on; as a plan, stop here."""
         return torch.zeros(self.action_shape, device=self.device)
 
     def reset(
@@ -147,8 +157,9 @@ class VectorEnv:
     def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance all worlds; return observation, reward, terminated, truncated, info.
 
-        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that
-        require gradients are detached: the simulator is not differentiable.
+        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Worlds that
+        are not among `replans` ignore it and go on with their last. Actions that require gradients
+        are detached: the simulator is not differentiable.
 
         `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
         `lane`, `lane_offset`, `lane_heading`, `bad_action`, `offroad`, and with `same_step`
@@ -196,7 +207,7 @@ class VectorEnv:
         """Raise if an ego that is still driving is given NaN or infinity."""
         if action.shape[:2] != self.state.ego.shape:
             return  # the core says what is wrong with it
-        driving = (self.state.ego >= 0) & ~self.state.done
+        driving = (self.state.ego >= 0) & ~self.state.done & self.replans.unsqueeze(1)
         bad = ((~torch.isfinite(action)).any(2) & driving).nonzero()
         if len(bad):
             w, e = bad[0].tolist()

@@ -160,7 +160,7 @@ def _drive(
 ) -> tuple[Results, list[Rollout]]:
     packed, count = batch(scenarios, device), len(scenarios)
     params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
-    state = sim.make_state(count, max_agents(scenarios), device=device)
+    state = sim.make_state(count, max_agents(scenarios), config=config, device=device)
     state.scenario.copy_(torch.arange(count))
     sim.reset(packed, state, torch.ones(count, dtype=torch.bool, device=device), params)
     if isinstance(driver, str):

@@ -1,7 +1,8 @@
 """Dataclasses of tensors that the simulator reads and writes, split by lifetime.
 
 Dimensions: S scenarios, W worlds, A agents per world (capacity), E egos per world (1 in ego mode),
-N agents of all scenarios, R reward terms; the ragged pools are described in `csrc/scenarios.h`.
+M numbers of an action that goes on (0 where every step has its own), N agents of all scenarios,
+R reward terms; the ragged pools are described in `csrc/scenarios.h`.
 All tensors are contiguous and on one device. World frame, SI units, float32 unless said otherwise.
 """
 
@@ -159,6 +160,17 @@ class State(TensorStruct):
     """Time ran out before; stays until reset. bool [W, E]"""
     offroad: Tensor
     """Some corner of the ego's box is off-road now. bool [W, E]"""
+    lateral_speed: Tensor
+    """Of the vehicle that follows plans: of its center of mass, left positive [m/s]. Like the next
+    three as `reset` leaves it for other kinds of actions. [W, E]"""
+    yaw_rate: Tensor
+    """[rad/s]. [W, E]"""
+    steering_angle: Tensor
+    """Of the front wheels, lagging behind what is asked [rad]. [W, E]"""
+    lagged_accel: Tensor
+    """Longitudinal acceleration, lagging behind what is asked [m/s^2]. [W, E]"""
+    ongoing: Tensor
+    """The action that goes on; a plan's waypoints in the world frame. [W, E, M]"""
     scenario: Tensor
     """Index into `Scenarios`. int32 [W]"""
     step: Tensor

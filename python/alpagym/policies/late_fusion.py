@@ -49,6 +49,11 @@ class LateFusion(Policy):
             raise ValueError(
                 f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}"
             )
+        if sim_config.replan_every != 1:
+            raise ValueError(
+                "LateFusion drives with an action a step, "
+                f"got sim.replan_every={sim_config.replan_every}"
+            )
         self.scales = nn.ModuleDict(
             {
                 "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from alpagym.config import SimConfig
-from alpagym.reference.motion import BEFORE, advance, control, progress, reset
+from alpagym.reference.motion import BEFORE, advance, control, progress, reset, take
 from alpagym.reference.noise import noise
 from alpagym.reference.observe import observe
 from alpagym.reference.outcome import DECISIONS, reward
@@ -53,8 +53,9 @@ def step(
         if not world.done():
             for name in BEFORE:
                 getattr(state, f"prev_{name}")[w] = getattr(state, name)[w]
-            asked = control(world, action[w], config, out.margin_control[w])
-            advance(world, action[w], asked, config)
+            rows = take(world, action[w], config)
+            asked = control(world, rows, config, out.margin_control[w])
+            advance(world, rows, asked, config)
             state.step[w] += 1
             progress(world)
         for e in range(shape[1]):

@@ -215,7 +215,8 @@ def reward(
         terms[:] = measure(world, e, a, c, out)
     out.reward[w, e] = terms @ weights
     ending = any(terms[RewardTerm[name.upper()]] > 0.0 for name in c.end_on)
-    out.bad_action[w, e] = not np.isfinite(action).all()
+    was_read = (int(state.step[w]) - 1) % c.replan_every == 0
+    out.bad_action[w, e] = was_read and not np.isfinite(action).all()
     ending |= bool(out.bad_action[w, e]) and c.bad_action == "terminate"
     state.terminated[w, e] = ending or not world.get("valid", a)
     limit = world.place.num_frames - 1 - world.place.start_frame

@@ -15,6 +15,7 @@ from alpagym.scenarios.scenario import (
     RoadMap,
     Scenario,
     ScenarioError,
+    Tracks,
 )
 from alpagym.types import Scenarios
 
@@ -166,11 +167,16 @@ def _ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
     return np.lexsort((distance, ~may)).astype(np.int32), int(may.sum())
 
 
+def rear_axles(tracks: Tracks) -> np.ndarray:
+    """How far each agent's rear axle lies behind its center [m], float32 [A]; 0 without one."""
+    vehicle = tracks.type == AgentType.VEHICLE
+    return np.where(vehicle, np.float32(REAR_AXLE_FRACTION) * tracks.size[:, 0], np.float32(0.0))
+
+
 def _agents(scenario: Scenario) -> np.ndarray:
     info = np.zeros((scenario.tracks.num_agents, 4), np.float32)
     info[:, :3] = scenario.tracks.size
-    vehicle = scenario.tracks.type == AgentType.VEHICLE
-    info[:, 3] = np.where(vehicle, REAR_AXLE_FRACTION * scenario.tracks.size[:, 0], 0.0)
+    info[:, 3] = rear_axles(scenario.tracks)
     return info
 
 

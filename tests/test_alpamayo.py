@@ -7,7 +7,6 @@ import torch
 
 from alpagym.interop.alpamayo import action_space, tokens
 from alpagym.metrics import open_loop
-from parity import alpamayo as parity
 
 ZERO = (-0.042621, -0.010296)  # no acceleration, no curvature
 
@@ -44,14 +43,6 @@ def random_batch(seed, count, device="cpu", dtype=torch.float32):
     xyz, heading = (torch.stack(parts).to(device) for parts in zip(*rides, strict=True))
     walk = torch.randn(count, 64, 2, generator=generator, dtype=torch.float64).cumsum(1) * 0.1
     return walk.to(device, dtype), xyz, heading
-
-
-def test_upstream_is_reproduced(shared_golden, tol):
-    rows = parity.rows(shared_golden)
-    for row in rows:
-        assert row.wrong == 0, row
-        assert row.max_error <= tol(row.tolerance), row
-        assert row.ok, row
 
 
 # speed, accel, curvature; v0; action at 0, 31, 63; error of decode after encode, mean and max [m].

@@ -19,29 +19,12 @@ from alpagym.metrics.alpasim.rounded import gap, outline
 from alpagym.metrics.alpasim.scorers import measure
 from alpagym.metrics.alpasim.tree import query_order
 from alpagym.scenarios.scenario import MapType
-from parity.alpasim_metrics import independent_rows, rows
 from parity.alpasim_shapely import replay
 from scenario_factory import STRAIGHT, Actor, assemble, straight
 
 STEPS = 21
 LANE = np.stack([np.arange(-20.0, 100.1, 5.0), np.zeros(25), np.zeros(25)], -1)
 TIMES = 100_000 * np.arange(STEPS)
-
-
-def test_agrees_with_alpasim(shared_golden) -> None:
-    wrong = [row for row in rows(shared_golden) if not row.ok]
-    assert not wrong
-
-
-def test_agrees_with_shapely() -> None:
-    wrong = [row for row in independent_rows(None) if not row.ok]
-    assert not wrong
-
-
-@pytest.mark.heavy
-def test_agrees_with_shapely_on_records(shared_data) -> None:
-    wrong = [row for row in independent_rows(shared_data) if not row.ok]
-    assert not wrong
 
 
 def heading_east(speed: float = 5.0, x: float = 0.0, y: float = 0.0) -> np.ndarray:

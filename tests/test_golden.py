@@ -23,12 +23,17 @@ def documented() -> dict[tuple[str, str], list[str]]:
 
 
 @pytest.mark.parametrize("name", script.modules())
-def test_golden(name, shared_golden, shared_data) -> None:
-    rows = script.rows_of(name, shared_golden, shared_data)
-    assert rows
-    page = documented()
+def test_others_agree(name) -> None:
+    """Without the data beside the repository only the random checks run."""
+    golden, data = (d if (d := script.SHARED / n).is_dir() else None for n in ("golden", "data"))
+    rows = script.rows_of(name, golden, data)
+    if not rows:
+        pytest.skip(f"no golden data: {script.SHARED / 'golden'} is not a folder")
+    page = documented() if golden and data else {}
     for row in rows:
         assert row.ok, row
+        if not page:
+            continue
         cells = page.get((row.metric, row.reference))
         assert cells is not None, f"{row.metric}: not on the page: run scripts/parity_page.py"
         assert cells[0] == f"{row.cases:,}", f"{row.metric}: {script.PAGE.name} is out of date"

@@ -31,26 +31,10 @@ from alpagym.metrics.navsim.progress import relative_progress, relative_progress
 from alpagym.metrics.polygons import Polygons
 from alpagym.metrics.scenario_map import lane_map_of
 from alpagym.scenarios.scenario import LightState
-from parity.navsim import independent_rows, recorded_drive, rows
+from parity.navsim import recorded_drive
 from replaying import make_scenario
 
 STEPS = 41
-
-
-def test_agrees_with_navsim(shared_golden) -> None:
-    wrong = [row for row in rows(shared_golden) if not row.ok]
-    assert not wrong
-
-
-def test_agrees_with_shapely() -> None:
-    wrong = [row for row in independent_rows(None) if not row.ok]
-    assert not wrong
-
-
-@pytest.mark.heavy
-def test_agrees_with_shapely_on_records(shared_data) -> None:
-    wrong = [row for row in independent_rows(shared_data) if not row.ok]
-    assert not wrong
 
 
 def states_along(speed: float, x: float = 0.0, y: float = 0.0, steps: int = STEPS) -> np.ndarray:

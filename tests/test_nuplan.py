@@ -25,17 +25,8 @@ from alpagym.metrics.polygons import Polygons, angle_off, convex_intersect, corn
 from alpagym.metrics.road_edges import RoadEdges
 from alpagym.metrics.scenario_map import lane_map_of
 from alpagym.scenarios.scenario import AgentType
-from parity import nuplan
 
 DT = 0.1
-
-
-def test_every_golden_case_is_reproduced(shared_golden) -> None:
-    assert [row for row in nuplan.rows(shared_golden) if not row.ok] == []
-
-
-def test_shapely_and_scipy_agree_on_random_situations() -> None:
-    assert [row for row in nuplan.independent_rows(None) if not row.ok] == []
 
 
 # A straight road of two lanes, 100 m each, then one connector and one lane.

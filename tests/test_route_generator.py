@@ -16,7 +16,6 @@ from alpagym.interop.alpasim.route import (
 )
 from alpagym.scenarios.goals import goal_points
 from alpagym.scenarios.load import load_scenarios
-from parity.alpasim_route import rows
 
 
 def straight_path(length: float, y: float = 0.0) -> np.ndarray:
@@ -26,13 +25,6 @@ def straight_path(length: float, y: float = 0.0) -> np.ndarray:
 
 def ahead(path: np.ndarray, x: float, y: float = 0.0, yaw: float = 0.0, **options) -> np.ndarray:
     return RouteGenerator(path, **options).generate(np.array([x, y, 0.0]), yaw)
-
-
-def test_routes_are_those_of_alpasim(shared_golden):
-    table = rows(shared_golden)
-    assert len(table) == 5
-    for row in table:
-        assert row.ok, row
 
 
 def test_twenty_waypoints_from_the_projection_on():

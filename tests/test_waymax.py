@@ -9,27 +9,6 @@ import scenario_factory as factory
 from alpagym.interop.waymax import bicycle, dynamics, idm
 from alpagym.metrics import waymax
 from alpagym.metrics.drive import Drive
-from parity import waymax as parity
-from parity.row import Row
-
-
-def failing(rows: list[Row]) -> list[Row]:
-    return [row for row in rows if not row.ok]
-
-
-def test_golden_numbers(shared_golden) -> None:
-    assert failing(parity.rows(shared_golden)) == []
-
-
-def test_random_boxes_against_shapely() -> None:
-    rows = parity.independent_rows(None)
-    assert failing(rows) == []
-    assert min(row.cases for row in rows) >= 2000
-
-
-def test_recorded_boxes_against_shapely(shared_data) -> None:
-    assert failing(parity.recorded_rows(shared_data)) == []
-
 
 # Dynamics
 

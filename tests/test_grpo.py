@@ -318,7 +318,7 @@ def test_an_action_that_is_not_finite_stops_with_its_cause():
     made = trainer()
     made.policy.log_std.data.fill_(math.nan)
     with pytest.raises(
-        TrainingError, match="action is not finite in scenario .* step 0, got .*nan"
+        TrainingError, match=r"action is not finite in scenario .* step 0, got .*nan"
     ):
         made.iterate(0)
 

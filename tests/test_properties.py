@@ -44,7 +44,7 @@ def test_a_rigid_motion_of_the_scenario_changes_nothing_that_is_relative(
     flags, flips = 0, 0
     for (_, a, p), (_, b, q) in zip(roll(here, 12), roll(there, 12), strict=True):
         a, b, p, q = host(a), host(b), host(p), host(q)
-        continuous = [TERM.PROGRESS, TERM.LANE, TERM.DISTANCE_TO_GT]
+        continuous = [TERM.PROGRESS, TERM.ROUTE, TERM.LANE, TERM.DISTANCE_TO_GT]
         assert error(a.terms[..., continuous], b.terms[..., continuous]).max() < 5e-3
         yes_or_no = [t for t in TERM if t not in (*continuous, TERM.SPEED_LIMIT, TERM.TTC)]
         wrong = error(a.terms[..., yes_or_no], b.terms[..., yes_or_no]) > 0

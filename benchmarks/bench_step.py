@@ -7,12 +7,14 @@ from functools import cache
 import torch
 from cases import SEED, StepCase
 from timing import Measurement, measure
+from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import SimConfig, Traffic
+from alpagym.config import ActionType, SimConfig, Traffic
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario
+from alpagym.types import State
 
 WARM_STEPS = 10
 """Steps driven before the state is kept, so that traffic moves and accelerations are real."""
@@ -24,26 +26,38 @@ def scenarios(count: int) -> list[Scenario]:
     return generate_many(count, SEED)
 
 
+def actions(config: SimConfig, state: State) -> Tensor:
+    """An action for every ego: small random controls, or the way straight on at its speed."""
+    generator = torch.Generator().manual_seed(SEED)
+    if config.action is not ActionType.trajectory:
+        drawn = torch.randn(*state.ego.shape, sim.action_size(config), generator=generator)
+        return drawn * torch.tensor([1.0, 0.01])
+    speed = state.speed.gather(1, state.ego.clamp(min=0).long()).cpu()
+    way = speed.unsqueeze(-1) * 0.1 * torch.arange(1, config.plan_steps + 1)
+    still = torch.zeros_like(way)
+    return torch.stack([way, still, still], -1).flatten(2).contiguous()
+
+
 def run(case: StepCase, device: torch.device, *, quick: bool) -> dict[str, Measurement]:
     """Microseconds of each stage, by world and step, and the rate of ego steps."""
     hosts = scenarios(8 if quick else case.scenarios)
     traffic = Traffic[case.traffic]
-    config = SimConfig(traffic=traffic, multi_agent=case.multi_agent, end_on=())
+    config = SimConfig(
+        action=ActionType[case.action], traffic=traffic, multi_agent=case.multi_agent, end_on=()
+    )
     params = sim.make_params(config)
     packed = batch(hosts, device)
     egos = int(packed.num_egos.max()) if case.multi_agent else 1
     state = sim.make_state(case.worlds, max_agents(hosts), num_egos=egos, device=device)
     state.scenario.copy_(torch.arange(case.worlds) % len(hosts))
     every = torch.ones(case.worlds, dtype=torch.bool, device=device)
-    generator = torch.Generator().manual_seed(SEED)
-    action = torch.randn(case.worlds, egos, sim.action_size(config), generator=generator)
-    action = (action * torch.tensor([1.0, 0.01])).to(device)
     outcome = sim.make_outcome(state)
     seen = sim.make_observation(state, config)
     weights = torch.ones(1, len(sim.RewardTerm), device=device)
+    sim.reset(packed, state, every, params)
+    action = actions(config, state).to(device)
     noise = torch.zeros_like(action)
 
-    sim.reset(packed, state, every, params)
     for _ in range(WARM_STEPS):
         sim.step(packed, state, outcome, action, weights, params)
     kept = state.clone()

@@ -16,6 +16,8 @@ class StepCase:
     worlds: int
     traffic: str
     """Controller of the agents that are not egos: `log`, `idm` or `constant_velocity`."""
+    action: str = "unicycle"
+    """Kind of action: `unicycle`, or `trajectory` for plans at constant speed."""
     multi_agent: bool = False
     observe: bool = True
     """Whether the observation is written, too."""
@@ -50,6 +52,7 @@ CASES: list[Case] = [
     StepCase("procedural.log.w4096", 4096, "log"),
     StepCase("procedural.idm.w256", 256, "idm"),
     StepCase("procedural.log.w256.blind", 256, "log", observe=False),
+    StepCase("procedural.plan.w256", 256, "log", action="trajectory", observe=False),
     StepCase("procedural.multi.w64", 64, "log", multi_agent=True),
     TrainCase("train.g16.w256", groups=16, group_size=16),
 ]

@@ -5,6 +5,12 @@
 
 namespace alpagym {
 
+constexpr float kSameLevel = 2.5f;  // heights differ by less on one level of a road [m]
+
+ALPAGYM_HD bool same_level(const Scenarios& c, int s, float z0, float z1) {
+  return !c.has_z[s] || fabsf(z0 - z1) < kSameLevel;
+}
+
 struct Grid {
   float x, y, cell;  // corner and cell size [m]
   int columns, rows, first;
@@ -29,7 +35,6 @@ ALPAGYM_HD int cell_index(float offset, float cell, int count) {
 // the point lies further off decides (its side is the corner's side whether the corner is convex or
 // not).
 ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
-  constexpr float kSameLevel = 2.5f;  // heights differ by less on one level of a road [m]
   const Grid g = grid_of(c, s);
   const int cx = cell_index(p.x - g.x, g.cell, g.columns),
             cy = cell_index(p.y - g.y, g.cell, g.rows);
@@ -38,7 +43,6 @@ ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z
   const float to_border =
       fminf(fminf(inside_x - (g.x + cx * g.cell), g.x + (cx + 1) * g.cell - inside_x),
             fminf(inside_y - (g.y + cy * g.cell), g.y + (cy + 1) * g.cell - inside_y));
-  const bool has_z = c.has_z[s];
   float best2 = INFINITY, tie = 0.f, side = 0.f;
   const int rings = g.columns > g.rows ? g.columns : g.rows;
   for (int r = 0; r < rings; ++r) {
@@ -52,7 +56,7 @@ ALPAGYM_HD float signed_edge_distance(const Scenarios& c, int s, Vec2 p, float z
         const int cell = g.first + y * g.columns + x;
         for (int k = c.cell_edge[cell]; k < c.cell_edge[cell + 1]; ++k) {
           const EdgeSegment e = c.edge[k];
-          if (has_z && fabsf(e.z - z) > kSameLevel) continue;
+          if (!same_level(c, s, z, e.z)) continue;
           const Vec2 a{e.x0, e.y0}, b{e.x1, e.y1}, ab = b - a, ap = p - a;
           const float length2 = fmaxf(dot(ab, ab), 1e-12f), t = dot(ap, ab) / length2;
           const Vec2 foot = t <= 0.f ? ap : t >= 1.f ? p - b : ap - t * ab;

@@ -10,14 +10,23 @@ enum EndOn : int {
   kEndCollision = 2,
   kEndOffroad = 4,
   kEndRedLight = 8,
-  kEndGoal = 16
+  kEndGoal = 16,
+  kEndStopSign = 32
 };
+
+// What becomes of an action that is not finite: the agent coasts on, or its episode ends.
+enum BadAction : int { kCoast = 0, kTerminate = 1 };
+
+constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts
 
 struct Params {
   float dt;                    // [s]
   int action;                  // ActionKind (actions.h)
+  int plan_steps;              // waypoints in a plan
+  int replan_every;            // steps from one action to the next
   int traffic;                 // Traffic of the worlds that name none
   int end_on;                  // EndOn bits
+  int bad_action;              // BadAction
   int max_steps;               // an episode's length; 0 for the record's, which bounds log replay
   float min_accel;             // bounds of the control [m/s^2]
   float max_accel;             // [m/s^2]
@@ -46,8 +55,11 @@ struct Params {
   static constexpr void fields(F&& f) {
     f("dt", &Params::dt);
     f("action", &Params::action);
+    f("plan_steps", &Params::plan_steps);
+    f("replan_every", &Params::replan_every);
     f("traffic", &Params::traffic);
     f("end_on", &Params::end_on);
+    f("bad_action", &Params::bad_action);
     f("max_steps", &Params::max_steps);
     f("min_accel", &Params::min_accel);
     f("max_accel", &Params::max_accel);

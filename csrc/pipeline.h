@@ -8,6 +8,7 @@
 #include "kernels/contact.h"
 #include "kernels/control.h"
 #include "kernels/decide.h"
+#include "kernels/follow.h"
 #include "kernels/fork.h"
 #include "kernels/inverse.h"
 #include "kernels/noise.h"
@@ -24,7 +25,7 @@ template <class Launch>
 void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask,
            const Params& p) {
   launch(kernels::ResetAgent{c, st, mask, p});
-  launch(kernels::ResetEgo{c, st, mask});
+  launch(kernels::ResetEgo{c, st, mask, p});
 }
 
 // Advance every world that is not done by one step.
@@ -33,12 +34,14 @@ void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& o
           const Action& action, const Weights& weights, const Params& p) {
   launch(kernels::Remember{st});
   launch(kernels::Decide{c, st, p});
+  if (p.replan_every > 1) launch(kernels::Take{c, st, action.data, p});
   launch(kernels::Control{c, st, action.data, p});
   launch(kernels::Advance{c, st, action.data, p});
+  if (p.action == kTrajectory) launch(kernels::Follow{c, st, action.data, p});
   launch(kernels::Tick{st});
   launch(kernels::Progress{c, st, p});
   launch(kernels::Contact{c, st, out, p});
-  launch(kernels::Reward{c, st, out, weights.data, weights.rows, p});
+  launch(kernels::Reward{c, st, out, action.data, weights.data, weights.rows, p});
 }
 
 // What every ego sees now; with a mask, only those of its worlds.

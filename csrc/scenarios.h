@@ -38,7 +38,7 @@ struct RoadPoint {
   float dx, dy;       // its unit direction
   float half_length;  // [m]
   float type;         // MapType
-  float unused;
+  float element;      // map element that it is a piece of
 };
 struct EdgeSegment {
   static constexpr int kColumns = 8;

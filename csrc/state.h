@@ -1,6 +1,7 @@
 // Everything that changes from step to step, as a struct of arrays.
-// W = worlds, A = agents per world (capacity), E = egos per world (1, or A in multi-agent mode).
-// Pointers are borrowed from contiguous torch tensors; element (w, a) of a [W, A] field is at w * A
+// W = worlds, A = agents per world (capacity), E = egos per world (1, or A in multi-agent mode),
+// M = numbers of an action that goes on (0 where every step has its own). Pointers are borrowed
+// from contiguous torch tensors; element (w, a) of a [W, A] field is at w * A
 // + a.
 #pragma once
 #include <cstdint>
@@ -16,7 +17,7 @@ enum class Controller : uint8_t { kPolicy = 0, kLog = 1, kIdm = 2, kConstantVelo
 enum class Traffic : uint8_t { kLog = 1, kIdm = 2, kConstantVelocity = 3, kLogThenIdm = 4 };
 
 struct State {
-  int W, A, E;
+  int W, A, E, M;
   Device device;
 
   float* x;               // [W, A] box center, world frame [m]
@@ -34,19 +35,28 @@ struct State {
   uint8_t* controller;    // [W, A] Controller
   uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent
 
-  float* prev_x;        // [W, A] the same one step earlier: what began this step is judged by these
-  float* prev_y;        // [W, A]
-  float* prev_yaw;      // [W, A]
-  float* prev_speed;    // [W, A]
-  float* prev_accel;    // [W, A]
-  float* prev_route_s;  // [W, A]
-  int32_t* prev_route;  // [W, A]
-  bool* prev_valid;     // [W, A]
+  float* prev_x;      // [W, A] the same one step earlier: what began this step is judged by these
+  float* prev_y;      // [W, A]
+  float* prev_yaw;    // [W, A]
+  float* prev_speed;  // [W, A]
+  float* prev_accel;  // [W, A]
+  float* prev_curvature;       // [W, A]
+  float* prev_route_s;         // [W, A]
+  int32_t* prev_route;         // [W, A]
+  bool* prev_valid;            // [W, A]
+  uint8_t* prev_stops_served;  // [W, A]
 
   int32_t* ego;      // [W, E] agent index of each ego, -1 for none
   bool* terminated;  // [W, E] the task ended for this ego; stays until reset
   bool* truncated;   // [W, E] time ran out before; stays until reset
   bool* offroad;     // [W, E] some corner of the box is off-road now
+
+  // What the vehicle that follows plans (bicycle.h) has besides a pose and a speed.
+  float* lateral_speed;   // [W, E] of its center of mass, left positive [m/s]
+  float* yaw_rate;        // [W, E] [rad/s]
+  float* steering_angle;  // [W, E] of the front wheels, behind what is asked [rad]
+  float* lagged_accel;    // [W, E] longitudinal acceleration, behind what is asked [m/s^2]
+  float* ongoing;  // [W, E, M] the action that goes on; a plan's waypoints in the world frame
 
   int32_t* scenario;  // [W] index into Scenarios
   int32_t* step;      // [W] steps since reset
@@ -76,13 +86,20 @@ struct State {
     f("prev_yaw", &State::prev_yaw, "W", "A");
     f("prev_speed", &State::prev_speed, "W", "A");
     f("prev_accel", &State::prev_accel, "W", "A");
+    f("prev_curvature", &State::prev_curvature, "W", "A");
     f("prev_route_s", &State::prev_route_s, "W", "A");
     f("prev_route", &State::prev_route, "W", "A");
     f("prev_valid", &State::prev_valid, "W", "A");
+    f("prev_stops_served", &State::prev_stops_served, "W", "A");
     f("ego", &State::ego, "W", "E");
     f("terminated", &State::terminated, "W", "E");
     f("truncated", &State::truncated, "W", "E");
     f("offroad", &State::offroad, "W", "E");
+    f("lateral_speed", &State::lateral_speed, "W", "E");
+    f("yaw_rate", &State::yaw_rate, "W", "E");
+    f("steering_angle", &State::steering_angle, "W", "E");
+    f("lagged_accel", &State::lagged_accel, "W", "E");
+    f("ongoing", &State::ongoing, "W", "E", "M");
     f("scenario", &State::scenario, "W");
     f("step", &State::step, "W");
     f("seed", &State::seed, "W");
@@ -94,6 +111,7 @@ struct State {
     W = size("W");
     A = size("A");
     E = size("E");
+    M = size("M");
   }
 
   // The ego slot that drives agent a of world w, or -1.

@@ -9,9 +9,6 @@
 
 namespace alpagym {
 
-// Kinds of entries in Scenarios.stop_light that are not indices of lights.
-constexpr int kStopSign = -1, kYieldLine = -2;
-
 // Whether stop m holds an agent whose front bumper is `gap` before its line.
 ALPAGYM_HD bool holds(const Scenarios& c, const Params& p, int s, int frame, int m, float gap,
                       float speed) {

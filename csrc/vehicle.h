@@ -43,6 +43,12 @@ ALPAGYM_HD Control unicycle_inverse(Kinematics from, Kinematics to, float dt) {
   return {accel, fabsf(way) < 1e-3f ? 0.f : wrap_angle(to.pose.yaw - from.pose.yaw) / way};
 }
 
+// The control that a record amounts to; no curvature where noise makes one that no car can drive.
+ALPAGYM_HD Control replayed_control(Kinematics from, Kinematics to, float dt, float max_curvature) {
+  const Control u = unicycle_inverse(from, to, dt);
+  return {u.accel, fabsf(u.curvature) < 2.f * max_curvature ? u.curvature : 0.f};
+}
+
 // Kinematic bicycle about the rear axle: curvature = tan(steering angle) / wheelbase.
 ALPAGYM_HD float curvature_of(float steering_angle, float wheelbase) {
   return tanf(steering_angle) / wheelbase;

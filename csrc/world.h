@@ -1,6 +1,8 @@
 // Views that kernels share: which scenario a world runs, where its agents, routes and logs lie.
 #pragma once
+#include "bicycle.h"
 #include "box.h"
+#include "grid.h"
 #include "params.h"
 #include "polyline.h"
 #include "scenarios.h"
@@ -40,6 +42,9 @@ ALPAGYM_HD int frame_of_step(const Scenarios& c, int s, int step) {
   return frame < 0 ? 0 : frame;
 }
 
+// Kinds of entries in Scenarios.stop_light that are not indices of lights.
+constexpr int kStopSign = -1, kYieldLine = -2;
+
 // Frames beyond the record give its last.
 ALPAGYM_HD int log_cell(const Scenarios& c, int s, int frame, int a) {
   const int last = c.num_frames[s] - 1;
@@ -77,17 +82,44 @@ ALPAGYM_HD bool drives(const Scenarios& c, int row, const Route& own) {
   return own.n >= 2 && c.type[row] != kPedestrian;
 }
 
+// Whether some corner of a box lies beyond the nearest road edge. A box that reaches no edge is
+// off-road if its center is.
+ALPAGYM_HD bool is_offroad(const Scenarios& c, int s, const Box& box, float z) {
+  const float center = signed_edge_distance(c, s, {box.frame.x, box.frame.y}, z);
+  if (fabsf(center) > radius(box)) return center < 0.f;
+  for (int n = 0; n < 4; ++n)
+    if (signed_edge_distance(c, s, corner(box, n), z) < 0.f) return true;
+  return false;
+}
+
 ALPAGYM_HD Pose pose_of(const State& st, int i) { return {st.x[i], st.y[i], st.yaw[i]}; }
 ALPAGYM_HD Pose prev_pose_of(const State& st, int i) {
   return {st.prev_x[i], st.prev_y[i], st.prev_yaw[i]};
 }
+
+// The motion that an agent's pose one step earlier tells of, and writing that of ego slot k.
+ALPAGYM_HD bicycle::Vehicle<double> motion_of(const State& st, int i, float dt) {
+  const float turned = st.prev_valid[i] ? wrap_angle(st.yaw[i] - st.prev_yaw[i]) : 0.f;
+  return bicycle::moving<double>(st.speed[i], 0.0, turned / dt);
+}
+ALPAGYM_HD void keep_motion(const State& st, int k, const bicycle::Vehicle<double>& v) {
+  st.lateral_speed[k] = static_cast<float>(v.lateral_speed);
+  st.yaw_rate[k] = static_cast<float>(v.yaw_rate);
+  st.steering_angle[k] = static_cast<float>(v.steering_angle);
+  st.lagged_accel[k] = static_cast<float>(v.accel);
+}
+
 ALPAGYM_HD Box box_of(const Scenarios& c, int agent_row, Pose p) {
   return box_at(p, c.agent[agent_row].length, c.agent[agent_row].width);
 }
 
-ALPAGYM_HD bool same_level(const Scenarios& c, int s, float z0, float z1) {
-  return !c.has_z[s] || fabsf(z0 - z1) < 2.5f;
+// Whether the heights of two boxes overlap; touching counts.
+ALPAGYM_HD bool heights_overlap(const Scenarios& c, int s, float z0, float height0, float z1,
+                                float height1) {
+  return !c.has_z[s] || 2.f * fabsf(z0 - z1) <= height0 + height1;
 }
 
 constexpr uint8_t kLightRed = 2, kLightYellow = 3, kLightGreen = 4, kLightFlashingRed = 5;
+constexpr float kLaneType = 0.f;  // MapType of a RoadPoint that is a piece of lane
+
 }  // namespace alpagym

@@ -50,7 +50,9 @@ class Rig:
         self.scenarios = batch(scenarios, device, lanes=lanes, seconds=seconds)
         worlds = num_worlds if num_worlds is not None else len(scenarios)
         agents = capacity if capacity is not None else max_agents(scenarios)
-        self.state = sim.make_state(worlds, agents, num_egos=num_egos, device=device)
+        self.state = sim.make_state(
+            worlds, agents, num_egos=num_egos, config=self.config, device=device
+        )
         self.state.scenario.copy_(torch.arange(worlds) % len(scenarios))
         self.outcome = sim.make_outcome(self.state)
         self.observation = sim.make_observation(self.state, self.config)
@@ -69,21 +71,36 @@ class Rig:
     def random_action(self, seed: int) -> Tensor:
         """Actions of plausible size, drawn on the host so that devices agree."""
         generator = torch.Generator().manual_seed(seed)
+        if self.config.action is ActionType.trajectory:
+            return self.random_plan(generator)
         scale = {
             ActionType.unicycle: [3.0, 0.08],
             ActionType.bicycle: [3.0, 0.2],
             ActionType.delta: [0.5, 0.1, 0.05],
             ActionType.teleport: [0.5, 0.1, 0.05],
+            ActionType.jerk: [5.0, 0.1],
         }[self.config.action]
-        drawn = torch.randn(*self.state.ego.shape, len(scale), generator=generator)
+        rows = self.config.replan_every
+        drawn = torch.randn(*self.state.ego.shape, rows, len(scale), generator=generator)
         action = drawn * torch.tensor(scale)
         if self.config.action is ActionType.delta:
             action[..., 0] += 0.8
         if self.config.action is ActionType.teleport:
             index = self.state.ego.clamp(min=0).long()
             here = [getattr(self.state, n).gather(1, index).cpu() for n in ("x", "y", "yaw")]
-            action += torch.stack(here, -1)
-        return action.to(self.device)
+            action += torch.stack(here, -1).unsqueeze(2)
+        return action.flatten(2).to(self.device)
+
+    def random_plan(self, generator: torch.Generator) -> Tensor:
+        """Arcs that begin near the ego's speed, some of them with a bend that cannot be driven."""
+        shape = self.state.ego.shape
+        drawn = torch.randn(*shape, 3, generator=generator).unsqueeze(-1)
+        speed = self.state.speed.gather(1, self.state.ego.clamp(min=0).long()).cpu()
+        t = 0.1 * torch.arange(1, self.config.plan_steps + 1)
+        way = ((speed.unsqueeze(-1) + 1.5 * drawn[..., :1, 0]) * t).clamp(min=0.0)
+        yaw = 0.03 * drawn[..., 1, :] * way
+        x, y = way * torch.cos(0.5 * yaw), way * torch.sin(0.5 * yaw) + 0.3 * drawn[..., 2, :]
+        return torch.stack([x, y, yaw], -1).flatten(2).contiguous().to(self.device)
 
     def step(self, action: Tensor | None = None, weights: Tensor | None = None) -> None:
         sim.step(

@@ -242,8 +242,8 @@ def test_fork_is_refused_onto_itself_and_between_sizes() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"action": 9}, "Params.action: expected 0..3, got 9"),
-        ({"action": -1}, "Params.action: expected 0..3, got -1"),
+        ({"action": 9}, "Params.action: expected 0..5, got 9"),
+        ({"action": -1}, "Params.action: expected 0..5, got -1"),
         ({"traffic": 5}, "Params.traffic: expected 1..4, got 5"),
         ({"traffic": 0}, "Params.traffic: expected 1..4, got 0"),
         ({"dt": 0.0}, "Params.dt: expected a positive, finite step length, got 0.0"),
@@ -251,6 +251,8 @@ def test_fork_is_refused_onto_itself_and_between_sizes() -> None:
         ({"dt": torch.inf}, "Params.dt: expected a positive, finite step length, got inf"),
         ({"dt": torch.nan}, "Params.dt: expected a positive, finite step length, got nan"),
         ({"max_steps": -1}, "Params.max_steps: expected at least 0, got -1"),
+        ({"plan_steps": 0}, "Params.plan_steps: expected 1..1024, got 0"),
+        ({"replan_every": 2000}, "Params.replan_every: expected 1..1024, got 2000"),
     ],
 )
 def test_params_out_of_range_are_refused(monkeypatch, change, sentence) -> None:

@@ -314,6 +314,15 @@ def test_a_reward_that_is_not_finite_stops_with_its_cause():
     assert "\n" not in sentence
 
 
+def test_an_action_that_is_not_finite_stops_with_its_cause():
+    made = trainer()
+    made.policy.log_std.data.fill_(math.nan)
+    with pytest.raises(
+        TrainingError, match=r"action is not finite in scenario .* step 0, got .*nan"
+    ):
+        made.iterate(0)
+
+
 def test_a_group_of_one_is_refused():
     with pytest.raises(ValueError, match=r"grpo\.group_size: expected at least 2.*got 1"):
         trainer(GrpoConfig(group_size=1))

@@ -41,7 +41,9 @@ DECIDED_BY = {  # which margin of the reference a term hangs on
     sim.RewardTerm.TTC: "contact",
     sim.RewardTerm.OFFROAD: "offroad",
     sim.RewardTerm.RED_LIGHT: "flags",
+    sim.RewardTerm.STOP_SIGN: "flags",
     sim.RewardTerm.GOAL: "flags",
+    sim.RewardTerm.LANE: "lane",
     sim.RewardTerm.WRONG_WAY: "flags",
     sim.RewardTerm.COMFORT: "comfort",
     sim.RewardTerm.SPEED_LIMIT: "limit",
@@ -97,6 +99,12 @@ def check_outcome(rig: Rig, want_state, want, tally: Tally, tol) -> None:
         tally.check(term.name, wrong, margin)
     tally.check("collision", got.collision != want.collision, want.margin_contact)
     ttc = error(np.minimum(got.ttc, 9.0), np.minimum(want.ttc, 9.0)) > tol(4e-3)
+    tally.check("lane", got.lane != want.lane, want.margin_lane)
+    same_lane = got.lane == want.lane
+    for name in ("lane_offset", "lane_heading"):
+        wrong = error(getattr(got, name), getattr(want, name), True) > tol(2 * POSE_RESIDUAL)
+        tally.check(name, wrong & same_lane, want.margin_lane)
+    assert (got.bad_action == want.bad_action).all()
     tally.check("ttc", ttc, want.margin_contact)
     assert (error(got.progress_fraction, want.progress_fraction) < 1e-4).all()
     tally.check("offroad", got_state.offroad != want_state.offroad, want.margin_offroad)
@@ -251,8 +259,8 @@ def test_every_event_happens_in_these_tests() -> None:
             seen += (rig.outcome.terms != 0).sum((0, 1))
             kinds |= set(rig.outcome.collision.unique().tolist())
     never = [term.name for term in sim.RewardTerm if seen[term] == 0]
-    # A red light and the goal are reached by driving there: their own tests do.
-    assert set(never) <= {"RED_LIGHT", "GOAL"}, never
+    # Stop lines and the goal are reached by driving there: their own tests do.
+    assert set(never) <= {"RED_LIGHT", "STOP_SIGN", "GOAL"}, never
     assert kinds == {0, 1, 2, 3}
 
 

@@ -142,7 +142,10 @@ void step(const Scenarios& c, const State& st, const Outcome& out, py::handle ac
     throw py::value_error("Outcome.terms: expected R=" + std::to_string(kNumRewardTerms) +
                           " reward terms, got " + std::to_string(out.R));
   const Action u{data<const float>(argument<const float>(
-      "action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p.action)}}, st.device))};
+      "action", action, {{"W", st.W}, {"E", st.E}, {"D", action_size(p)}}, st.device))};
+  if (st.M != ongoing_size(p))
+    throw py::value_error("State.ongoing: expected M=" + std::to_string(ongoing_size(p)) +
+                          " (numbers of an action that goes on), got M=" + std::to_string(st.M));
   const dlpack::Tensor wt =
       argument<const float>("weights", weights, {{"1 or W", -1}, {"R", out.R}}, st.device);
   if (wt.shape[0] != 1 && wt.shape[0] != st.W)
@@ -186,6 +189,7 @@ void fork(const State& source, const State& target, py::handle from) {
   same_device(source, target);
   same_size("fork target", "A", source.A, target.A);
   same_size("fork target", "E", source.E, target.E);
+  same_size("fork target", "M", source.M, target.M);
   if (source.x == target.x && target.W > 0)
     throw py::value_error("fork: expected two states, got one as source and target");
   const int32_t* index =
@@ -222,8 +226,11 @@ void inverse(const Scenarios& c, const State& before, const State& after, py::ha
   need_scenarios(c, before);
   same_size("state after", "W", before.W, after.W);
   same_size("state after", "A", before.A, after.A);
+  if (p.action == kTrajectory)
+    throw py::value_error(
+        "inverse: expected actions for one step, got plans, which two states do not tell");
   float* to = data<float>(argument<float>(
-      "action", action, {{"W", before.W}, {"E", before.E}, {"D", action_size(p.action)}},
+      "action", action, {{"W", before.W}, {"E", before.E}, {"D", element_size(p.action)}},
       before.device));
   dispatch(
       before.device, [&] { cpu::inverse(c, before, after, to, p); },
@@ -264,6 +271,12 @@ void check(const Params& p) {
            py::int_(p.traffic));
   if (!(p.dt > 0.f) || !std::isfinite(p.dt))
     refuse("dt", "a positive, finite step length", py::float_(p.dt));
+  if (p.bad_action != kCoast && p.bad_action != kTerminate)
+    refuse("bad_action", "0 or 1", py::int_(p.bad_action));
+  for (const auto& [name, steps] :
+       {std::pair{"plan_steps", p.plan_steps}, {"replan_every", p.replan_every}})
+    if (steps < 1 || steps > kMaxPlanSteps)
+      refuse(name, "1.." + std::to_string(kMaxPlanSteps), py::int_(steps));
   if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));
 }
 
@@ -323,6 +336,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .value("OFFROAD", kEndOffroad)
       .value("RED_LIGHT", kEndRedLight)
       .value("GOAL", kEndGoal)
+      .value("STOP_SIGN", kEndStopSign)
       .finalize();
   py::native_enum<Collision>(m, "Collision", "enum.IntEnum",
                              "How a collision began, seen from the ego.")

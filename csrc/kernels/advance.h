@@ -27,10 +27,10 @@ struct Advance {
     const Controller controller = static_cast<Controller>(st.controller[i]);
     if (controller == Controller::kLog) return replay(i, world, a);
     if (!st.valid[i]) return;
-    if (controller == Controller::kPolicy && e >= 0 && gives_pose(p.action)) {
-      const float* u = action + action_size(p.action) * (w * st.E + e);
-      const Subject subject{c.agent[world.first + a], pose_of(st, i), st.speed[i], p.dt};
-      return place(i, asked_pose(p.action, u, subject));
+    if (controller == Controller::kPolicy && e >= 0 && !gives_control(p.action)) {
+      if (!gives_pose(p.action)) return;  // Follow moves it
+      const float* u = action_now(action, st, w * st.E + e, p);
+      return place(i, asked_pose(p.action, u, subject_of(c, st, world.first + a, i, p.dt)));
     }
     integrate(i, c.agent[world.first + a].rear_axle);
     if (controller == Controller::kIdm && past_route(i, world, a)) st.valid[i] = false;
@@ -51,15 +51,16 @@ struct Advance {
       return;
     }
     const Pose from = pose_of(st, i), to{log.x, log.y, log.yaw};
-    const Control u = was_valid ? unicycle_inverse({from, st.speed[i]}, {to, log.speed}, p.dt)
-                                : Control{0.f, 0.f};
+    const Control u =
+        was_valid ? replayed_control({from, st.speed[i]}, {to, log.speed}, p.dt, p.max_curvature)
+                  : Control{0.f, 0.f};
     st.x[i] = to.x;
     st.y[i] = to.y;
     st.z[i] = c.log_z[cell];
     st.yaw[i] = to.yaw;
     st.speed[i] = log.speed;
     st.accel[i] = u.accel;
-    st.curvature[i] = fabsf(u.curvature) < 2.f * p.max_curvature ? u.curvature : 0.f;
+    st.curvature[i] = u.curvature;
   }
 
   // Beyond the record, who stands stays; who moves goes straight on for a while and leaves.
@@ -124,10 +125,10 @@ struct Advance {
     st.curvature[i] = u.curvature;
   }
 
-  // Traffic that has driven to the end of its route leaves: the map ends there.
+  // Who has driven to the end of its route leaves: the map ends there. Who has none stands.
   ALPAGYM_HD bool past_route(int i, World world, int a) const {
     const Route route = route_of(c, route_index(c, world, a, st.route[i]));
-    return route.n < 2 || st.route_s[i] > route.length() - 4.f;
+    return route.n >= 2 && st.route_s[i] > route.length() - 4.f;
   }
 };
 

@@ -1,6 +1,5 @@
-// Stage: contact. Collisions that began this step, time to collision, off-road.
+// Stage: contact. Collisions that began this step, time to collision, off-road, lanes.
 #pragma once
-#include "../grid.h"
 #include "../outcome.h"
 #include "../reward_terms.h"
 
@@ -21,7 +20,7 @@ ALPAGYM_HD Collision classify(const Box& ego, const Box& other) {
   return overlap(zone, other) ? Collision::kRear : Collision::kLateral;
 }
 
-// One thread per ego. Clears all reward terms and writes those of contact.
+// One thread per ego. Clears all reward terms and writes those of contact and lane.
 struct Contact {
   Scenarios c;
   State st;
@@ -33,6 +32,8 @@ struct Contact {
     const int w = k / st.E, a = st.ego[k];
     out.collision[k] = static_cast<uint8_t>(Collision::kNone);
     out.ttc[k] = INFINITY;
+    out.lane[k] = -1;
+    out.lane_offset[k] = out.lane_heading[k] = 0.f;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     for (int r = 0; r < out.R; ++r) terms[r] = 0.f;
     const World world = world_of(c, st, w);
@@ -44,9 +45,10 @@ struct Contact {
     terms[kCollisionAtFault] = out.collision[k] == static_cast<uint8_t>(Collision::kFront) ||
                                out.collision[k] == static_cast<uint8_t>(Collision::kLateral);
     terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
-    const bool offroad = is_offroad(world, ego, st.z[i]);
+    const bool offroad = is_offroad(c, world.s, ego, st.z[i]);
     terms[kOffroad] = offroad && !st.offroad[k];
     st.offroad[k] = offroad;
+    assign_lane(k, i, world, ego, terms);
   }
 
   // A collision counts in the step in which it begins: boxes that overlap now and did not before.
@@ -59,7 +61,7 @@ struct Contact {
     Collision worst = Collision::kNone;
     for (int b = 0; b < world.agents; ++b) {
       const int j = first + b;
-      if (b == a || !st.valid[j] || !same_level(c, world.s, st.z[i], st.z[j])) continue;
+      if (b == a || !st.valid[j] || !may_touch(world, a, b, i, j)) continue;
       const Box other = box_of(c, world.first + b, pose_of(st, j));
       const float distance = norm({other.frame.x - ego.frame.x, other.frame.y - ego.frame.y});
       const float gap = distance - reach - radius(other);
@@ -80,14 +82,23 @@ struct Contact {
     out.collision[k] = static_cast<uint8_t>(worst);
   }
 
-  // Some corner lies beyond the nearest road edge. Far from every edge the center tells for all
-  // corners.
-  ALPAGYM_HD bool is_offroad(World world, const Box& ego, float z) const {
-    const float center = signed_edge_distance(c, world.s, {ego.frame.x, ego.frame.y}, z);
-    if (fabsf(center) > radius(ego)) return center < 0.f;
-    for (int n = 0; n < 4; ++n)
-      if (signed_edge_distance(c, world.s, corner(ego, n), z) < 0.f) return true;
-    return false;
+  ALPAGYM_HD bool may_touch(World world, int a, int b, int i, int j) const {
+    return heights_overlap(c, world.s, st.z[i], c.agent[world.first + a].height, st.z[j],
+                           c.agent[world.first + b].height);
+  }
+
+  // The own lane, and whether every lane under the center runs more than 120 degrees against the
+  // heading. Beyond all lanes the distance to the own one counts as kLaneReach.
+  ALPAGYM_HD void assign_lane(int k, int i, World world, const Box& ego, float* terms) const {
+    const Vec2 heading{ego.frame.cos, ego.frame.sin};
+    const LaneFix fix = lane_at(c, world.s, {ego.frame.x, ego.frame.y}, heading, st.z[i]);
+    out.lane[k] = fix.element;
+    if (fix.element >= 0) {
+      out.lane_offset[k] = fix.offset;
+      out.lane_heading[k] = atan2f(cross(fix.direction, heading), dot(fix.direction, heading));
+    }
+    terms[kLane] = fix.element >= 0 ? fabsf(fix.offset) : kLaneReach;
+    terms[kWrongWay] = fix.alignment < -0.5f;
   }
 };
 

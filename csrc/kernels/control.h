@@ -17,14 +17,47 @@ struct Remember {
     st.prev_yaw[i] = st.yaw[i];
     st.prev_speed[i] = st.speed[i];
     st.prev_accel[i] = st.accel[i];
+    st.prev_curvature[i] = st.curvature[i];
     st.prev_route_s[i] = st.route_s[i];
     st.prev_route[i] = st.route[i];
     st.prev_valid[i] = st.valid[i];
+    st.prev_stops_served[i] = st.stops_served[i];
+  }
+};
+
+// One thread per ego. Keeps an action that lasts longer than this step, where one begins.
+struct Take {
+  Scenarios c;
+  State st;
+  const float* action;  // [W, E, action_size]
+  Params p;
+  ALPAGYM_HD int size() const { return st.W * st.E; }
+
+  ALPAGYM_HD void operator()(int k) const {
+    const int w = k / st.E;
+    if (st.world_done(w) || action_age(st, w, p) != 0) return;
+    const float* u = action + static_cast<int64_t>(k) * st.M;
+    float* kept = st.ongoing + static_cast<int64_t>(k) * st.M;
+    if (p.action != kTrajectory) {
+      for (int d = 0; d < st.M; ++d) kept[d] = u[d];
+      return;
+    }
+    const World world = world_of(c, st, w);
+    const int a = st.ego[k];
+    if (a < 0 || a >= world.agents) return;
+    const Pose center = pose_of(st, w * st.A + a);
+    const Frame rig = frame_of(ahead(center, -c.agent[world.first + a].rear_axle));
+    for (int d = 0; d < st.M; d += 3) {
+      const Vec2 at = to_world(rig, {u[d], u[d + 1]});
+      kept[d] = at.x;
+      kept[d + 1] = at.y;
+      kept[d + 2] = wrap_angle(center.yaw + u[d + 2]);
+    }
   }
 };
 
 // One thread per agent. Writes the asked-for accel and curvature; LOG agents, and policies that
-// give poses, have theirs from Advance.
+// give poses or plans, have theirs from later stages.
 struct Control {
   Scenarios c;
   State st;
@@ -55,10 +88,9 @@ struct Control {
       st.accel[i] = st.curvature[i] = 0.f;
       return;
     }
-    if (gives_pose(p.action)) return;
-    const float* u = action + action_size(p.action) * (i / st.A * st.E + e);
-    const alpagym::Control asked =
-        asked_control(p.action, u, {c.agent[row], pose_of(st, i), st.speed[i], p.dt});
+    if (!gives_control(p.action)) return;
+    const float* u = action_now(action, st, i / st.A * st.E + e, p);
+    const alpagym::Control asked = asked_control(p.action, u, subject_of(c, st, row, i, p.dt));
     st.accel[i] = asked.accel;
     st.curvature[i] = asked.curvature;
   }

@@ -4,8 +4,9 @@
 
 namespace alpagym::kernels {
 
-// One thread per agent of the target. World w becomes world from[w] of the source; -1 leaves it
-// alone. Walks the list of fields, so a new field is forked as soon as it is listed.
+// One thread per agent of the target, which share what a world has more of. World w becomes world
+// from[w] of the source; -1 leaves it alone. Walks the list of fields, so a new field is forked as
+// soon as it is listed.
 struct Fork {
   State source, target;
   const int32_t* from;  // [target.W]
@@ -17,17 +18,14 @@ struct Fork {
     State::fields([&](const char*, auto member, const char*, auto... inner) {
       auto* to = target.*member;
       const auto* of = source.*member;
-      if constexpr (sizeof...(inner) == 0) {  // [W]
-        if (a == 0) to[w] = of[v];
-      } else if (inner_is_agents(inner...)) {  // [W, A]
-        to[w * target.A + a] = of[v * target.A + a];
-      } else if (a == 0) {  // [W, E]
-        for (int e = 0; e < target.E; ++e) to[w * target.E + e] = of[v * target.E + e];
-      }
+      const int64_t size = (size_of(inner) * ... * 1);
+      for (int n = a; n < size; n += target.A) to[w * size + n] = of[v * size + n];
     });
   }
 
-  ALPAGYM_HD static bool inner_is_agents(const char* symbol) { return symbol[0] == 'A'; }
+  ALPAGYM_HD int64_t size_of(const char* symbol) const {
+    return symbol[0] == 'A' ? target.A : symbol[0] == 'E' ? target.E : target.M;
+  }
 };
 
 }  // namespace alpagym::kernels

@@ -1,7 +1,7 @@
 // Stage: reset. Scenario -> state, for the worlds in a mask.
 #pragma once
-#include "../grid.h"
 #include "../params.h"
+#include "../vehicle.h"
 #include "../world.h"
 
 namespace alpagym::kernels {
@@ -19,7 +19,8 @@ struct ResetAgent {
     if (!mask[w]) return;
     const World world = world_of(c, st, w);
     Pose pose{0.f, 0.f, 0.f};
-    float z = 0.f, speed = 0.f, accel = 0.f, route_s = 0.f;
+    float z = 0.f, speed = 0.f, route_s = 0.f;
+    alpagym::Control control{0.f, 0.f};
     bool valid = false;
     Controller controller = Controller::kLog;
     if (a < world.agents) {
@@ -31,7 +32,7 @@ struct ResetAgent {
         pose = {log.x, log.y, log.yaw};
         z = c.log_z[cell];
         speed = log.speed;
-        accel = recorded_accel(world.s, a, speed);
+        control = recorded_control(world.s, a, {pose, speed});
         if (route.n >= 2) route_s = project(route, {pose.x, pose.y}, 0, route.n - 2).s;
       }
       controller = controller_of(w, world, a, row, route, valid);
@@ -41,23 +42,25 @@ struct ResetAgent {
     st.z[i] = z;
     st.yaw[i] = st.prev_yaw[i] = pose.yaw;
     st.speed[i] = st.prev_speed[i] = speed;
-    st.accel[i] = st.prev_accel[i] = accel;
-    st.curvature[i] = 0.f;
+    st.accel[i] = st.prev_accel[i] = control.accel;
+    st.curvature[i] = st.prev_curvature[i] = control.curvature;
     st.route_s[i] = st.prev_route_s[i] = route_s;
     st.route[i] = st.prev_route[i] = 0;
     st.change_wait[i] = 0.f;
     st.stood[i] = 0.f;
     st.valid[i] = st.prev_valid[i] = valid;
     st.controller[i] = static_cast<uint8_t>(controller);
-    st.stops_served[i] = 0;
+    st.stops_served[i] = st.prev_stops_served[i] = 0;
   }
 
   // What the record did in the step before the first, so that the first step's jerk means
   // something.
-  ALPAGYM_HD float recorded_accel(int s, int a, float speed) const {
-    if (c.start_frame[s] == 0) return 0.f;
+  ALPAGYM_HD alpagym::Control recorded_control(int s, int a, Kinematics now) const {
+    if (c.start_frame[s] == 0) return {0.f, 0.f};
     const int before = log_cell(c, s, c.start_frame[s] - 1, a);
-    return c.log_valid[before] ? (speed - c.log[before].speed) / p.dt : 0.f;
+    if (!c.log_valid[before]) return {0.f, 0.f};
+    const LogPose log = c.log[before];
+    return replayed_control({{log.x, log.y, log.yaw}, log.speed}, now, p.dt, p.max_curvature);
   }
 
   // Egos are policy-controlled. Others are what their world's traffic is, but the log where there
@@ -84,6 +87,7 @@ struct ResetEgo {
   Scenarios c;
   State st;
   const bool* mask;
+  Params p;
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {
@@ -95,15 +99,25 @@ struct ResetEgo {
     st.ego[k] = present ? a : -1;
     st.terminated[k] = false;
     st.truncated[k] = false;
+    const float turning = present ? recorded_yaw_rate(world.s, a) : 0.f;
+    keep_motion(st, k,
+                bicycle::moving<double>(present ? st.speed[w * st.A + a] : 0.f, 0.0, turning));
+    for (int d = 0; d < st.M; ++d) st.ongoing[static_cast<int64_t>(k) * st.M + d] = 0.f;
     bool offroad = false;
     if (present) {
       const int i = w * st.A + a;
-      const Box box = box_of(c, world.first + a, pose_of(st, i));
-      for (int n = 0; n < 4; ++n)
-        offroad |= signed_edge_distance(c, world.s, corner(box, n), st.z[i]) < 0.f;
+      offroad = is_offroad(c, world.s, box_of(c, world.first + a, pose_of(st, i)), st.z[i]);
     }
     st.offroad[k] = offroad;
     if (e == 0) st.step[w] = 0;
+  }
+
+  // Like recorded_control; 0 where nothing tells.
+  ALPAGYM_HD float recorded_yaw_rate(int s, int a) const {
+    if (c.start_frame[s] == 0) return 0.f;
+    const int now = log_cell(c, s, c.start_frame[s], a),
+              before = log_cell(c, s, c.start_frame[s] - 1, a);
+    return c.log_valid[before] ? wrap_angle(c.log[now].yaw - c.log[before].yaw) / p.dt : 0.f;
   }
 };
 

@@ -1,5 +1,6 @@
 // Stage: reward. Terms, their weighted sum, and the end of episodes.
 #pragma once
+#include "../actions.h"
 #include "../outcome.h"
 #include "../reward_terms.h"
 
@@ -19,6 +20,7 @@ struct Reward {
   Scenarios c;
   State st;
   Outcome out;
+  const float* action;   // [W, E, action_size]
   const float* weights;  // [1 or W, R]
   int weight_rows;
   Params p;
@@ -28,6 +30,7 @@ struct Reward {
     const int w = k / st.E, a = st.ego[k], i = w * st.A + a;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     out.reward[k] = 0.f;
+    out.bad_action[k] = false;
     const World world = world_of(c, st, w);
     if (a < 0 || a >= world.agents) {
       out.progress_fraction[k] = 0.f;
@@ -41,8 +44,17 @@ struct Reward {
     float reward = 0.f;
     for (int r = 0; r < out.R; ++r) reward += weight[r] * terms[r];
     out.reward[k] = reward;
-    st.terminated[k] = ends(terms) || !st.valid[i];
+    const bool was_read = (st.step[w] - 1) % p.replan_every == 0;
+    out.bad_action[k] = was_read && !is_finite(action + static_cast<int64_t>(k) * action_size(p));
+    const bool refused = out.bad_action[k] && p.bad_action == kTerminate;
+    st.terminated[k] = ends(terms) || refused || !st.valid[i];
     st.truncated[k] = !st.terminated[k] && st.step[w] >= episode_steps(c, st, p, w, world.s);
+  }
+
+  ALPAGYM_HD bool is_finite(const float* u) const {
+    bool finite = true;
+    for (int d = 0; d < action_size(p); ++d) finite &= fabsf(u[d]) < INFINITY;
+    return finite;
   }
 
   ALPAGYM_HD bool ends(const float* terms) const {
@@ -50,6 +62,7 @@ struct Reward {
            ((p.end_on & kEndCollision) && terms[kCollisionAny] > 0.f) ||
            ((p.end_on & kEndOffroad) && terms[kOffroad] > 0.f) ||
            ((p.end_on & kEndRedLight) && terms[kRedLight] > 0.f) ||
+           ((p.end_on & kEndStopSign) && terms[kStopSignRun] > 0.f) ||
            ((p.end_on & kEndGoal) && terms[kGoal] > 0.f);
   }
 };

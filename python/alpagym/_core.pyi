@@ -18,7 +18,7 @@ route_spacing: float
 fields: dict[str, list[tuple[str, str, tuple[str, ...]]]]
 """For each struct its fields as (name, dtype, dimensions)."""
 actions: dict[str, int]
-"""Kinds of actions in the core's order, and how many numbers each has."""
+"""Kinds of actions in the core's order, and the numbers in one control, pose or waypoint."""
 reward_terms: tuple[str, ...]
 """Reward terms in the core's order."""
 
@@ -38,6 +38,7 @@ class EndOn(IntFlag):
     OFFROAD = 4
     RED_LIGHT = 8
     GOAL = 16
+    STOP_SIGN = 32
 
 class Collision(IntEnum):
     """How a collision began, seen from the ego."""
@@ -56,8 +57,11 @@ class Params:
         *,
         dt: float,
         action: int,
+        plan_steps: int,
+        replan_every: int,
         traffic: int,
         end_on: int,
+        bad_action: int,
         max_steps: int,
         min_accel: float,
         max_accel: float,

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from alpagym.config import ActionType, PolicyConfig, SimConfig, Traffic, check
 from alpagym.policies.late_fusion import LateFusion
+from alpagym.policies.policy import Policy
+from alpagym.reward_ranges import Ranges, check_ranges
 
 FORMAT = "alpagym-policy-1"
 
@@ -25,7 +26,7 @@ class CheckpointError(ValueError):
 
 def save_policy(
     path: Path,
-    policy: nn.Module,
+    policy: Policy,
     policy_config: PolicyConfig,
     sim_config: SimConfig,
     licenses: list[str],
@@ -36,6 +37,7 @@ def save_policy(
         "policy": asdict(policy_config),
         "sim": asdict(sim_config)
         | {"action": sim_config.action.name, "traffic": sim_config.traffic.name},
+        "reward_ranges": policy.ranges,
         "licenses": licenses,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,9 +70,9 @@ def load_policy(
         with safe_open(file, "pt", device="cpu") as stored:
             header = json.loads((stored.metadata() or {}).get("alpagym", "null"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        policy_config, sim_config, licenses = _parse(header)
-        _check_weights(policy_config, sim_config, weights)
-        policy = LateFusion(policy_config, sim_config)
+        policy_config, sim_config, ranges, licenses = _parse(header)
+        _check_weights(policy_config, sim_config, ranges, weights)
+        policy = LateFusion(policy_config, sim_config, ranges)
         policy.load_state_dict(weights)
     except (
         SafetensorError,
@@ -86,7 +88,7 @@ def load_policy(
     return policy.to(device).eval(), sim_config, licenses
 
 
-def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
+def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"expected metadata of format {FORMAT}, got {found}")
@@ -100,18 +102,22 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, list[str]]:
             if type(value) is not kind and (kind, type(value)) != (float, int):
                 raise ValueError(f"{part}.{f.name}: expected {kind.__name__}, got {value!r:.60}")
         check(config, f"{part}.")
+    ranges = check_ranges(header.get("reward_ranges", {}))
     licenses = header["licenses"]
     if not isinstance(licenses, list) or not all(isinstance(x, str) for x in licenses):
         raise ValueError(f"licenses: expected a list of names, got {licenses!r:.60}")
-    return policy_config, sim_config, licenses
+    return policy_config, sim_config, ranges, licenses
 
 
 def _check_weights(
-    policy_config: PolicyConfig, sim_config: SimConfig, weights: dict[str, torch.Tensor]
+    policy_config: PolicyConfig,
+    sim_config: SimConfig,
+    ranges: Ranges,
+    weights: dict[str, torch.Tensor],
 ) -> None:
     """Compare with the shapes that the metadata ask for, before any memory is taken for them."""
     with torch.device("meta"):
-        wanted = LateFusion(policy_config, sim_config).state_dict()
+        wanted = LateFusion(policy_config, sim_config, ranges).state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         shapes = [list(d[name].shape) if name in d else "none" for d in (wanted, weights)]
         if shapes[0] != shapes[1]:

@@ -20,6 +20,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   scenarios=procedural            or a file or folder of recordings
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
+  --metrics all                   or alpasim, nuplan, navsim, waymax, alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
   seed=0  grpo.group_size=16  data.train=512 ...
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"alpagym {alpagym.__version__}")
         return 0
-    command, overrides = given[0], given[1:]
+    command, overrides = given[0], _without_dashes(given[1:])
     if command not in ("train", "eval"):
         return _fail(f"{command}: expected train or eval; alpagym --help shows how")
     try:
@@ -67,6 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             return _fail(" ".join(str(error).split()))
         raise
+
+
+def _without_dashes(arguments: Sequence[str]) -> list[str]:
+    """`--metrics nuplan` and `--metrics=nuplan` as `metrics=nuplan`."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] == "--metrics":
+            result[-1] = f"metrics={argument}"
+        elif argument.startswith("--metrics="):
+            result.append(argument[2:])
+        else:
+            result.append(argument)
+    return result
 
 
 def _fail(sentence: str) -> int:
@@ -157,6 +171,8 @@ def _writable(schema: type) -> Any:
 
     def thaw(node: Any) -> None:
         OmegaConf.set_readonly(node, None)
+        if OmegaConf.get_type(node) is dict:
+            OmegaConf.set_struct(node, False)  # its keys are the user's
         for value in node.values():
             if isinstance(value, DictConfig):
                 thaw(value)
@@ -183,7 +199,7 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
     for key, value in node.items():
         names += (
             _leaves(value, f"{prefix}{key}.")
-            if isinstance(value, DictConfig)
+            if isinstance(value, DictConfig) and len(value)
             else [f"{prefix}{key}"]
         )
     return names

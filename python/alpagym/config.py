@@ -19,6 +19,14 @@ class ActionType(Enum):
     """dx, dy [m], dyaw [rad] in the agent's frame."""
     teleport = "teleport"
     """x, y [m], yaw [rad] in the world frame."""
+    jerk = "jerk"
+    """Jerk [m/s^3], curvature rate [1/m/s]: what changes the acceleration and curvature of the step
+    before, whose bounds hold."""
+    trajectory = "trajectory"
+    """A plan: `plan_steps` waypoints x, y [m], yaw [rad], 0.1 s, 0.2 s, ... ahead, in the frame of
+    the ego's rear axle when the action is given. AlpaSim's linear controller follows it with
+    AlpaSim's vehicle; `min_accel` to `max_lateral_accel` do not apply, the controller's bounds do.
+    A plan that is not finite, or that the controller cannot follow, coasts."""
 
 
 class Traffic(Enum):
@@ -55,10 +63,21 @@ class SimConfig:
     dt: float = 0.1
     """Step length [s]; the record's."""
     action: ActionType = ActionType.unicycle
+    plan_steps: int = 64
+    """Waypoints in a plan. The controller looks 1.0 to 2.0 s ahead: a plan that ends sooner stops
+    at its last waypoint."""
+    replan_every: int = 1
+    """Steps from one action to the next, k. Actions are read at steps 0, k, 2 k, ... of an episode
+    and ignored in between: a plan goes on, grown older; of other kinds an action is k controls or
+    poses one after the other, for the steps to come."""
     traffic: Traffic = Traffic.log
     end_on: tuple[str, ...] = ("collision_at_fault", "offroad")
     """Events that end an episode: any of collision_at_fault, collision_any, offroad, red_light,
-    goal."""
+    stop_sign, goal."""
+    bad_action: str = "raise"
+    """What an action of NaN or infinity does: `raise` an error that names world, agent and step
+    (looking costs a wait on a GPU), `clamp` (NaN coasts, infinity goes to the bound) or `terminate`
+    that ego's episode. `info["bad_action"]` tells in any case."""
     max_steps: int = 0
     """Steps an episode lasts at most; 0 for the record's length. Beyond the record, traffic other
     than `log` drives on along the lane graph, and lights go on as `Lights.after` tells."""
@@ -128,13 +147,15 @@ class RewardTerm(IntEnum):
     COLLISION_ANY = 2
     OFFROAD = 3
     RED_LIGHT = 4
-    GOAL = 5
-    LANE = 6
-    WRONG_WAY = 7
-    DISTANCE_TO_GT = 8
-    SPEED_LIMIT = 9
-    COMFORT = 10
-    TTC = 11
+    STOP_SIGN = 5
+    GOAL = 6
+    ROUTE = 7
+    LANE = 8
+    WRONG_WAY = 9
+    DISTANCE_TO_GT = 10
+    SPEED_LIMIT = 11
+    COMFORT = 12
+    TTC = 13
 
 
 @dataclass(frozen=True)
@@ -151,18 +172,22 @@ class RewardConfig:
     """Per departure from the drivable area."""
     red_light: float = 0.0
     """Per red light run."""
+    stop_sign: float = 0.0
+    """Per stop sign run."""
     goal: float = 0.0
     """For reaching the end of the logged path."""
-    lane: float = 0.0
+    route: float = 0.0
     """Per meter off the route, each step."""
+    lane: float = 0.0
+    """Per meter off the center of the own lane, at most 6, each step."""
     wrong_way: float = 0.0
-    """Each step."""
+    """Each step in which every lane under the ego runs against it."""
     distance_to_gt: float = 0.0
     """Per meter from the logged position, each step."""
     speed_limit: float = 0.0
     """Per m/s above the limit, each step."""
     comfort: float = 0.0
-    """Each step beyond the comfort bounds."""
+    """Each step beyond any of nuPlan's six bounds of comfort."""
     ttc: float = 0.0
     """Per fraction of the horizon that the time to collision falls short, each step."""
 
@@ -174,7 +199,8 @@ REWARD_PRESETS = {
         collision_any=-3.0,
         offroad=-20.0,
         red_light=-10.0,
-        lane=-0.03,
+        stop_sign=-5.0,
+        route=-0.03,
         wrong_way=-0.5,
         speed_limit=-0.1,
         comfort=-0.02,
@@ -199,6 +225,8 @@ class PolicyConfig:
     """Features of the fused layers."""
     log_std: float = -1.2
     """Initial log standard deviation of the normalized action."""
+    observe_weights: bool = True
+    """The weights of `reward_ranges` are inputs: one policy for many driving styles."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +322,11 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     reward: RewardConfig = field(default_factory=lambda: REWARD_PRESETS["dense"])
+    reward_functions: tuple[str, ...] = ()
+    """Reward functions of users, added to the terms: `module:function`, or entry points of
+    `alpagym.rewards`."""
+    reward_ranges: dict[str, Any] = field(default_factory=dict)
+    """Weights that each episode draws instead of `reward`'s: term -> lowest and highest."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
@@ -309,6 +342,12 @@ class EvalConfig:
     """A driver that needs no checkpoint: `log`, `idm` or `constant_velocity`."""
     scenarios: str = "procedural"
     """`procedural`, or a file or folder of recordings."""
+    reward_weights: dict[str, float] = field(default_factory=dict)
+    """What a checkpoint that observes reward weights drives for; the middle of their ranges where
+    not given."""
+    metrics: str = ""
+    """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `alpagym` or
+    `all`. They judge drives that no failure ends."""
     output: str = ""
     """JSON file to write; empty for none."""
     device: str = "auto"
@@ -324,6 +363,8 @@ AT_LEAST = {
     "data.train": 1,
     "data.held_out": 1,
     "sim.num_route_points": 1,
+    "sim.plan_steps": 1,
+    "sim.replan_every": 1,
     "policy.width": 1,
     "policy.hidden": 1,
     "imitation.batch_size": 1,
@@ -350,6 +391,8 @@ SHARES = {
 }
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
+    "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "alpagym", "all"),
+    "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
     "grpo.scale": ("group", "batch", "none"),
@@ -380,6 +423,6 @@ def check(config: Any, prefix: str = "") -> None:
             elif name in POSITIVE and value <= 0.0:
                 wanted = "a number above 0"
         elif name in CHOICES and value not in CHOICES[name]:
-            wanted = f"one of {', '.join(CHOICES[name])}"
+            wanted = f"one of {', '.join(filter(None, CHOICES[name]))}"
         if wanted is not None:
             raise ValueError(f"{name}: expected {wanted}, got {value}")

@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import DRIVES_ON, AutoReset, RewardConfig, SimConfig, Traffic, check
+from alpagym.config import (
+    DRIVES_ON,
+    REWARD_PRESETS,
+    AutoReset,
+    RewardConfig,
+    SimConfig,
+    Traffic,
+    check,
+)
+from alpagym.keys import mix
+from alpagym.reward_functions import RewardFunction, UserRewards, known_rewards
+from alpagym.reward_ranges import check_ranges, condition, draw_weights
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import Observation, Outcome, Scenarios, State
@@ -30,6 +41,7 @@ class VectorEnv:
     Attributes:
         scenarios: the packed scenarios, shared by all worlds.
         state: the simulator's state; may be read at any time, and written between steps.
+        weights: of the reward terms, [1, R] for all worlds, or [W, R] where episodes draw them.
     """
 
     def __init__(
@@ -39,6 +51,9 @@ class VectorEnv:
         *,
         sim_config: SimConfig | None = None,
         reward: RewardConfig,
+        reward_functions: Sequence[str | RewardFunction] = (),
+        reward_ranges: Mapping[str, Sequence[float]] | None = None,
+        observe_weights: bool = False,
         auto_reset: AutoReset = AutoReset.same_step,
         device: str | torch.device = "cpu",
         seed: int = 0,
@@ -49,8 +64,13 @@ class VectorEnv:
         `traffic` mixes kinds of traffic (names of `config.Traffic`): one for each world, or shares
         by which each episode draws its own. Without it all worlds have `sim_config.traffic`.
 
+        Reward functions are of `alpagym.reward_functions`, ranges of `alpagym.reward_ranges`; with
+        `observe_weights` the drawn weights, from -1 to 1, are the last columns of
+        `Observation.ego`.
+
         Raises:
-            ValueError: no worlds, an option out of range, or unknown or too few kinds of traffic.
+            ValueError: no worlds, an option out of range, a reward function that is not there, or
+                unknown or too few kinds of traffic.
             ScenarioError: no scenarios.
         """
         if num_worlds < 1:
@@ -69,7 +89,12 @@ class VectorEnv:
         )
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
-        self._weights = sim.make_weights(_checked(reward, "reward."), device)
+        self._base_weights = sim.make_weights(_checked(reward, "reward."), device)
+        self._functions = UserRewards(reward_functions)
+        self._ranges = check_ranges(reward_ranges or {})
+        self._observe_weights = observe_weights
+        repeats = num_worlds if self._ranges else 1
+        self.weights: Tensor = self._base_weights.repeat(repeats, 1)
         for s in scenarios:
             if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
                 raise ValueError(
@@ -77,7 +102,9 @@ class VectorEnv:
                 )
         agents = max_agents(scenarios)
         self._egos = int(self.scenarios.num_egos.max()) if self.config.multi_agent else 1
-        self.state: State = sim.make_state(num_worlds, agents, num_egos=self._egos, device=device)
+        self.state: State = sim.make_state(
+            num_worlds, agents, num_egos=self._egos, config=self.config, device=device
+        )
         # Two of each: what the last step returned stays valid while the next one writes.
         self._observations = [sim.make_observation(self.state, self.config) for _ in range(2)]
         self._outcomes = [sim.make_outcome(self.state) for _ in range(2)]
@@ -92,9 +119,17 @@ class VectorEnv:
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """[W, D] in ego mode, [W, E, D] in multi-agent mode."""
+        """[W, D] in ego mode, [W, E, D] in multi-agent mode; D is `sim.action_size`.
+
+        For plans D is 3 * `plan_steps`; else `replan_every` times the numbers of one control.
+        """
         d = sim.action_size(self.config)
         return (self.num_worlds, self._egos, d) if self.config.multi_agent else (self.num_worlds, d)
+
+    @property
+    def replans(self) -> Tensor:
+        """Which worlds read their action in the next step, bool [W]: all with `replan_every` 1."""
+        return self.state.step % self.config.replan_every == 0
 
     @property
     def ego_mask(self) -> Tensor:
@@ -102,7 +137,7 @@ class VectorEnv:
         return self._squeeze(self.state.ego >= 0)
 
     def zero_action(self) -> Tensor:
-        """An action of zeros: coast straight on."""
+        """An action of zeros: coast straight on; as a plan, stop here."""
         return torch.zeros(self.action_shape, device=self.device)
 
     def reset(
@@ -142,18 +177,20 @@ class VectorEnv:
     def step(self, action: Tensor) -> tuple[Observation, Tensor, Tensor, Tensor, dict[str, Any]]:
         """Advance all worlds; return observation, reward, terminated, truncated, info.
 
-        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Actions that
-        require gradients are detached: the simulator is not differentiable.
+        `action` has `action_shape`, float32, in physical units (`SimConfig.action`). Worlds that
+        are not among `replans` ignore it and go on with their last. Actions that require gradients
+        are detached: the simulator is not differentiable.
 
         `info` holds `terms` (each reward term by name), `collision`, `progress_fraction`, `ttc`,
-        `offroad`, and with `same_step` auto-reset `final_observation`: for worlds that ended in
-        this step the last observation of the old episode, for the others what an earlier one left
-        there.
+        `lane`, `lane_offset`, `lane_heading`, `bad_action`, `offroad`, and with `same_step`
+        auto-reset `final_observation`: for worlds that ended in this step the last observation of
+        the old episode, for the others what an earlier one left there.
 
         Raises:
             RuntimeError: `reset` was not called.
             ValueError, TypeError: the action's shape, dtype, layout or device, with what was
-            expected.
+                expected; and with `SimConfig.bad_action` "raise" an action of NaN or infinity, by
+                world, agent and step, before anything has moved.
         """
         if not self._seated:
             raise RuntimeError("step: expected reset() first")
@@ -161,11 +198,16 @@ class VectorEnv:
             action = action.detach()
             if not self.config.multi_agent and action.dim() == 2:
                 action = action.unsqueeze(1)
+            if self.config.bad_action == "raise":
+                self._refuse_bad(action)
         if self.auto_reset is AutoReset.next_step:
             restarting = self._ended.clone()
         self._turn ^= 1
         outcome = self._outcomes[self._turn]
-        sim.step(self.scenarios, self.state, outcome, action, self._weights, self._params)
+        driving = ~self.state.done & (self.state.ego >= 0) if self._functions else None
+        sim.step(self.scenarios, self.state, outcome, action, self.weights, self._params)
+        if driving is not None:
+            self._functions.add(self.scenarios, self.state, outcome, driving)
         terminated, truncated = self.state.terminated.clone(), self.state.truncated.clone()
         offroad = self.state.offroad.clone()
         if self.auto_reset is AutoReset.next_step:
@@ -181,19 +223,37 @@ class VectorEnv:
         squeeze = self._squeeze
         return observation, squeeze(outcome.reward), squeeze(terminated), squeeze(truncated), info
 
+    def _refuse_bad(self, action: Tensor) -> None:
+        """Raise if an ego that is still driving is given NaN or infinity."""
+        if action.shape[:2] != self.state.ego.shape:
+            return  # the core says what is wrong with it
+        driving = (self.state.ego >= 0) & ~self.state.done & self.replans.unsqueeze(1)
+        bad = ((~torch.isfinite(action)).any(2) & driving).nonzero()
+        if len(bad):
+            w, e = bad[0].tolist()
+            raise ValueError(
+                f"action: expected finite numbers, got {action[w, e].tolist()} for world {w}, "
+                f"agent {int(self.state.ego[w, e])}, step {int(self.state.step[w])} "
+                f"(scenario {self.scenario_ids[int(self.state.scenario[w])]})"
+            )
+
     def _begin(self, mask: Tensor) -> None:
         """Seat the next episode in the worlds of `mask`; keys determine scenario and seed."""
         num_scenarios = len(self.scenario_ids)
-        key = _hash(_hash(_hash(self._seed) ^ self._world) ^ self._episode)
-        drawn = _hash(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
+        key = mix(mix(mix(self._seed) ^ self._world) ^ self._episode)
+        drawn = mix(key ^ 1) % num_scenarios if self._fixed is None else self._fixed
         torch.where(mask, drawn.to(torch.int32), self.state.scenario, out=self.state.scenario)
         torch.where(mask, key, self.state.seed, out=self.state.seed)
         if self._traffic is not None:
             kind = self._traffic
             if self._shares is not None:
-                share = (_hash(key ^ 2) >> 23).to(torch.float64) / (1 << 40)
+                share = (mix(key ^ 2) >> 23).to(torch.float64) / (1 << 40)
                 kind = kind[torch.searchsorted(self._shares, share, right=True)]
             torch.where(mask, kind, self.state.traffic, out=self.state.traffic)
+        if self._ranges:
+            drawn_for = self.scenarios.key[self.state.scenario.long()]
+            weights = draw_weights(self._base_weights, self._ranges, self.state.seed, drawn_for)
+            torch.where(mask.unsqueeze(1), weights, self.weights, out=self.weights)
         self._episode += mask
         sim.reset(self.scenarios, self.state, mask, self._params)
         self._ended &= ~mask  # last, as `mask` may be `_ended` itself
@@ -203,6 +263,10 @@ class VectorEnv:
         buffer = buffers[self._turn]
         sim.observe(self.scenarios, self.state, buffer, self._params, mask=mask)
         torch.autograd.graph.increment_version(list(buffer.tensors().values()))
+        if self._observe_weights:
+            drawn = condition(self.weights, self._ranges).unsqueeze(1)
+            drawn = drawn.expand(*buffer.ego.shape[:2], -1)
+            buffer = replace(buffer, ego=torch.cat([buffer.ego, drawn], -1))
         return self._squeeze_all(buffer)
 
     def _info(self, outcome: Outcome, offroad: Tensor) -> dict[str, Any]:
@@ -212,6 +276,10 @@ class VectorEnv:
             "collision": self._squeeze(outcome.collision),
             "progress_fraction": self._squeeze(outcome.progress_fraction),
             "ttc": self._squeeze(outcome.ttc),
+            "lane": self._squeeze(outcome.lane),
+            "lane_offset": self._squeeze(outcome.lane_offset),
+            "lane_heading": self._squeeze(outcome.lane_heading),
+            "bad_action": self._squeeze(outcome.bad_action),
             "offroad": self._squeeze(offroad),
         }
 
@@ -275,20 +343,15 @@ def _mixture(
     return codes, (shares.cumsum(0) / shares.sum())[:-1].to(device)
 
 
-def _hash(key: Tensor | int) -> Tensor:
-    """A mixing of 63 bits, for scenario draws and episode seeds; non-negative."""
-    key = torch.as_tensor(key, dtype=torch.int64)
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        key = (key ^ ((key >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return (key ^ ((key >> 31) & ((1 << 33) - 1))) & 0x7FFFFFFFFFFFFFFF
-
-
 def make(
     scenarios: str | Path | Sequence[Scenario] = "procedural",
     num_worlds: int = 64,
     *,
     num_scenarios: int = 64,
-    reward: str | RewardConfig = "dense",
+    reward: str | RewardConfig | RewardFunction = "dense",
+    reward_functions: Sequence[str | RewardFunction] = (),
+    reward_ranges: Mapping[str, Sequence[float]] | None = None,
+    observe_weights: bool = False,
     auto_reset: str | AutoReset = "same_step",
     device: str | torch.device = "cpu",
     seed: int = 0,
@@ -301,7 +364,11 @@ def make(
         scenarios: `procedural`, a file or folder of recordings, or scenarios.
         num_worlds: worlds that step together, W.
         num_scenarios: how many to generate when procedural.
-        reward: a preset of `config.REWARD_PRESETS`, or weights.
+        reward: a preset of `config.REWARD_PRESETS`, weights, or a reward function alone, itself or
+            by its name (`alpagym.reward_functions`).
+        reward_functions: further ones, added to the weighted terms.
+        reward_ranges: lowest and highest weight of terms that each episode draws, by term.
+        observe_weights: whether those weights are seen, as the last columns of `Observation.ego`.
         auto_reset: `same_step`, `next_step` or `disabled`.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
         seed: of generation, of scenario draws and of random numbers.
@@ -312,7 +379,6 @@ def make(
         ValueError: an unknown option, preset or choice.
         ScenarioError: no scenario could be loaded.
     """
-    from alpagym.config import REWARD_PRESETS
     from alpagym.devices import choose_device
     from alpagym.scenarios.sources import load_or_generate
 
@@ -328,18 +394,13 @@ def make(
     else:
         mixture = traffic
     config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
-    if isinstance(reward, str):
-        if reward not in REWARD_PRESETS:
-            raise ValueError(f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {reward}")
-        reward = REWARD_PRESETS[reward]
+    weights, functions = _reward(reward)
     if isinstance(auto_reset, str):
         if auto_reset not in AutoReset.__members__:
             raise ValueError(
                 f"auto_reset: expected one of {', '.join(AutoReset.__members__)}, got {auto_reset}"
             )
         auto_reset = AutoReset[auto_reset]
-    if not isinstance(reward, RewardConfig):
-        raise ValueError(f"reward: expected a preset's name or a RewardConfig, got {reward!r}")
     if not isinstance(auto_reset, AutoReset):
         names = ", ".join(AutoReset.__members__)
         raise ValueError(f"auto_reset: expected one of {names}, got {auto_reset!r}")
@@ -350,12 +411,33 @@ def make(
         scenarios,
         num_worlds,
         sim_config=config,
-        reward=reward,
+        reward=weights,
+        reward_functions=[*functions, *reward_functions],
+        reward_ranges=reward_ranges,
+        observe_weights=observe_weights,
         auto_reset=auto_reset,
         device=device,
         seed=seed,
         traffic=mixture,
     )
+
+
+def _reward(
+    given: str | RewardConfig | RewardFunction,
+) -> tuple[RewardConfig, list[str | RewardFunction]]:
+    """Weights of the terms, and functions added to them."""
+    if isinstance(given, RewardConfig):
+        return given, []
+    if isinstance(given, str):
+        if given in REWARD_PRESETS:
+            return REWARD_PRESETS[given], []
+        if ":" in given or given in known_rewards():
+            return RewardConfig(), [given]
+        known = ", ".join([*REWARD_PRESETS, *known_rewards(), "module:function"])
+        raise ValueError(f"reward: expected one of {known}, got {given}")
+    if not callable(given):
+        raise ValueError(f"reward: expected a name, a RewardConfig or a function, got {given!r}")
+    return RewardConfig(), [given]
 
 
 def _choice(name: str, value: Any) -> Any:

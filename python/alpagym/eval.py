@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,14 @@ from rich.console import Console
 
 from alpagym import sim
 from alpagym.checkpoint import load_policy
-from alpagym.config import EvalConfig, check
+from alpagym.config import EvalConfig, SimConfig, check
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.policies.policy import Policy
 from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
-from alpagym.tables import comparison, plain_printer
+from alpagym.tables import comparison, plain_printer, suite_table
 
 
 def evaluate_command(
@@ -43,6 +44,8 @@ def evaluate_command(
     if bool(config.checkpoint) == bool(config.policy):
         names = "|".join(BASELINES)
         raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
+    if config.policy and config.reward_weights:
+        raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
     if config.policy and config.policy not in BASELINES:
         raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
     say = plain_printer(console)
@@ -58,6 +61,7 @@ def evaluate_command(
                 raise ValueError(
                     f"sim.{name}: the checkpoint was trained for {wanted}, got {asked}"
                 )
+        driver.choose_weights(config.reward_weights)
         say(f"trained on: {', '.join(trained_on) or 'unknown'}")
     check_simulator(sim_config)
     scenarios = held_out_only(config.scenarios, config.data, sim_config.dt, config.seed, say)
@@ -67,6 +71,8 @@ def evaluate_command(
     results, _ = evaluate(driver, scenarios, sim_config, device=device)
     label = config.policy or config.checkpoint
     console.print(comparison({label: results.summary()}))
+    rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
+    suites = _measure(config.metrics, driver, scenarios, sim_config, device, rows, console)
     return {
         "driver": label,
         "scenarios": config.scenarios,
@@ -75,7 +81,54 @@ def evaluate_command(
         "device": device_name(device),
         "commit": sim.commit(),
         **results.summary(),
-        "per_scenario": [_row(s, results, i) for i, s in enumerate(scenarios)],
+        "metrics": suites,
+        "per_scenario": rows,
+    }
+
+
+def _measure(
+    asked: str,
+    driver: Policy | str,
+    scenarios: Sequence[Scenario],
+    sim_config: SimConfig,
+    device: torch.device,
+    rows: list[dict[str, Any]],
+    console: Console,
+) -> dict[str, Any]:
+    """Drive again, without an end on failures, and score that by the metrics of others.
+
+    Adds each scenario's numbers to its row; returns the totals, and prints them.
+    """
+    from alpagym.metrics.drive import drive_of
+    from alpagym.metrics.suites import SUITES, measure
+
+    names = list(SUITES) if asked == "all" else [asked] if asked else []
+    if not names:
+        return {}
+    unending = replace(sim_config, end_on=())
+    _, rollouts = evaluate(driver, scenarios, unending, device=device, record=asked)
+    drives = [drive_of(rollout) for rollout in rollouts]
+    totals = {}
+    for name in names:
+        with console.status(f"{name} metrics of {len(drives)} drives"):
+            measured = measure(name, drives)
+        for row, numbers in zip(rows, measured.rows, strict=True):
+            row.setdefault("metrics", {})[name] = _json_numbers(numbers)
+        for i, reason in measured.unscored.items():
+            rows[i].setdefault("not_scored", {})[name] = reason
+        totals[name] = {
+            "num_scored": len(drives) - len(measured.unscored),
+            **_json_numbers(measured.total),
+        }
+        console.print(suite_table(name, measured.total, len(drives), measured.unscored))
+    return totals
+
+
+def _json_numbers(numbers: dict[str, float]) -> dict[str, float | str | None]:
+    """NaN as null and infinity as a word: JSON has neither."""
+    return {
+        name: value if math.isfinite(value) else None if math.isnan(value) else str(value)
+        for name, value in numbers.items()
     }
 
 

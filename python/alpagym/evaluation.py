@@ -130,7 +130,8 @@ def evaluate(
         Results in the order of `scenarios`, and the rollouts, empty without `record`.
 
     Raises:
-        ValueError: an unknown baseline.
+        ValueError: an unknown baseline; or with `bad_action` "raise" a policy whose action is
+            NaN or infinite, by scenario and step.
     """
     if isinstance(driver, str) and driver not in BASELINES:
         raise ValueError(
@@ -160,7 +161,7 @@ def _drive(
     lanes = config.traffic.name in DRIVES_ON
     packed, count = batch(scenarios, device, lanes=lanes), len(scenarios)
     params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
-    state = sim.make_state(count, max_agents(scenarios), device=device)
+    state = sim.make_state(count, max_agents(scenarios), config=config, device=device)
     state.scenario.copy_(torch.arange(count))
     sim.reset(packed, state, torch.ones(count, dtype=torch.bool, device=device), params)
     if isinstance(driver, str):
@@ -169,16 +170,24 @@ def _drive(
     action = torch.zeros(count, 1, sim.action_size(config), device=device)
     terms = torch.zeros(count, len(sim.RewardTerm), device=device)
     happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
+    bad_step = torch.full((count,), -1, device=device)
     tape = Tape(state) if record is not None else None
-    for _ in range(max(s.num_steps for s in scenarios)):
+    for t in range(max(s.num_steps for s in scenarios)):
         if not isinstance(driver, str):
             sim.observe(packed, state, seen, params)
             action[:, 0] = driver.mean(seen.map(lambda t: t.squeeze(1)))
         sim.step(packed, state, outcome, action, weights, params)
         terms += outcome.terms[:, 0]
         happened |= outcome.terms[:, 0] > 0
+        bad_step[outcome.bad_action[:, 0] & (bad_step < 0)] = t
         if tape is not None:
             tape.add(state, outcome.terms[:, 0], outcome.collision[:, 0])
+    if config.bad_action == "raise" and bool((bad_step >= 0).any()):
+        w = int((bad_step >= 0).nonzero()[0])
+        raise ValueError(
+            f"action: expected finite numbers, got NaN or infinity in scenario {scenarios[w].id}, "
+            f"step {int(bad_step[w])}"
+        )
     progress = outcome.progress_fraction[:, 0].clamp(0.0, 1.0).cpu().numpy()
     term = sim.RewardTerm
     at_fault, collided, offroad = (

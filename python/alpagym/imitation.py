@@ -84,7 +84,7 @@ def _replay(
     params: sim.Params,
     window: int,
 ) -> Demonstrations:
-    state = sim.make_state(len(index), max_agents, device=scenarios.device)
+    state = sim.make_state(len(index), max_agents, config=config, device=scenarios.device)
     state.scenario.copy_(index)
     sim.reset(scenarios, state, torch.ones_like(index, dtype=torch.bool), params)
     state.controller.fill_(int(sim.Controller.LOG))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
-from alpagym.config import RewardConfig, RewardTerm, SimConfig, Traffic
+from alpagym.config import ActionType, RewardConfig, RewardTerm, SimConfig, Traffic
 from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RewardTerm",
     "action_size",
     "commit",
+    "control_size",
     "cuda_built",
     "fork",
     "inverse",
@@ -66,14 +67,21 @@ def _allocate(cls: type[T], device: str | torch.device, **sizes: int) -> T:
 
 
 def make_state(
-    num_worlds: int, max_agents: int, *, num_egos: int = 1, device: str | torch.device = "cpu"
+    num_worlds: int,
+    max_agents: int,
+    *,
+    num_egos: int = 1,
+    config: SimConfig | None = None,
+    device: str | torch.device = "cpu",
 ) -> State:
     """An empty state of W worlds, A agents and E egos; `reset` fills it.
 
+    `config` tells how much of an action the state keeps: nothing without `replan_every`.
     `max_agents` must reach the largest scenario's number of agents. `reset` refuses a smaller one
     on the CPU; on a GPU, where looking would mean waiting, it leaves out the agents beyond.
     """
-    return _allocate(State, device, W=num_worlds, A=max_agents, E=num_egos)
+    kept = action_size(config) if config is not None and config.replan_every > 1 else 0
+    return _allocate(State, device, W=num_worlds, A=max_agents, E=num_egos, M=kept)
 
 
 def make_outcome(state: State) -> Outcome:
@@ -119,8 +127,8 @@ def make_params(config: SimConfig) -> Params:
     """The scalars that kernels read.
 
     Raises:
-        ValueError: an unknown name in `end_on`, a step length that is not positive and finite, or a
-            negative `max_steps`.
+        ValueError: an unknown name in `end_on`, a step length that is not positive and finite, a
+            negative `max_steps`, or `plan_steps` or `replan_every` outside 1 to 1024.
     """
     if not config.dt > 0:
         raise ValueError(f"sim.dt: expected a positive step length, got {config.dt}")
@@ -136,9 +144,12 @@ def make_params(config: SimConfig) -> Params:
         traffic=traffic_code(config.traffic),
         lane_changes=int(config.lane_changes),
         end_on=int(end_on),
+        bad_action=int(config.bad_action == "terminate"),
         **{
             name: getattr(config, name)
             for name in (
+                "plan_steps",
+                "replan_every",
                 "max_steps",
                 "min_accel",
                 "max_accel",
@@ -174,7 +185,13 @@ def make_weights(config: RewardConfig, device: str | torch.device = "cpu") -> Te
 
 
 def action_size(config: SimConfig) -> int:
-    """Numbers in an action."""
+    """Numbers in an action: a plan's waypoints, or controls for the steps until the next action."""
+    is_plan = config.action is ActionType.trajectory
+    return control_size(config) * (config.plan_steps if is_plan else config.replan_every)
+
+
+def control_size(config: SimConfig) -> int:
+    """Numbers in one control, pose or waypoint."""
     return _core.actions[config.action.name]
 
 
@@ -194,8 +211,8 @@ def step(
     """Advance every world that is not done by one step.
 
     `action` [W, E, action_size] is in physical units; `weights` is [1, R] or [W, R]. Worlds that
-    are done
-    stand still and get zero rewards.
+    are done stand still and get zero rewards. With `replan_every` above 1 the action of a world is
+    read only where `state.step` is a multiple of it.
     """
     _core.step(scenarios, state, outcome, action, weights, params)
 
@@ -225,12 +242,16 @@ def noise(scenarios: Scenarios, state: State, out: Tensor) -> None:
 def inverse(
     scenarios: Scenarios, before: State, after: State, action: Tensor, params: Params
 ) -> None:
-    """Fill `action` [W, E, action_size] with what takes each ego from `before` to `after`.
+    """Fill `action` [W, E, control_size] with what takes each ego from `before` to `after`.
 
     `after` is one step later than `before`; the action is of the kind of `params`, in physical
     units, and not bounded. Controls are told by heading and speed, curvature and steering are 0
     where the way is below 1 mm. Zeros for slots without an ego, and for egos absent before or
-    after.
+    after. A plan has no inverse, since two states do not tell what lies further ahead: cut it from
+    the record with `alpagym.scenarios.plans.recorded_plans`.
+
+    Raises:
+        ValueError: `params` is for actions that are plans.
     """
     _core.inverse(scenarios, before, after, action, params)
 

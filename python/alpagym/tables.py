@@ -44,6 +44,22 @@ def comparison(columns: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
+def suite_table(
+    suite: str, total: Mapping[str, float], drives: int, unscored: Mapping[int, str]
+) -> Table:
+    """The metrics of one suite over all drives, and why some have none."""
+    caption = (
+        f"{len(unscored)} not scored, e.g. {next(iter(unscored.values()))}" if unscored else ""
+    )
+    title = f"{suite}: {drives - len(unscored)} of {drives} drives"
+    table = Table(title=title, caption=Text(caption))
+    table.add_column("", no_wrap=True)
+    table.add_column("mean", justify="right")
+    for name, value in total.items():
+        table.add_row(Text(name), f"{value:.4g}")
+    return table
+
+
 def plain_printer(console: Console) -> Callable[[str], None]:
     """Print text as it is: names of files may hold what rich takes for markup."""
     return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)

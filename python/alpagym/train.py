@@ -25,6 +25,8 @@ from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
+from alpagym.reward_functions import UserRewards
+from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
@@ -50,6 +52,8 @@ class Job:
     """The training scenarios on the device."""
     policy: Policy
     """The one that learns."""
+    reward_functions: UserRewards
+    reward_ranges: Ranges
 
     @property
     def licenses(self) -> Counter[str]:
@@ -117,7 +121,9 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    policy = LateFusion(config.policy, config.sim).to(device)
+    functions, ranges = UserRewards(config.reward_functions), check_ranges(config.reward_ranges)
+    observed = ranges if config.policy.observe_weights else {}
+    policy = LateFusion(config.policy, config.sim, observed).to(device)
     say = plain_printer(console)
     with console.status("scenarios"):
         train_set, held_out = training_and_held_out(
@@ -125,7 +131,7 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
         )
         packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
     run = RunDirectory(path, yaml, started)
-    job = Job(config, device, console, run, train_set, held_out, packed, policy)
+    job = Job(config, device, console, run, train_set, held_out, packed, policy, functions, ranges)
     split = {
         side: sorted({s.recording for s in drives if s.dataset != PROCEDURAL})
         for side, drives in (("train", train_set), ("held_out", held_out))
@@ -171,6 +177,8 @@ def _improve(job: Job, policy: Policy) -> dict[str, float]:
         config=config.grpo,
         sim_config=config.sim,
         reward=config.reward,
+        reward_functions=job.reward_functions,
+        reward_ranges=job.reward_ranges,
         seed=config.seed,
         names=[s.id for s in job.train_set],
     )

@@ -1,8 +1,8 @@
 """Dataclasses of tensors that the simulator reads and writes, split by lifetime.
 
 Dimensions: S scenarios, W worlds, A agents per world (capacity), E egos per world (1 in ego mode),
-N agents of all scenarios, U routes, R reward terms; the ragged pools are described in
-`csrc/scenarios.h`.
+M numbers of an action that goes on (0 where every step has its own), N agents of all scenarios,
+U routes, R reward terms; the ragged pools are described in `csrc/scenarios.h`.
 All tensors are contiguous and on one device. World frame, SI units, float32 unless said otherwise.
 """
 
@@ -117,7 +117,8 @@ class Scenarios(TensorStruct):
     cell_edge: Tensor
     """Offsets of the edge segments that touch a cell. int32 [C+1]"""
     road: Tensor
-    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, unused. [P, 8]"""
+    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, index of the map
+    element. [P, 8]"""
     edge: Tensor
     """x0, y0, x1, y1, mean z [m], unused; the drivable area is on the left. [D, 8]"""
 
@@ -164,12 +165,16 @@ class State(TensorStruct):
     """speed one step earlier [m/s]. [W, A]"""
     prev_accel: Tensor
     """accel one step earlier [m/s^2]. [W, A]"""
+    prev_curvature: Tensor
+    """curvature one step earlier [1/m]. [W, A]"""
     prev_route_s: Tensor
     """route_s one step earlier [m]. [W, A]"""
     prev_route: Tensor
     """route one step earlier. int32 [W, A]"""
     prev_valid: Tensor
     """valid one step earlier. bool [W, A]"""
+    prev_stops_served: Tensor
+    """stops_served one step earlier. uint8 [W, A]"""
     ego: Tensor
     """Agent index of each ego, -1 for none. int32 [W, E]"""
     terminated: Tensor
@@ -178,6 +183,17 @@ class State(TensorStruct):
     """Time ran out before; stays until reset. bool [W, E]"""
     offroad: Tensor
     """Some corner of the ego's box is off-road now. bool [W, E]"""
+    lateral_speed: Tensor
+    """Of the vehicle that follows plans: of its center of mass, left positive [m/s]. Like the next
+    three as `reset` leaves it for other kinds of actions. [W, E]"""
+    yaw_rate: Tensor
+    """[rad/s]. [W, E]"""
+    steering_angle: Tensor
+    """Of the front wheels, lagging behind what is asked [rad]. [W, E]"""
+    lagged_accel: Tensor
+    """Longitudinal acceleration, lagging behind what is asked [m/s^2]. [W, E]"""
+    ongoing: Tensor
+    """The action that goes on; a plan's waypoints in the world frame. [W, E, M]"""
     scenario: Tensor
     """Index into `Scenarios`. int32 [W]"""
     step: Tensor
@@ -210,6 +226,14 @@ class Outcome(TensorStruct):
     """Route arc length over the logged path's, 1 at its end. [W, E]"""
     ttc: Tensor
     """Time to collision at constant velocities, +inf if none [s]. [W, E]"""
+    lane: Tensor
+    """Map element of the own lane, -1 if none is within 6 m. int32 [W, E]"""
+    lane_offset: Tensor
+    """Distance from the own lane's center line, left positive [m]. [W, E]"""
+    lane_heading: Tensor
+    """Heading relative to the own lane [rad]. [W, E]"""
+    bad_action: Tensor
+    """Whether the action held NaN or infinity. bool [W, E]"""
 
 
 class EgoFeature(IntEnum):

@@ -10,6 +10,8 @@ from torch import Tensor
 from alpagym import sim
 from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.reward_functions import UserRewards
+from alpagym.reward_ranges import Ranges, condition, draw_weights
 from alpagym.types import Observation, Outcome, Scenarios, State
 
 
@@ -37,7 +39,11 @@ class Recording:
 
 
 class Roller:
-    """Drives groups of worlds and records them into buffers that are allocated once."""
+    """Drives groups of worlds and records them into buffers that are allocated once.
+
+    Attributes:
+        weights: of the reward terms, [1, R], or [W, R] where groups draw them.
+    """
 
     def __init__(
         self,
@@ -49,12 +55,32 @@ class Roller:
         num_steps: int,
         config: SimConfig,
         weights: Tensor,
+        functions: UserRewards | None = None,
+        ranges: Ranges | None = None,
+        observed: Ranges | None = None,
     ) -> None:
+        """Allocate.
+
+        Args:
+            scenarios: packed, with `max_agents` agents at most.
+            max_agents: capacity of the worlds.
+            num_groups: S.
+            group_size: G.
+            num_steps: T.
+            config: the simulator's.
+            weights: of the reward terms, [1, R].
+            functions: added to the weighted terms.
+            ranges: weights that each group draws.
+            observed: weights that the policy observes (`Policy.ranges`).
+        """
         device = scenarios.device
         self.group_size, self.num_steps = group_size, num_steps
-        self._scenarios, self._weights = scenarios, weights
+        self._scenarios, self._base_weights = scenarios, weights
+        self._functions, self._ranges = functions, ranges or {}
+        self._observed = observed or {}
         self._params = sim.make_params(config)
         worlds = num_groups * group_size
+        self.weights = weights.repeat(worlds if self._ranges else 1, 1)
         self._start: State = sim.make_state(num_groups, max_agents, device=device)
         self._state: State = sim.make_state(worlds, max_agents, device=device)
         self._outcome: Outcome = sim.make_outcome(self._state)
@@ -68,8 +94,11 @@ class Roller:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(num_steps, worlds, *shape, dtype=dtype, device=device)
 
+        seen = self._seen.map(lambda t: room(*t.shape[2:], dtype=t.dtype))
+        if self._observed:
+            seen.ego = room(seen.ego.shape[-1] + len(self._observed))
         self._record = Recording(
-            observation=self._seen.map(lambda t: room(*t.shape[2:], dtype=t.dtype)),
+            observation=seen,
             action=room(size),
             log_prob=room(size),
             reward=room(),
@@ -96,18 +125,28 @@ class Roller:
         sim.fork(self._start, self._state, self._group)
         self._state.member.copy_(self._member)
         record = self._record
+        if self._ranges:
+            drawn_for = self._scenarios.key[scenario.long()]
+            drawn = draw_weights(self._base_weights, self._ranges, seed, drawn_for)
+            self.weights.copy_(drawn.repeat_interleave(self.group_size, 0))
+        ego_features = self._seen.ego.shape[-1]
+        record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
         for t in range(self.num_steps):
             sim.observe(self._scenarios, self._state, self._seen, self._params)
             for name, tensor in self._seen.tensors().items():
-                getattr(record.observation, name)[t].copy_(tensor.squeeze(1))
+                columns = getattr(record.observation, name)[t][..., : tensor.shape[-1]]
+                columns.copy_(tensor.squeeze(1))
             torch.logical_not(self._state.done.squeeze(1), out=record.valid[t])
             sim.noise(self._scenarios, self._state, self._noise)
             now = record.observation.index(t)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
             sim.step(
-                self._scenarios, self._state, self._outcome, action, self._weights, self._params
+                self._scenarios, self._state, self._outcome, action, self.weights, self._params
             )
+            if self._functions:
+                driving = record.valid[t].unsqueeze(1)
+                self._functions.add(self._scenarios, self._state, self._outcome, driving)
             record.reward[t].copy_(self._outcome.reward.squeeze(1))
             record.terms[t].copy_(self._outcome.terms.squeeze(1))
         return record

@@ -17,6 +17,8 @@ from alpagym.grpo.advantage import Advantages, group_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.policies.policy import Policy
+from alpagym.reward_functions import UserRewards
+from alpagym.reward_ranges import Ranges
 from alpagym.types import Observation, Scenarios
 
 
@@ -58,6 +60,8 @@ class GrpoTrainer:
         config: GrpoConfig,
         sim_config: SimConfig,
         reward: RewardConfig,
+        reward_functions: UserRewards | None = None,
+        reward_ranges: Ranges | None = None,
         seed: int,
         names: Sequence[str] = (),
     ) -> None:
@@ -81,6 +85,9 @@ class GrpoTrainer:
             num_steps=min(horizon, sim_config.max_steps) if sim_config.max_steps > 0 else horizon,
             config=sim_config,
             weights=sim.make_weights(reward, scenarios.device),
+            functions=reward_functions,
+            ranges=reward_ranges,
+            observed=policy.ranges,
         )
         self.names = names
         self.generator = torch.Generator().manual_seed(seed)
@@ -188,8 +195,9 @@ class GrpoTrainer:
         }
 
     def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
-        """Stop at the first non-finite reward, naming scenario, seed, member, step and term."""
-        bad = ~torch.isfinite(record.reward)
+        """Stop at the first action or reward that is not finite, and name where it was."""
+        lost = ~torch.isfinite(record.action).all(2) & record.valid
+        bad = ~torch.isfinite(record.reward) | lost
         if not bool(bad.any()):
             return
         step, world = (int(i) for i in torch.nonzero(bad)[0])
@@ -199,11 +207,14 @@ class GrpoTrainer:
             for t in sim.RewardTerm
             if not bool(torch.isfinite(record.terms[step, world, t]))
         ]
+        what, cause = "reward", f"from {', '.join(terms) or 'the weights'}"
+        if bool(lost[step, world]):
+            what, cause = "action", f"got {record.action[step, world].tolist()}"
         index = int(scenario[group])
         name = self.names[index] if self.names else index
         raise TrainingError(
-            f"reward is not finite in scenario {name}, seed {int(seed[group])}, "
-            f"member {member}, step {step}, from {', '.join(terms) or 'the weights'}"
+            f"{what} is not finite in scenario {name}, seed {int(seed[group])}, "
+            f"member {member}, step {step}, {cause}"
         )
 
     def _describe(self, record: Recording, compared: Advantages) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from alpagym.config import PolicyConfig, SimConfig
 from alpagym.policies import features
 from alpagym.policies.policy import Policy
+from alpagym.reward_ranges import Ranges
 from alpagym.types import Observation
 
 ACCEL_SCALE = 1.5
@@ -35,15 +38,25 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
 class LateFusion(Policy):
     """A Gaussian policy on unicycle actions, of constant spread in normalized units."""
 
-    def __init__(self, config: PolicyConfig, sim_config: SimConfig) -> None:
+    def __init__(
+        self, config: PolicyConfig, sim_config: SimConfig, ranges: Ranges | None = None
+    ) -> None:
         super().__init__()
+        self.ranges = dict(ranges or {})
+        self.chosen: Tensor
+        self.register_buffer("chosen", torch.zeros(len(self.ranges)), persistent=False)
         if sim_config.action.name != "unicycle":
             raise ValueError(
                 f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}"
             )
+        if sim_config.replan_every != 1:
+            raise ValueError(
+                "LateFusion drives with an action a step, "
+                f"got sim.replan_every={sim_config.replan_every}"
+            )
         self.scales = nn.ModuleDict(
             {
-                "ego": features.Scale(features.EGO_SCALE),
+                "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
                 "agents": features.Scale(features.AGENT_SCALE),
                 "road": features.Scale(features.ROAD_SCALE),
                 "route": features.Scale(features.ROUTE_SCALE),
@@ -61,8 +74,14 @@ class LateFusion(Policy):
         last = nn.Linear(config.hidden, 2)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
+        first = nn.Linear(
+            len(features.EGO_SCALE) + len(self.ranges) + route_size + 3 * config.width,
+            config.hidden,
+        )
+        with torch.no_grad():  # reward weights mean nothing until closed-loop learning says so
+            first.weight[:, len(features.EGO_SCALE) :][:, : len(self.ranges)] = 0.0
         self.trunk = nn.Sequential(
-            nn.Linear(len(features.EGO_SCALE) + route_size + 3 * config.width, config.hidden),
+            first,
             nn.ReLU(inplace=True),
             nn.Linear(config.hidden, config.hidden),
             nn.ReLU(inplace=True),
@@ -72,6 +91,9 @@ class LateFusion(Policy):
 
     def forward(self, observation: Observation) -> Tensor:
         """Mean of the normalized action, [..., 2]."""
+        if self.ranges and observation.ego.shape[-1] == len(features.EGO_SCALE):
+            chosen = self.chosen.expand(*observation.ego.shape[:-1], -1)
+            observation = replace(observation, ego=torch.cat([observation.ego, chosen], -1))
         scaled = {name: scale(getattr(observation, name)) for name, scale in self.scales.items()}
         parts = [scaled["ego"], scaled["route"].flatten(-2)]
         for name, network in self.encoders.items():
@@ -79,6 +101,32 @@ class LateFusion(Policy):
             parts.append(masked_max(network(scaled[name]), mask))
         mean: Tensor = self.trunk(torch.cat(parts, -1))
         return mean
+
+    def choose_weights(self, weights: Mapping[str, float]) -> None:
+        """Drive for these reward weights where the observation holds none.
+
+        Args:
+            weights: by term; the middle of its range for each that is not given.
+
+        Raises:
+            ValueError: a term that the policy does not observe, or a weight out of its range.
+        """
+        for term, weight in weights.items():
+            if term not in self.ranges:
+                known = ", ".join(self.ranges) or "none"
+                raise ValueError(
+                    f"reward_weights: expected any of those the policy observes ({known}), "
+                    f"got {term}"
+                )
+            low, high = self.ranges[term]
+            if not low <= weight <= high:
+                raise ValueError(
+                    f"reward_weights.{term}: expected a weight from {low:g} to {high:g}, "
+                    f"got {weight:g}"
+                )
+        for i, (term, (low, high)) in enumerate(self.ranges.items()):
+            middle = 0.5 * (low + high)
+            self.chosen[i] = 2.0 * (weights.get(term, middle) - middle) / (high - low)
 
     def mean(self, observation: Observation) -> Tensor:
         return self.forward(observation) * _unit(observation)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from alpagym.reward_ranges import Ranges
 from alpagym.types import Observation
 
 
@@ -14,7 +15,13 @@ class Policy(nn.Module, ABC):
 
     Actions are in physical units, as the simulator takes them. Log-probabilities are by dimension,
     so that the objective chooses how to reduce them.
+
+    A policy that observes reward weights names them in `ranges`; it finds them, from -1 to 1, as
+    the last columns of `Observation.ego`, or drives by its own choice where those are missing.
     """
+
+    ranges: Ranges = {}  # noqa: RUF012  replaced, never written to
+    """Lowest and highest of each reward weight that it observes."""
 
     @abstractmethod
     def mean(self, observation: Observation) -> Tensor:

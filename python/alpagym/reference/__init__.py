@@ -17,10 +17,10 @@ import numpy as np
 
 from alpagym.config import SimConfig
 from alpagym.reference.decide import decide
-from alpagym.reference.motion import BEFORE, advance, control, progress, reset
+from alpagym.reference.motion import BEFORE, advance, control, progress, reset, take
 from alpagym.reference.noise import noise
 from alpagym.reference.observe import observe
-from alpagym.reference.outcome import reward
+from alpagym.reference.outcome import DECISIONS, reward
 from alpagym.reference.world import Place, arrays, places, worlds
 from alpagym.sim import RewardTerm
 
@@ -36,8 +36,8 @@ def step(
 ) -> SimpleNamespace:
     """Advance every world that is not done; return every field of `Outcome` as an array.
 
-    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_comfort`
-    and `_limit` are [W, E], `margin_control` [W, A].
+    `action` is [W, E, D], `weights` [1 or W, R]. `margin_contact`, `_offroad`, `_flags`, `_lane`,
+    `_comfort` and `_limit` are [W, E], `margin_control` [W, A].
     """
     shape = state.ego.shape
     out = SimpleNamespace(
@@ -45,7 +45,9 @@ def step(
     )
     for name in ("reward", "collision", "progress_fraction", "ttc"):
         setattr(out, name, np.zeros(shape))
-    for name in ("contact", "offroad", "flags", "comfort", "limit"):
+    for name in ("lane", "lane_offset", "lane_heading", "bad_action"):
+        setattr(out, name, np.zeros(shape))
+    for name in DECISIONS:
         setattr(out, f"margin_{name}", np.full(shape, np.inf))
     for world in worlds(scenarios, state):
         w = world.w
@@ -53,12 +55,13 @@ def step(
             for name in BEFORE:
                 getattr(state, f"prev_{name}")[w] = getattr(state, name)[w]
             decide(world, config, out.margin_control[w])
-            asked = control(world, action[w], config, out.margin_control[w])
-            advance(world, action[w], asked, config)
+            rows = take(world, action[w], config)
+            asked = control(world, rows, config, out.margin_control[w])
+            advance(world, rows, asked, config)
             state.step[w] += 1
             progress(world, config, out.margin_control[w])
         for e in range(shape[1]):
-            reward(world, e, config, weights[0 if len(weights) == 1 else w], out)
+            reward(world, e, action[w, e], config, weights[0 if len(weights) == 1 else w], out)
     return out
 
 

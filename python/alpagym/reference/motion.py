@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from alpagym.config import ActionType, SimConfig, Traffic
+from alpagym.reference import vehicle
 from alpagym.reference.geometry import (
     Box,
     Margin,
@@ -18,15 +19,26 @@ from alpagym.reference.geometry import (
 )
 from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
 from alpagym.reference.world import Place, World, worlds
-from alpagym.sim import Controller
+from alpagym.sim import Controller, control_size
 
-BEFORE = ("x", "y", "yaw", "speed", "accel", "route_s", "route", "valid")
+BEFORE = (
+    *("x", "y", "yaw", "speed", "accel", "curvature", "route_s", "route", "valid"),
+    "stops_served",
+)
 """What is kept from one step earlier, as prev_..."""
+MOTION = ("lateral_speed", "yaw_rate", "steering_angle", "lagged_accel")
+"""What the vehicle that follows plans has besides a pose and a speed."""
 
 
 def edge_distance(place: Place, box: Box, z: float) -> float:
-    """Signed distance from the road's edge to the box's worst corner, negative off-road [m]."""
+    """Signed distance from the road's edge to the box's worst corner, negative off-road [m].
+
+    Of a box that reaches no edge the center tells.
+    """
     edges = place.edges_at(z)
+    center = signed_edge_distance(edges, box.center)
+    if abs(center) > 0.5 * np.hypot(box.length, box.width):
+        return center
     return min(signed_edge_distance(edges, corner) for corner in box.corners())
 
 
@@ -55,7 +67,9 @@ def _reset_world(world: World, c: SimConfig) -> None:
             x, y, yaw, speed = place.log[start, a]
             world.set(a, x=x, y=y, yaw=yaw, speed=speed, z=place.log_z[start, a])
             if start > 0 and place.log_valid[start - 1, a]:
-                world.set(a, accel=(speed - place.log[start - 1, a, 3]) / c.dt)
+                was = place.log[start - 1, a]
+                accel, curvature = replayed(was[3], speed, yaw - was[2], c)
+                world.set(a, accel=accel, curvature=curvature)
             if agent.route.drivable:
                 on = agent.route.project(np.array([x, y]), 0, len(agent.route.points))
                 world.set(a, route_s=on.s)
@@ -74,12 +88,76 @@ def _reset_world(world: World, c: SimConfig) -> None:
         state.terminated[w, e] = state.truncated[w, e] = False
         z = world.get("z", a)
         state.offroad[w, e] = present and edge_distance(place, world.box(a), z) < 0.0
+        turning = 0.0
+        if present and start > 0 and place.log_valid[start - 1, a]:
+            turning = wrap_angle(place.log[start, a, 2] - place.log[start - 1, a, 2]) / c.dt
+        speed = world.get("speed", a) if present else 0.0
+        keep_motion(world, e, vehicle.moving(speed, 0.0, turning))
+    state.ongoing[w] = 0.0
+
+
+def keep_motion(world: World, e: int, motion: np.ndarray) -> None:
+    """Write what the vehicle of ego slot `e` has besides a pose and a speed."""
+    for name, value in zip(MOTION, motion[4:], strict=True):
+        getattr(world.state, name)[world.w, e] = value
+
+
+def take(world: World, action: np.ndarray, c: SimConfig) -> np.ndarray:
+    """What each ego goes by now: rows [E, n, D] of `action` [E, n * D] or of what goes on."""
+    shape = (len(action), -1, control_size(c))
+    if c.replan_every == 1:
+        return action.reshape(shape)
+    kept, age = world.state.ongoing[world.w], int(world.state.step[world.w]) % c.replan_every
+    if age == 0:
+        kept[:] = action
+        for e in range(len(action) if c.action is ActionType.trajectory else 0):
+            if world.ego(e) >= 0:
+                plan = action[e].reshape(-1, 3)
+                placed = [vehicle.from_frame(rear_axle(world, world.ego(e)), p) for p in plan]
+                kept[e] = np.array(placed).flatten()
+                kept[e, 2::3] = [wrap_angle(yaw) for yaw in kept[e, 2::3]]
+    rows = kept.reshape(shape)
+    return rows if c.action is ActionType.trajectory else rows[:, age:]
+
+
+def rear_axle(world: World, a: int) -> np.ndarray:
+    """Pose of the rear axle [3]."""
+    yaw = world.get("yaw", a)
+    return np.array([*(world.position(a) - world.place.agents[a].rear_axle * unit(yaw)), yaw])
+
+
+def follow(world: World, plan: np.ndarray, e: int, c: SimConfig) -> None:
+    """Move an ego along its plan [n, 3]; in another's hands keep the motion that it is in."""
+    a = world.ego(e)
+    if a < 0 or not world.get("valid", a):
+        return
+    if world.get("controller", a) != Controller.POLICY:
+        turned = wrap_angle(world.get("yaw", a) - world.get("prev_yaw", a))
+        turned = turned if world.get("prev_valid", a) else 0.0
+        keep_motion(world, e, vehicle.moving(world.get("speed", a), 0.0, turned / c.dt))
+        return
+    kept = [getattr(world.state, name)[world.w, e] for name in MOTION]
+    v, start = world.get("speed", a), rear_axle(world, a)
+    motion = np.array([0.0, 0.0, 0.0, v, *kept])
+    if c.replan_every == 1:
+        moved, motion = vehicle.follow(plan, np.zeros(3), 0.0, motion, c.dt)
+        pose = vehicle.from_frame(start, moved)
+    else:
+        age = int(world.state.step[world.w]) % c.replan_every * c.dt
+        pose, motion = vehicle.follow(plan, start, age, motion, c.dt)
+    turn, speed = wrap_angle(pose[2] - world.get("yaw", a)), motion[3]
+    accel, curvature = inverse(v, speed, turn, c.dt)
+    tightest = 1.0 / vehicle.WHEELBASE
+    x, y = pose[:2] + world.place.agents[a].rear_axle * unit(pose[2])
+    world.set(a, x=x, y=y, yaw=wrap_angle(pose[2]), speed=speed)
+    world.set(a, accel=accel, curvature=min(max(curvature, -tightest), tightest))
+    keep_motion(world, e, motion)
 
 
 def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) -> dict[int, tuple]:
     """(acceleration, curvature) asked of each agent that a vehicle model will move.
 
-    `action` [E, D] is the world's; `margin` [A] receives how near each driver's decisions were.
+    `action` [E, n, D] is the world's; `margin` [A] receives how near each driver's decisions were.
     """
     asked = {}
     for a in range(world.num_agents):
@@ -92,9 +170,13 @@ def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) 
         ):
             asked[a] = (0.0, 0.0)
         elif controller == Controller.POLICY and c.action is ActionType.unicycle:
-            asked[a] = (action[e, 0], action[e, 1])
+            asked[a] = tuple(action[e, 0])
         elif controller == Controller.POLICY and c.action is ActionType.bicycle:
-            asked[a] = (action[e, 0], np.tan(action[e, 1]) / agent.wheelbase)
+            asked[a] = (action[e, 0, 0], np.tan(action[e, 0, 1]) / agent.wheelbase)
+        elif controller == Controller.POLICY and c.action is ActionType.jerk:
+            jerk, rate = np.where(np.isnan(action[e, 0]), 0.0, action[e, 0])
+            before = world.get("accel", a), world.get("curvature", a)
+            asked[a] = (before[0] + jerk * c.dt, before[1] + rate * c.dt)
         elif controller == Controller.IDM:
             if world.path(a).route.drivable:
                 decisions = Margin()
@@ -106,7 +188,7 @@ def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) 
 
 
 def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimConfig) -> None:
-    """Move every agent by one step."""
+    """Move every agent by one step; `action` as in `control`."""
     for a in range(world.num_agents):
         e = world.ego_slot(a)
         controller = world.get("controller", a)
@@ -120,18 +202,22 @@ def advance(world: World, action: np.ndarray, asked: dict[int, tuple], c: SimCon
             accel, curvature = asked[a]
             _drive(world, a, accel, curvature, c)
             route = world.path(a).route
-            at_end = not route.drivable or world.get("route_s", a) > route.length - 4.0
+            at_end = route.drivable and world.get("route_s", a) > route.length - 4.0
             if controller == Controller.IDM and at_end:
                 world.set(a, valid=False)
+        elif c.action is ActionType.trajectory:
+            continue
         elif c.action is ActionType.delta:
-            dx, dy, turn = np.where(np.isfinite(action[e]), action[e], 0.0)
+            dx, dy, turn = np.where(np.isfinite(action[e, 0]), action[e, 0], 0.0)
             yaw = world.get("yaw", a)
             position = world.position(a) + dx * unit(yaw) + dy * unit(yaw + np.pi / 2)
             _place_at(world, a, position, wrap_angle(yaw + turn), c)
         else:
             here = np.array([*world.position(a), world.get("yaw", a)])
-            x, y, yaw = np.where(np.isfinite(action[e]), action[e], here)
+            x, y, yaw = np.where(np.isfinite(action[e, 0]), action[e, 0], here)
             _place_at(world, a, np.array([x, y]), wrap_angle(yaw), c)
+    for e in range(len(action) if c.action is ActionType.trajectory else 0):
+        follow(world, action[e], e, c)
 
 
 def _within(value: float, low: float, high: float) -> float:
@@ -163,6 +249,12 @@ def inverse(v: float, speed: float, turn: float, dt: float) -> tuple[float, floa
     return (speed - v) / dt, 0.0 if abs(way) < 1e-3 else wrap_angle(turn) / way
 
 
+def replayed(v: float, speed: float, turn: float, c: SimConfig) -> tuple[float, float]:
+    """The same of a record: no curvature where the noise of a slow track makes an absurd one."""
+    accel, curvature = inverse(v, speed, turn, c.dt)
+    return accel, curvature if abs(curvature) < 2.0 * c.max_curvature else 0.0
+
+
 def _place_at(world: World, a: int, position: np.ndarray, yaw: float, c: SimConfig) -> None:
     """A pose given outright: speed along the mean heading, controls that would have done it."""
     v, turn = world.get("speed", a), wrap_angle(yaw - world.get("yaw", a))
@@ -192,9 +284,7 @@ def _replay(world: World, a: int, c: SimConfig) -> None:
         return
     accel, curvature = 0.0, 0.0
     if was:
-        accel, curvature = inverse(world.get("speed", a), speed, yaw - world.get("yaw", a), c.dt)
-        if abs(curvature) >= 2.0 * c.max_curvature:  # noise of a slow track
-            curvature = 0.0
+        accel, curvature = replayed(world.get("speed", a), speed, yaw - world.get("yaw", a), c)
     world.set(a, x=x, y=y, z=place.log_z[frame, a], yaw=yaw, speed=speed)
     world.set(a, accel=accel, curvature=curvature)
 

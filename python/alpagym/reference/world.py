@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from alpagym.config import SimConfig, Traffic
-from alpagym.reference.geometry import SAME_LEVEL, Box, Route
+from alpagym.reference.geometry import SAME_LEVEL, Box, Margin, Route
 from alpagym.scenarios.scenario import AgentType
 from alpagym.types import Scenarios, TensorStruct
 
@@ -51,6 +51,7 @@ class Agent:
 
     length: float
     width: float
+    height: float
     rear_axle: float
     type: int
     route: Route
@@ -131,11 +132,12 @@ def _place(c: SimpleNamespace, s: int) -> Place:
     agents = []
     for n in rows:
         stops = slice(c.stop_start[n], c.stop_start[n + 1])
-        length, width, _, rear_axle = c.agent[n]
+        length, width, height, rear_axle = c.agent[n]
         agents.append(
             Agent(
                 length,
                 width,
+                height,
                 rear_axle,
                 AgentType(c.type[n]),
                 Route(c.route[c.route_start[n] : c.route_start[n + 1]]),
@@ -242,6 +244,12 @@ class World:
 
     def same_level(self, a: int, b: int) -> bool:
         return self.place.same_level(self.get("z", a), self.get("z", b))
+
+    def heights_overlap(self, a: int, b: int, margin: Margin) -> bool:
+        """Whether their boxes share a height; touching counts."""
+        reach = 0.5 * (self.place.agents[a].height + self.place.agents[b].height)
+        apart = abs(self.get("z", a) - self.get("z", b))
+        return not self.place.has_z or margin.reached(reach - apart)
 
     def ego(self, e: int) -> int:
         """Agent index of ego slot `e`, -1 for none."""

@@ -18,6 +18,7 @@ from alpagym.scenarios.scenario import (
     RoadMap,
     Scenario,
     ScenarioError,
+    Tracks,
 )
 from alpagym.types import Scenarios
 
@@ -60,6 +61,8 @@ class Pieces:
     """float32 [P, 3]"""
     type: np.ndarray
     """uint8 [P]"""
+    element: np.ndarray
+    """Index of the map element, int [P]"""
 
 
 def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
@@ -85,7 +88,8 @@ def cut(road_map: RoadMap, longest: float = ROAD_PIECE) -> Pieces:
         between = (a[owner] + (b[owner] - a[owner]) * t).astype(np.float32)
         return np.where((index == n[owner])[:, None], b[owner], between)
 
-    return Pieces(vertex(k), vertex(k + 1), road_map.type[element[i]][owner])
+    element = element[i][owner]
+    return Pieces(vertex(k), vertex(k + 1), road_map.type[element], element)
 
 
 @dataclass
@@ -127,6 +131,7 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
     )
     road = np.zeros((len(middle), 8), np.float32)
     road[:, :3], road[:, 3:5], road[:, 5], road[:, 6] = middle, direction, 0.5 * length, pieces.type
+    road[:, 7] = pieces.element
     ij = grid.index(middle[:, :2])
     order, road_count = _sorted_by_cell(ij[:, 1] * grid.columns + ij[:, 0], num_cells)
 
@@ -175,11 +180,16 @@ def _ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
     return np.lexsort((distance, ~may)).astype(np.int32), int(may.sum())
 
 
+def rear_axles(tracks: Tracks) -> np.ndarray:
+    """How far each agent's rear axle lies behind its center [m], float32 [A]; 0 without one."""
+    vehicle = tracks.type == AgentType.VEHICLE
+    return np.where(vehicle, np.float32(REAR_AXLE_FRACTION) * tracks.size[:, 0], np.float32(0.0))
+
+
 def _agents(scenario: Scenario) -> np.ndarray:
     info = np.zeros((scenario.tracks.num_agents, 4), np.float32)
     info[:, :3] = scenario.tracks.size
-    vehicle = scenario.tracks.type == AgentType.VEHICLE
-    info[:, 3] = np.where(vehicle, REAR_AXLE_FRACTION * scenario.tracks.size[:, 0], 0.0)
+    info[:, 3] = rear_axles(scenario.tracks)
     return info
 
 

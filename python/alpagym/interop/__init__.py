@@ -1,0 +1,1 @@
+"""The contracts of other programs: their formats, units and frames end here."""

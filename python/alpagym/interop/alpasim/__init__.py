@@ -1,0 +1,1 @@
+"""AlpaSim: what its drivers are told, by its own definitions."""

@@ -1,0 +1,45 @@
+"""What every function of this package asks of its arguments."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def checked(name: str, array: np.ndarray, columns: int) -> np.ndarray:
+    """The array in float64.
+
+    Raises:
+        ValueError: not `columns` wide, or NaN or infinity in it.
+    """
+    array = np.asarray(array, np.float64)
+    if array.ndim == 0 or array.shape[-1] != columns:
+        raise ValueError(f"{name}: expected [..., {columns}], got {list(array.shape)}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        at = [int(i) for i in np.argwhere(~finite)[0]]
+        raise ValueError(f"{name}: expected finite numbers, got {array[tuple(at)]} at {at}")
+    return array
+
+
+def checked_positive(**values: float) -> np.ndarray:
+    """The values as an array, in their order.
+
+    Raises:
+        ValueError: one of them is not above 0.
+    """
+    for name, value in values.items():
+        if not value > 0.0:
+            raise ValueError(f"{name}: expected a number above 0, got {value}")
+    return np.array(list(values.values()), np.float64)
+
+
+def checked_mask(name: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as bool.
+
+    Raises:
+        ValueError: another shape.
+    """
+    mask = np.asarray(mask, bool)
+    if mask.shape != shape:
+        raise ValueError(f"{name}: expected {list(shape)}, got {list(mask.shape)}")
+    return mask

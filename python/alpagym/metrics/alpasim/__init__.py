@@ -1,0 +1,115 @@
+"""AlpaSim's metrics and scene score of a drive, as AlpaSim itself would give them.
+
+The definitions are AlpaSim's with its quirks (repository NVlabs/alpasim at 3032e0c, `src/eval`), so
+that numbers compare; they are no advice on what to measure. A start off the road and a jump over
+a road edge go unseen, a rear-end collision is nobody's fault, several overlaps in one step are
+judged by the northernmost, and scoring ends 4 m beside the recorded path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alpagym.metrics.alpasim.aggregate import SceneScore, processed, returned, scene_score
+from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
+from alpagym.metrics.alpasim.lanes import CANDIDATE_RADIUS, LaneMap
+from alpagym.metrics.alpasim.metric import Metric
+from alpagym.metrics.alpasim.path import fill_gaps
+from alpagym.metrics.alpasim.scorers import measure
+from alpagym.metrics.drive import Drive
+from alpagym.scenarios.scenario import MapType, Scenario
+
+__all__ = ["AlpasimScore", "episode_of", "score"]
+
+
+@dataclass(frozen=True)
+class AlpasimScore:
+    """What AlpaSim says of one drive."""
+
+    metrics: dict[str, Metric]
+    """Each metric over time, those that AlpaSim's scorers fail to give left out."""
+    returned: dict[str, float]
+    """Each metric as `RuntimeService` returns it: over all steps."""
+    processed: dict[str, float]
+    """Each metric after the offline rules; empty if a black image removes the rollout."""
+    scene: SceneScore | None
+    """The scene score, or None where AlpaSim raises."""
+    unscored: str
+    """Why there is no scene score; empty if there is one."""
+
+
+def score(drive: Drive, replies: Sequence[Reply] | None = None) -> AlpasimScore:
+    """AlpaSim's metrics of a drive.
+
+    Rows before `drive.start` count as driven by the record. Lanes have no edges here, so AlpaSim's
+    stand-in applies: the center line, 1.85 m to each side. Without lanes or road edges off-road is
+    absent, and without it there is no scene score; nor is there one if the record does not span
+    the drive, or does not move at all. Without `replies` the metrics of plans are absent, and
+    `img_is_black` always is.
+
+    Args:
+        drive: What was driven.
+        replies: What the driver answered, in the world frame, times since row 0.
+
+    Raises:
+        ValueError: The ego is missing from a row, or a number is not finite.
+    """
+    metrics = measure(episode_of(drive, replies))
+    result = processed(metrics)
+    row = {} if result is None else result.row
+    scene, unscored = None, ""
+    try:
+        scene = scene_score(row)
+    except ValueError as error:
+        unscored = str(error)
+    return AlpasimScore(metrics, returned(metrics), row, scene, unscored)
+
+
+def episode_of(drive: Drive, replies: Sequence[Reply] | None = None) -> Episode:
+    """A drive as AlpaSim's scorers see it, times in microseconds since row 0."""
+    absent = np.flatnonzero(~drive.valid[:, drive.ego])
+    if len(absent):
+        raise ValueError(f"drive: expected the ego in every row, row {absent[0]} is without it")
+    scenario, tracks = drive.scenario, drive.scenario.tracks
+    times = np.round(drive.times * 1e6).astype(np.int64)
+    others = np.arange(drive.pose.shape[1]) != drive.ego
+    others &= drive.valid.any(0)
+    there, pose = fill_gaps(drive.valid[:, others], times, drive.pose[:, others])
+    seen = tracks.valid[drive.ego]
+    frames = drive.first_frame + np.arange(len(times))
+    z = np.interp(frames, np.flatnonzero(seen), tracks.xyz[drive.ego, seen, 2].astype(np.float64))
+    return Episode(
+        times_us=times,
+        ego_pose=drive.ego_pose,
+        ego_z=z,
+        ego_size=drive.size[drive.ego, :2],
+        actor_pose=pose,
+        actor_there=there,
+        actor_size=drive.size[others, :2],
+        log=Plan(np.round(drive.log_times * 1e6).astype(np.int64), drive.log_pose),
+        engaged_us=int(np.round(drive.start * drive.dt * 1e6)),
+        lanes=_lane_map(scenario, drive.ego_pose[:, :2]),
+        replies=replies,
+    )
+
+
+def _lane_map(scenario: Scenario, path: np.ndarray) -> LaneMap | None:
+    """Lanes that may be candidates somewhere on the path, and all road edges."""
+    lanes, edges = (
+        [
+            scenario.map.polyline(int(k)).astype(np.float64)
+            for k in np.flatnonzero(scenario.map.type == kind)
+        ]
+        for kind in (MapType.LANE, MapType.ROAD_EDGE)
+    )
+    if not lanes:
+        return None
+    low, high = path.min(0) - CANDIDATE_RADIUS, path.max(0) + CANDIDATE_RADIUS
+    near = [((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any() for line in lanes]
+    near[0] = True  # a map with lanes elsewhere is still a map with lanes
+    bare = np.zeros((0, 2))
+    kept = [line for line, is_near in zip(lanes, near, strict=True) if is_near]
+    return LaneMap(kept, [bare] * len(kept), [bare] * len(kept), edges)

@@ -1,0 +1,129 @@
+"""Reward functions of users, by name: `module:function`, or an entry point of `alpagym.rewards`.
+
+A reward function is called after every step, on the simulator's device:
+
+    def my_reward(state: State, outcome: Outcome, scenarios: Scenarios) -> Tensor  # float32 [W, E]
+
+What it returns is added to the weighted terms of every ego that was driving in this step; what it
+returns for others is ignored. It must not write to what it is given, and should not wait for a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alpagym.types import Outcome, Scenarios, State
+
+ENTRY_POINTS = "alpagym.rewards"
+"""Group of entry points that packages register reward functions in."""
+
+RewardFunction = Callable[[State, Outcome, Scenarios], Tensor]
+
+
+def known_rewards() -> list[str]:
+    """Names that installed packages register."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def load_reward(name: str) -> RewardFunction:
+    """The reward function of a name.
+
+    Args:
+        name: `module:function`, or the name of an entry point.
+
+    Raises:
+        ValueError: an unknown name, with those known; a name that two packages register; a module
+            that cannot be imported; or no such function in it.
+    """
+    target = name
+    if ":" not in name:
+        points = entry_points(group=ENTRY_POINTS, name=name)
+        targets = sorted({point.value for point in points})
+        if len(targets) > 1:
+            raise ValueError(f"reward {name}: expected one entry point, got {', '.join(targets)}")
+        if not targets:
+            known = ", ".join(known_rewards()) or "none is registered"
+            raise ValueError(
+                f"reward {name}: expected module:function or an entry point of {ENTRY_POINTS} "
+                f"({known})"
+            )
+        target = targets[0]
+    module, _, attribute = target.partition(":")
+    try:
+        function: Any = importlib.import_module(module)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"reward {name}: cannot import {module}: {reason}") from error
+    for part in attribute.split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        kind = "nothing" if function is None else type(function).__name__
+        raise ValueError(f"reward {name}: expected a function {attribute} in {module}, got {kind}")
+    result: RewardFunction = function
+    return result
+
+
+class UserRewards:
+    """Reward functions that run together; false if there are none."""
+
+    def __init__(self, functions: Sequence[str | RewardFunction]) -> None:
+        """Load those given by name.
+
+        Raises:
+            ValueError: as `load_reward`; or something that is neither a name nor a function.
+        """
+        self._functions: list[tuple[str, RewardFunction]] = []
+        for given in functions:
+            if isinstance(given, str):
+                self._functions.append((given, load_reward(given)))
+            elif callable(given):
+                self._functions.append((getattr(given, "__qualname__", repr(given)), given))
+            else:
+                raise ValueError(
+                    f"reward_functions: expected names or functions, got {type(given).__name__}"
+                )
+
+    def __bool__(self) -> bool:
+        return bool(self._functions)
+
+    @torch.no_grad()
+    def add(self, scenarios: Scenarios, state: State, outcome: Outcome, driving: Tensor) -> None:
+        """Add to `outcome.reward` where `driving`, bool [W, E]: egos not done before the step.
+
+        Raises:
+            ValueError: a function returned something else than float32 [W, E] on the device, or a
+                value that is not finite.
+        """
+        reward = outcome.reward
+        for name, function in self._functions:
+            value = function(state, outcome, scenarios)
+            if (
+                not isinstance(value, Tensor)
+                or value.dtype != reward.dtype
+                or value.shape != reward.shape
+                or value.device != reward.device
+            ):
+                raise ValueError(
+                    f"reward {name}: expected {_described(reward)}, got {_described(value)}"
+                )
+            bad = driving & ~torch.isfinite(value)
+            if bool(bad.any()):
+                world, ego = (int(i) for i in torch.nonzero(bad)[0])
+                raise ValueError(
+                    f"reward {name}: expected finite values, got {float(value[world, ego])} "
+                    f"in world {world}, ego {ego}, at step {int(state.step[world])}"
+                )
+            reward.add_(torch.where(driving, value, torch.zeros_like(value)))
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    kind = str(value.dtype).removeprefix("torch.")
+    return f"{kind}{list(value.shape)} on {value.device}"

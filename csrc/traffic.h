@@ -133,6 +133,7 @@ struct Way {
 
 constexpr float kClearance = 0.3f;  // room that a driver leaves between its side and others [m]
 constexpr float kStands = 0.5f;     // slower agents stand [m/s]
+constexpr float kPatience = 8.f;    // who has stood longer no longer waits for who stands [s]
 constexpr float kWayStep = 2.f;     // spacing at which the ways of others are looked at [m]
 
 struct Driver {
@@ -289,6 +290,7 @@ struct Driver {
     }
     const bool inside = enter < other.half_length + 0.5f;  // already there: others wait
     if (waits && !inside && rank < 2 + its_rank) return INFINITY;
+    if (waits && !pedestrian && out_of_patience(i, j, a, b)) return INFINITY;
     if (!inside && (out + 1.f < own_in || own_out + 1.f < in))
       return INFINITY;  // one is gone before the other comes
     const bool goes_first =
@@ -309,6 +311,12 @@ struct Driver {
   ALPAGYM_HD bool waits_longer(int b, int j, float its_gap) const {
     if (its_gap > 4.f) return false;
     return st.stood[j] > st.stood[i] || (st.stood[j] == st.stood[i] && b < a);
+  }
+
+  // Of those that wait for each other, whoever has stood longest, and long, goes on.
+  ALPAGYM_HD bool out_of_patience(int i, int j, int a, int b) const {
+    return st.stood[i] > kPatience &&
+           (st.stood[i] > st.stood[j] || (st.stood[i] == st.stood[j] && a < b));
   }
 
   // The route point ahead within 5 m of `q`, coarsely; -1 if none.

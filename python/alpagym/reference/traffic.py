@@ -16,7 +16,7 @@ from alpagym.sim import Controller
 STOP_SIGN = -1
 CLEARANCE = 0.3
 """Room that a driver leaves between its side and others [m]."""
-STANDS = 0.5
+STANDS, PATIENCE = 0.5, 8.0
 """Slower agents stand [m/s]."""
 RETURN_ACCEL = 1.2
 """Lateral acceleration at which drivers return to their route [m/s^2]."""
@@ -248,6 +248,8 @@ class Driver:
         inside = not m.reached(met.enter - other.length / 2, 0.5)  # already there: others wait
         if waits and not inside and rank < 2 + its_rank:
             return np.inf
+        if waits and not walks and self.out_of_patience(b):
+            return np.inf
         if not inside and (gone_first or before_it):
             return np.inf
         if rank != its_rank:
@@ -285,6 +287,12 @@ class Driver:
             return False
         mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
         return bool(its > mine or (its == mine and b < self.a))
+
+    def out_of_patience(self, b: int) -> bool:
+        """Of two that wait for each other: whether I have stood for longer, and long."""
+        mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
+        longer = mine > its or (mine == its and self.a < b)
+        return self.margin.reached(mine - 1e-9, PATIENCE) and bool(longer)
 
     def meet(self, b: int, follows: bool, reach: float) -> Meeting | None:
         """Where the other's way first enters mine, None if nowhere.

@@ -335,12 +335,28 @@ def test_score_without_a_map_is_refused_as_upstream() -> None:
     scenario = assemble("bare", [], [Actor(STRAIGHT, 20.0, 10.0)])
     found = score(replay(scenario))
     assert found.scene is None
-    assert found.unscored == "no scene score: offroad is missing"
+    assert "no lanes in the map" in found.unscored
     assert "offroad" not in found.metrics
     lanes = assemble("lanes", [(MapType.LANE, LANE)], [Actor(STRAIGHT, 20.0, 10.0)])
-    metrics = score(replay(lanes)).metrics
+    found = score(replay(lanes))
+    assert "needs road edges" in found.unscored
+    metrics = found.metrics
     assert "offroad" not in metrics
     assert (metrics["min_distance_to_lane_boundary_m"].values > 0).all()
+
+
+def test_the_cause_of_a_missing_scene_score_is_named() -> None:
+    scenario = straight(Actor(STRAIGHT, 60.0, 10.0))
+    parked = score(replay(straight(ego=Actor(STRAIGHT, 20.0, 0.0))))
+    assert parked.unscored == "no scene score: the record, 0.00 m long, has no progress"
+    valid = scenario.tracks.valid.copy()
+    drive = replay(scenario)
+    valid[scenario.ego, -2:] = False
+    cut = replace(scenario, tracks=replace(scenario.tracks, valid=valid))
+    found = score(replace(drive, scenario=cut))
+    assert (
+        "a record that spans the drive, the record has 0.0..3.8 s of 0.0..4.0 s" in found.unscored
+    )
 
 
 def test_height_matters_where_it_is_real() -> None:

@@ -350,7 +350,7 @@ def test_resampling_is_linear_and_holds_the_ends() -> None:
     [
         ([0.0, 1.0], [[0.0, 0.0, 0.0]], "plan: expected poses [2, 3] and at least one, got [1, 3]"),
         ([], np.zeros((0, 3)), "plan: expected poses [0, 3] and at least one, got [0, 3]"),
-        ([0.0, 0.0], np.zeros((2, 3)), "plan: expected times that rise, got 0 s late"),
+        ([0.0, 0.0], np.zeros((2, 3)), "plan: expected times that rise, got 0 s after 0 s"),
         ([0.0], [[0.0, np.nan, 0.0]], "plan: expected finite times and poses, got NaN or infinity"),
     ],
 )

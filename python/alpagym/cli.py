@@ -20,7 +20,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   scenarios=procedural            or a file or folder of recordings
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
-  --metrics all                   or alpasim, nuplan, navsim, waymax, alpagym     (eval)
+  --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
   seed=0  grpo.group_size=16  data.train=512 ...

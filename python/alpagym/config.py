@@ -346,8 +346,8 @@ class EvalConfig:
     """What a checkpoint that observes reward weights drives for; the middle of their ranges where
     not given."""
     metrics: str = ""
-    """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `alpagym` or
-    `all`. They judge drives that no failure ends."""
+    """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `ttc`, `alpagym`
+    or `all`. They judge drives that no failure ends."""
     output: str = ""
     """JSON file to write; empty for none."""
     device: str = "auto"
@@ -391,7 +391,7 @@ SHARES = {
 }
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
-    "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "alpagym", "all"),
+    "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),

@@ -21,7 +21,7 @@ from alpagym.policies.policy import Policy
 from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
-from alpagym.tables import comparison, plain_printer, suite_table
+from alpagym.tables import comparison, plain_printer, reasons, suite_table
 
 
 def evaluate_command(
@@ -109,18 +109,22 @@ def _measure(
     _, rollouts = evaluate(driver, scenarios, unending, device=device, record=asked)
     drives = [drive_of(rollout) for rollout in rollouts]
     totals = {}
-    for name in names:
-        with console.status(f"{name} metrics of {len(drives)} drives"):
-            measured = measure(name, drives)
+    with console.status(f"metrics of {len(drives)} drives"):
+        all_measured = measure(names, drives)
+    for name, measured in all_measured.items():
         for row, numbers in zip(rows, measured.rows, strict=True):
             row.setdefault("metrics", {})[name] = _json_numbers(numbers)
         for i, reason in measured.unscored.items():
             rows[i].setdefault("not_scored", {})[name] = reason
+        scored = len(drives) - len(measured.unscored)
         totals[name] = {
-            "num_scored": len(drives) - len(measured.unscored),
+            "num_scored": scored,
+            "num_drives": measured.counts,
             **_json_numbers(measured.total),
         }
-        console.print(suite_table(name, measured.total, len(drives), measured.unscored))
+        console.print(suite_table(name, measured.total, len(drives), scored, measured.counts))
+        for line in reasons(name, measured.unscored, [s.id for s in scenarios]):
+            plain_printer(console)(line)
     return totals
 
 

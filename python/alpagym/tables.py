@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -45,19 +46,47 @@ def comparison(columns: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def suite_table(
-    suite: str, total: Mapping[str, float], drives: int, unscored: Mapping[int, str]
+    suite: str,
+    total: Mapping[str, float],
+    drives: int,
+    scored: int,
+    counts: Mapping[str, int],
 ) -> Table:
-    """The metrics of one suite over all drives, and why some have none."""
-    caption = (
-        f"{len(unscored)} not scored, e.g. {next(iter(unscored.values()))}" if unscored else ""
-    )
-    title = f"{suite}: {drives - len(unscored)} of {drives} drives"
-    table = Table(title=title, caption=Text(caption))
+    """The metrics of one suite over all drives.
+
+    A column tells how many drives (by `counts`) a number is of, if some are of fewer than scored.
+    """
+    title = f"{suite}: {scored} of {drives} drives"
+    table = Table(title=title, min_width=len(title))
     table.add_column("", no_wrap=True)
-    table.add_column("mean", justify="right")
+    table.add_column("value", justify="right")
+    partly = any(counts.get(name, scored) < scored for name in total)
+    if partly:
+        table.add_column("drives", justify="right")
     for name, value in total.items():
-        table.add_row(Text(name), f"{value:.4g}")
+        count = [str(counts.get(name, scored))] if partly else []
+        table.add_row(Text(name), f"{value:.4g}", *count)
     return table
+
+
+def reasons(suite: str, unscored: Mapping[int, str], ids: Sequence[str]) -> list[str]:
+    """One line for each reason why drives are not scored: how many, and the first one's.
+
+    Reasons that differ in numbers or in the scenario they name are one.
+
+    Args:
+        suite: of metrics.
+        unscored: reasons by index of the drive.
+        ids: of the scenarios, one for each drive.
+    """
+    alike: dict[str, list[int]] = {}
+    for i, reason in unscored.items():
+        kind = re.sub(r"\d+(\.\d+)?", "#", reason.replace(ids[i], ""))
+        alike.setdefault(kind, []).append(i)
+    return [
+        f"{suite}: {len(which)} not scored (first {ids[which[0]]}): {unscored[which[0]]}"
+        for which in alike.values()
+    ]
 
 
 def plain_printer(console: Console) -> Callable[[str], None]:

@@ -247,7 +247,7 @@ def _compare_replies(data: Golden, r: int, metrics: dict[str, Metric], of: Of) -
         flat = (np.nan_to_num(ours, nan=-1), np.nan_to_num(theirs, nan=-1))
         undecided = np.zeros(len(now), bool)
         if name == "open_loop_collision" and (flat[0] != flat[1]).any():
-            undecided = _undecided_plans(data, r)[np.diff(data["dp_off"])[answers] > 0]
+            undecided[np.isin(answers, data.answered(r))] = _undecided_plans(data, r)
         of(name).decisions(*flat, undecided)
 
 

@@ -19,10 +19,10 @@ from alpagym.metrics.navsim.states import Car, State, Traffic
 from alpagym.metrics.polygons import Polygons
 from alpagym.metrics.scenario_map import lane_map_of
 from alpagym.scenarios.egos import drives_of
-from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario
 from parity.navsim_shapely import KINDS, Shapes, random_situation
 from parity.row import Row
+from parity.ttc import recordings
 
 V2 = "NAVSIM 0a380a9"
 V1 = "NAVSIM 3e8291b"
@@ -51,8 +51,8 @@ def rows(golden: Path) -> list[Row]:
 def independent_rows(data: Path | None) -> list[Row]:
     """Terms of proposals against shapely, in float64: every decision must be the same.
 
-    Random situations with eight proposals each; of the WOMD scenarios in `data`, three egos each,
-    with the record and the record shifted at random as proposals.
+    Random situations with eight proposals each; of every recording in `data`, two egos each, which
+    keeps it below half a minute, with the record and the record shifted at random as proposals.
     """
     rng = np.random.default_rng(20)
     result = _against_shapely("random", [random_situation(rng, 25, 8) for _ in range(250)])
@@ -63,13 +63,12 @@ def independent_rows(data: Path | None) -> list[Row]:
 
 def _recorded(rng: np.random.Generator, data: Path) -> list[tuple[np.ndarray, Scene]]:
     result = []
-    for folder in ("womd_gpudrive_json/current", "womd_tfrecord"):
-        for scenario in load_scenarios(data / folder)[0]:
-            lane_map = lane_map_of(scenario)
-            for drive in map(recorded_drive, drives_of(scenario, 3)):
-                states, scene = scene_of(drive, lane_map)
-                states[1, :, :3] += rng.normal(0, [1.0, 1.0, 0.1])
-                result.append((states, scene))
+    for scenario in recordings(data):
+        lane_map = lane_map_of(scenario)
+        for drive in map(recorded_drive, drives_of(scenario, 2)):
+            states, scene = scene_of(drive, lane_map)
+            states[1, :, :3] += rng.normal(0, [1.0, 1.0, 0.1])
+            result.append((states, scene))
     return result
 
 

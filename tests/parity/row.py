@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,33 @@ class Row:
     max_error: float = 0.0
     """Largest absolute difference; 0 for decisions."""
     tolerance: float = 0.0
-    """What `max_error` may be; 0 for decisions."""
+    """What `max_error` may be, plus `relative` times what is wanted; 0 for decisions."""
     flips: int = 0
     """Decisions that differ within the band in which the reference itself is undecided."""
     wrong: int = 0
-    """Decisions that differ outside the band; must be 0."""
+    """Decisions that differ outside the band, and numbers beyond what a `relative` tolerance
+    allows them; must be 0."""
+    relative: float = 0.0
+    """Tolerance per unit of what is wanted."""
+
+    @classmethod
+    def of(
+        cls,
+        metric: str,
+        reference: str,
+        difference: np.ndarray,
+        want: np.ndarray,
+        tolerance: float,
+        relative: float,
+    ) -> Self:
+        """Numbers that may each be off by `tolerance + relative * |want|`; NaN never agrees."""
+        off = np.abs(difference.astype(np.float64))
+        agrees = off <= tolerance + relative * np.abs(want.astype(np.float64))
+        worst = float(off.max(initial=0.0))
+        wrong = int((~agrees).sum())
+        return cls(metric, reference, off.size, worst, tolerance, wrong=wrong, relative=relative)
 
     @property
     def ok(self) -> bool:
-        return self.wrong == 0 and self.max_error <= self.tolerance and self.cases > 0
+        near = self.relative > 0.0 or self.max_error <= self.tolerance
+        return self.wrong == 0 and near and self.cases > 0

@@ -52,13 +52,11 @@ def rows(golden: Path) -> list[Row]:
 def _row(
     metric: str, got: np.ndarray, want: np.ndarray, *, rtol: float = RTOL, angle: int | None = None
 ) -> Row:
-    """Errors as shares of what they may be at their size, times the absolute tolerance."""
     assert got.shape == want.shape, (metric, got.shape, want.shape)
     difference = error(got, want)
     if angle is not None:
         difference[..., angle] = error(got[..., angle], want[..., angle], angle=True)
-    weighted = difference / (1.0 + rtol / ATOL * np.abs(want.astype(np.float64)))
-    return Row(f"waymax.{metric}", REFERENCE, got.size, float(weighted.max()), ATOL)
+    return Row.of(f"waymax.{metric}", REFERENCE, difference, want, ATOL, rtol)
 
 
 def _flags(

@@ -79,13 +79,16 @@ class Drive:
 def drive_of(rollout: Rollout) -> Drive:
     """The drive of a rollout up to the state in which its episode ended or the ego left.
 
-    The record before the start is put in front, as far back as it holds the ego without a gap.
+    The record before the start is put in front, as far back as it holds the ego without a gap. The
+    drive ends with the ego's last recorded frame at the latest, even if the scenario goes on: what
+    compares with the record has nothing beyond it (AlpaSim always ends inside its recording).
     """
     scenario, start = rollout.scenario, rollout.start_frame
     tracks = scenario.tracks
     agents, states = tracks.num_agents, rollout.num_steps + 1
     gone = np.flatnonzero(~rollout.valid[:states, rollout.ego])
     states = int(gone[0]) if len(gone) else states
+    states = min(states, int(np.flatnonzero(tracks.valid[rollout.ego])[-1]) - start + 1)
     absent = np.flatnonzero(~tracks.valid[rollout.ego, :start])
     first = int(absent[-1]) + 1 if len(absent) else 0
     before = np.stack(

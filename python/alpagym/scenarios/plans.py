@@ -31,8 +31,9 @@ def resample(times: np.ndarray, poses: np.ndarray, at: np.ndarray) -> np.ndarray
     if not (np.isfinite(times).all() and np.isfinite(poses).all()):
         raise ValueError("plan: expected finite times and poses, got NaN or infinity")
     if (np.diff(times) <= 0).any():
+        k = int(np.argmin(np.diff(times)))
         raise ValueError(
-            f"plan: expected times that rise, got {times[np.argmin(np.diff(times)) + 1]:g} s late"
+            f"plan: expected times that rise, got {times[k + 1]:g} s after {times[k]:g} s"
         )
     columns = [poses[:, 0], poses[:, 1], np.unwrap(poses[:, 2])]
     x, y, yaw = (np.interp(at, times, column) for column in columns)

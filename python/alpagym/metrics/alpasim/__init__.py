@@ -8,7 +8,7 @@ judged by the northernmost, and scoring ends 4 m beside the recorded path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from alpagym.metrics.alpasim.aggregate import SceneScore, processed, returned, s
 from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
 from alpagym.metrics.alpasim.lanes import CANDIDATE_RADIUS, LaneMap
 from alpagym.metrics.alpasim.metric import Metric
-from alpagym.metrics.alpasim.path import fill_gaps
+from alpagym.metrics.alpasim.path import arc_length, fill_gaps
 from alpagym.metrics.alpasim.scorers import measure
 from alpagym.metrics.drive import Drive
 from alpagym.scenarios.scenario import MapType, Scenario
@@ -47,8 +47,9 @@ def score(drive: Drive, replies: Sequence[Reply] | None = None) -> AlpasimScore:
     Rows before `drive.start` count as driven by the record. Lanes have no edges here, so AlpaSim's
     stand-in applies: the center line, 1.85 m to each side. Without lanes or road edges off-road is
     absent, and without it there is no scene score; nor is there one if the record does not span
-    the drive, or does not move at all. Without `replies` the metrics of plans are absent, and
-    `img_is_black` always is.
+    the drive, or does not move at all: `unscored` names the cause. Below 2 m of record progress is
+    AlpaSim's number still, but mostly rounding. Without `replies` the metrics of plans are absent,
+    and `img_is_black` always is.
 
     Args:
         drive: What was driven.
@@ -64,7 +65,7 @@ def score(drive: Drive, replies: Sequence[Reply] | None = None) -> AlpasimScore:
     try:
         scene = scene_score(row)
     except ValueError as error:
-        unscored = str(error)
+        unscored = _cause(drive, metrics) or str(error)
     return AlpasimScore(metrics, returned(metrics), row, scene, unscored)
 
 
@@ -91,13 +92,32 @@ def episode_of(drive: Drive, replies: Sequence[Reply] | None = None) -> Episode:
         actor_size=drive.size[others, :2],
         log=Plan(np.round(drive.log_times * 1e6).astype(np.int64), drive.log_pose),
         engaged_us=int(np.round(drive.start * drive.dt * 1e6)),
-        lanes=_lane_map(scenario, drive.ego_pose[:, :2]),
+        lanes=_lane_map(scenario, np.concatenate([drive.ego_pose[:, :2], z[:, None]], 1)),
         replies=replies,
     )
 
 
+def _cause(drive: Drive, metrics: Mapping[str, Metric]) -> str:
+    """Why AlpaSim's scorers give no scene score; empty if none of the known causes holds."""
+    types = drive.scenario.map.type
+    if "min_distance_to_lane_boundary_m" not in metrics:
+        return "no scene score: AlpaSim's off-road needs lanes, there are no lanes in the map"
+    if not (types == MapType.ROAD_EDGE).any():
+        return "no scene score: AlpaSim's off-road needs road edges, there are none in the map"
+    if "progress" not in metrics:
+        first, last = drive.log_times[[0, -1]]
+        return (
+            f"no scene score: AlpaSim's progress needs a record that spans the drive, the record "
+            f"has {first:.1f}..{last:.1f} s of 0.0..{drive.times[-1]:.1f} s"
+        )
+    length = float(arc_length(drive.log_pose[:, :2])[-1])
+    if length == 0.0:
+        return f"no scene score: the record, {length:.2f} m long, has no progress"
+    return ""
+
+
 def _lane_map(scenario: Scenario, path: np.ndarray) -> LaneMap | None:
-    """Lanes that may be candidates somewhere on the path, and all road edges."""
+    """Lanes that are candidates somewhere on the path [T, 3], and all road edges."""
     lanes, edges = (
         [
             scenario.map.polyline(int(k)).astype(np.float64)
@@ -107,9 +127,14 @@ def _lane_map(scenario: Scenario, path: np.ndarray) -> LaneMap | None:
     )
     if not lanes:
         return None
-    low, high = path.min(0) - CANDIDATE_RADIUS, path.max(0) + CANDIDATE_RADIUS
-    near = [((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any() for line in lanes]
-    near[0] = True  # a map with lanes elsewhere is still a map with lanes
-    bare = np.zeros((0, 2))
-    kept = [line for line, is_near in zip(lanes, near, strict=True) if is_near]
-    return LaneMap(kept, [bare] * len(kept), [bare] * len(kept), edges)
+    low, high = path[:, :2].min(0) - CANDIDATE_RADIUS, path[:, :2].max(0) + CANDIDATE_RADIUS
+    boxed = [line for line in lanes if ((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any()]
+    near = np.flatnonzero(_bare(boxed, edges).candidates(path).any(axis=0))
+    kept = [boxed[int(k)] for k in near]
+    return _bare(kept or lanes[:1], edges)  # a map with lanes elsewhere is still a map with lanes
+
+
+def _bare(lanes: list[np.ndarray], edges: list[np.ndarray]) -> LaneMap:
+    """A map of lanes without edges of their own."""
+    none = [np.zeros((0, 2))] * len(lanes)
+    return LaneMap(lanes, none, none, edges)

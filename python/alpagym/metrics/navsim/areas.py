@@ -50,17 +50,19 @@ def ego_areas(states: np.ndarray, lane_map: LaneMap, on_route: np.ndarray, car: 
         )
     corner, center = ego_corners(states, car), ego_centers(states, car)
     held = lane_map.lanes_at(corner).sum(-2)  # corners in each lane, [P, T, n]
-    blocks = lane_map.roadblocks.select(np.flatnonzero(~lane_map.roadblock_is_connector))
     drivable = (
-        blocks.contains(corner).any(-1)
-        | lane_map.in_intersection(corner)
+        lane_map.in_intersection(corner)
         | lane_map.in_drivable_area(corner)
         | lane_map.car_parks.contains(corner).any(-1)
     )
+    # Outlines of roadblocks are many: ask them for the rest only.
+    blocks = lane_map.roadblocks.select(np.flatnonzero(~lane_map.roadblock_is_connector))
+    drivable[~drivable] = blocks.contains(corner[~drivable]).any(-1)
+    route = lane_map.polygons.select(np.flatnonzero(on_route))
     return EgoAreas(
         multiple_lanes=((held > 0).sum(-1) > 1) & (held != 4).all(-1),
         non_drivable=~drivable.all(-1),
-        oncoming=np.asarray(~lane_map.lanes_at(center)[..., on_route].any(-1)),
+        oncoming=np.asarray(~route.contains(center).any(-1)),
         center_in_intersection=lane_map.in_intersection(center),
         rear_axle_in_intersection=lane_map.in_intersection(states[..., : State.HEADING]),
     )

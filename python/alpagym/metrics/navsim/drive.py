@@ -36,6 +36,8 @@ class DriveScore:
     """Of NAVSIM v2, without EC, which compares two plans; the human penalty filter is applied."""
     terms: dict[str, float]
     """NC, DAC, TLC, DDC, EP, TTC, LK and HC of v2, unfiltered."""
+    filtered: dict[str, float]
+    """`terms` after the human penalty filter (1 where the record got 0): what `epdms` is of."""
     terms_v1: dict[str, float]
     """NC, DAC, EP, TTC, C and DDC of v1.1."""
     record: dict[str, float]
@@ -59,17 +61,20 @@ def score(
             cut to what both the drive and the record hold.
 
     Raises:
-        ValueError: Rows are not 0.1 s apart, fewer than 5 can be scored, or there is neither a
-            route nor a lane.
+        ValueError: Rows are not 0.1 s apart, fewer than 5 can be scored, or the map has no lanes,
+            by which EPDMS would be 1.
     """
     proposals, scene = scene_of(drive, lane_map, horizon=horizon)
-    v2, v1 = score_proposals(proposals, scene), score_proposals_v1(proposals, scene)
+    v2 = score_proposals(proposals, scene)
+    v1 = score_proposals_v1(proposals, scene, v2.areas)
     record = {term: value[0] for term, value in v2.terms.items()}
     terms = {term: value[1] for term, value in v2.terms.items()}
+    filtered = without_human_penalties(terms, record)
     return DriveScore(
         pdms=float(v1.score[1]),
-        epdms=float(epdms(without_human_penalties(terms, record))),
+        epdms=float(epdms(filtered)),
         terms={term: float(value) for term, value in terms.items()},
+        filtered={term: float(value) for term, value in filtered.items()},
         terms_v1={term: float(value[1]) for term, value in v1.terms.items()},
         record={term: float(value) for term, value in record.items()},
         steps=proposals.shape[1],
@@ -100,10 +105,11 @@ def scene_of(
         steps = min(steps, round(horizon / STEP) + 1)
     if steps < SHORTEST:
         raise ValueError(f"{name}: expected {SHORTEST} states to score or more, got {steps}")
-    lane_map = _bounded(lane_map_of(scenario) if lane_map is None else lane_map, driven)
+    lane_map = lane_map_of(scenario) if lane_map is None else lane_map
+    if not lane_map.ids:
+        raise ValueError(f"{name}: expected a map with lanes, got no lanes in the map")
+    lane_map = _bounded(lane_map, driven)
     centerline = _centerline(scenario, ego, lane_map, driven[drive.start, :2])
-    if len(centerline) < 2:
-        raise ValueError(f"{name}: expected a route or a map with lanes, got neither")
 
     back = float(drive.rear_axle[ego])
     scored = slice(drive.start, drive.start + steps)
@@ -186,7 +192,7 @@ def _centerline(scenario: Scenario, ego: int, lane_map: LaneMap, at: np.ndarray)
     """The ego's route or, where it has none, the nearest lane's baseline [m], [k, 2]."""
     routes = scenario.routes
     points = routes.points[routes.offsets[ego] : routes.offsets[ego + 1], :2]
-    if len(points) < 2 and len(lane_map.ids):
+    if len(points) < 2:
         distance = [float(project(line, at)[1]) for line in lane_map.baselines]
         points = lane_map.baselines[int(np.argmin(distance))]
     return points.astype(np.float64)

@@ -102,14 +102,15 @@ def score_proposals(states: np.ndarray, scene: Scene) -> Scores:
     return Scores(terms, score, progress, collision_step, ttc_step, areas)
 
 
-def score_proposals_v1(states: np.ndarray, scene: Scene) -> Scores:
+def score_proposals_v1(states: np.ndarray, scene: Scene, areas: EgoAreas | None = None) -> Scores:
     """Score proposals as NAVSIM v1.1 does; `score` is the PDM score.
 
     The scene's red lights and past are not looked at; its traffic must reach 9 steps beyond the
-    proposals'. Arguments as `score_proposals`.
+    proposals'. Arguments as `score_proposals`; `areas`, if known from there, are not found again.
     """
     states = _proposals(states)
-    areas, centers = _areas(states, scene), ego_centers(states, scene.car)
+    areas = _areas(states, scene) if areas is None else areas
+    centers = ego_centers(states, scene.car)
     collision, collision_step = no_at_fault_collision(states, areas, scene.traffic, scene.car)
     ttc, ttc_step = time_to_collision(
         states, areas, scene.traffic, scene.car, steps=states.shape[1]

@@ -36,12 +36,16 @@ def score(drive: Drive, lane_map: LaneMap | None = None) -> ClosedLoop:
         lane_map: Of the scenario, `lane_map_of` if None.
 
     Raises:
-        ValueError: The ego is absent at the start.
+        ValueError: The ego is absent at the start, or the map has no lanes, by which nuPlan's
+            scores would be 1.
     """
     ego, start = drive.ego, drive.start
     name = f"drive of agent {ego} in {drive.scenario.id}"
     if start >= len(drive.pose) or not drive.valid[start, ego]:
         raise ValueError(f"{name}: expected the ego at the start, row {start}, got none there")
+    lane_map = lane_map_of(drive.scenario) if lane_map is None else lane_map
+    if not lane_map.ids:
+        raise ValueError(f"{name}: expected a map with lanes, got no lanes in the map")
     absent = np.flatnonzero(~drive.valid[start:, ego])
     rows = slice(start, start + int(absent[0]) if len(absent) else None)
     expert = drive.log_pose[drive.log_times >= drive.times[start] - 0.5 * drive.dt]
@@ -58,7 +62,7 @@ def score(drive: Drive, lane_map: LaneMap | None = None) -> ClosedLoop:
     return closed_loop(
         _ego_of(drive, rows),
         tracks,
-        lane_map_of(drive.scenario) if lane_map is None else lane_map,
+        lane_map,
         expert[:, :2],
         drive.dt,
     )

@@ -36,7 +36,7 @@ heavy: install  ## run the tests that take minutes
 
 .PHONY: bench
 bench: install  ## run the benchmarks; one JSON into benchmarks/results
-	$(BIN)/python benchmarks/run.py --json $(ARGS)
+	$(BIN)/alpagym bench json=benchmarks/results/ $(ARGS)
 
 .PHONY: install
 install: $(VENV)/.installed  ## virtual environment, dependencies, build, install

@@ -59,7 +59,7 @@ def test_options_lists_everything(capsys):
 
 
 def test_an_unknown_command(capsys):
-    assert "fly: expected train or eval" in refuse(capsys, "fly", "seed=1")
+    assert "fly: expected train, eval or bench" in refuse(capsys, "fly", "seed=1")
 
 
 # Overrides

@@ -1,4 +1,4 @@
-"""`alpagym train | eval`, with overrides as `key=value`."""
+"""`alpagym train | eval | bench`, with overrides as `key=value`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
+  alpagym bench [what] [key=value ...]   measure speed; what: step, train, binding, load
+  alpagym bench compare A.json B.json    what changed between two measurements
 
   scenarios=procedural            or a file or folder of recordings
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
@@ -24,6 +26,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
   seed=0  grpo.group_size=16  data.train=512 ...
+  case=womd4 threads=1 json=FILE                                                  (bench)
 
   alpagym train --options         lists every option with its default
 """
@@ -32,6 +35,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 QUOTED = ("scenarios", "checkpoint", "output", "name", "runs")
 """Options whose values are taken as they are: paths may hold anything."""
+COMMANDS = ("train", "eval", "bench")
 
 
 class UsageError(ValueError):
@@ -50,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alpagym {alpagym.__version__}")
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
-    if command not in ("train", "eval"):
-        return _fail(f"{command}: expected train or eval; alpagym --help shows how")
+    if command not in COMMANDS:
+        return _fail(f"{command}: expected train, eval or bench; alpagym --help shows how")
     try:
-        return _run(command, overrides)
+        return _bench(overrides) if command == "bench" else _run(command, overrides)
     except KeyboardInterrupt:
         _fail("interrupted")
         return INTERRUPTED
@@ -115,6 +119,36 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     return 0
 
 
+def _bench(arguments: Sequence[str]) -> int:
+    from alpagym.bench.compare import compare
+    from alpagym.bench.options import SCHEMAS
+    from alpagym.bench.runner import run
+
+    named = bool(arguments) and "=" not in arguments[0] and not arguments[0].startswith("-")
+    what, overrides = (arguments[0], arguments[1:]) if named else ("all", arguments)
+    if what == "compare":
+        if len(overrides) != 2:
+            raise UsageError(f"bench compare: expected two JSON files, got {len(overrides)}")
+        print("\n".join(compare(Path(overrides[0]), Path(overrides[1]))))
+        return 0
+    if what not in SCHEMAS:
+        raise UsageError(f"bench {what}: expected step, train, binding, load or compare")
+    command = f"bench {what}" if named else "bench"
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(_as_yaml(compose(command, [])), end="")
+        return 0
+    config = to_config(compose(command, overrides))
+    keys = [override.partition("=")[0] for override in overrides]
+    run(what, config, [key.removeprefix("sim.") for key in keys if key.startswith("sim.")])
+    return 0
+
+
+def _as_yaml(node: Any) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(node)
+
+
 def compose(command: str, overrides: Sequence[str]) -> Any:
     """The configuration of a command with overrides applied, by Hydra.
 
@@ -128,12 +162,17 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS, EvalConfig, TrainConfig
 
+    benching = command.partition(" ")[0] == "bench"
+    quoted = PATHS_AND_LISTS if benching else QUOTED
     store = ConfigStore.instance()
     store.store(name="train_schema", node=_writable(TrainConfig))
     store.store(name="train", node={"defaults": ["train_schema", {"reward": "dense"}, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
+    for what, schema in SCHEMAS.items():
+        store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for name, preset in REWARD_PRESETS.items():
         store.store(group="reward", name=name, node=asdict(preset))
     with initialize(version_base=None, config_path=None):
@@ -156,7 +195,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                     f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {value}"
                 )
         try:
-            node = hydra_compose(command, [_quoted(o) for o in overrides])
+            node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
             OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
             return node
         except (HydraException, OmegaConfBaseException) as error:
@@ -182,9 +221,9 @@ def _writable(schema: type) -> Any:
     return node
 
 
-def _quoted(override: str) -> str:
+def _quoted(override: str, keys: Sequence[str]) -> str:
     key, _, value = override.partition("=")
-    if key not in QUOTED:
+    if key not in keys:
         return override
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
     escaped = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), literal)

@@ -1,33 +1,36 @@
-"""End to end: one GRPO iteration, counted as the learner counts."""
+"""`alpagym bench train`: one GRPO iteration end to end, counted as the learner counts."""
 
 from __future__ import annotations
 
 import copy
 import statistics
+from collections.abc import Iterator
 
 import torch
-from bench_step import scenarios
-from cases import SEED, TrainCase
-from timing import Measurement, measure
 
+from alpagym.bench import sources
+from alpagym.bench.cases import SEED, TrainCase
+from alpagym.bench.context import Context, Line
+from alpagym.bench.timing import Measurement, measure
 from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, SimConfig
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 
 
-def run(case: TrainCase, device: torch.device, *, quick: bool) -> dict[str, Measurement]:
-    """Seconds of rollout and update, and steps of live egos that reach the learner in a second."""
-    hosts = scenarios(8 if quick else case.scenarios)
-    sim_config = SimConfig(max_steps=10 if quick else 0)
+def run(case: TrainCase, context: Context) -> Iterator[Line]:
+    """Steps of live egos that reach the learner in a second, and seconds of rollout and update."""
+    count = 8 if context.quick else case.scenarios
+    hosts = sources.kept("procedural", count, context.data).hosts
+    sim_config = SimConfig(max_steps=10 if context.quick else 0)
     torch.manual_seed(SEED)
-    policy = LateFusion(PolicyConfig(), sim_config).to(device)
+    policy = LateFusion(PolicyConfig(), sim_config).to(context.device)
     trainer = GrpoTrainer(
         policy,
-        batch(hosts, device),
+        batch(hosts, context.device),
         max_agents(hosts),
         config=GrpoConfig(
-            scenarios_per_iteration=4 if quick else case.groups, group_size=case.group_size
+            scenarios_per_iteration=4 if context.quick else case.groups, group_size=case.group_size
         ),
         sim_config=sim_config,
         reward=REWARD_PRESETS["dense"],
@@ -49,11 +52,10 @@ def run(case: TrainCase, device: torch.device, *, quick: bool) -> dict[str, Meas
     def iterate() -> None:
         logged.append(trainer.iterate(0))
 
-    repeats = 2 if quick else 3
-    whole = measure(iterate, device, restore=restore, repeats=repeats, warm_up=1)
+    repeats = context.repeats_or(2 if context.quick else 3)
+    whole = measure(iterate, context.device, restore=restore, repeats=repeats, warm_up=1).wall
     steps = trainer.agent_steps - before
-    result = {"agent_steps_per_s": whole.inverse(steps)}
+    yield f"{case.name}.agent_steps_per_s", whole.inverse(steps)
     for part in ("rollout_s", "update_s"):
         value = statistics.median(values[part] for values in logged[-repeats:])
-        result[part] = Measurement(value, whole.spread, repeats)
-    return result
+        yield f"{case.name}.{part}", Measurement(value, whole.spread, repeats)

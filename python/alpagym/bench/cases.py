@@ -1,0 +1,211 @@
+"""What is measured: cases are data, `runner` finds them here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alpagym.bench.synthetic import Scene
+
+SEED = 20_260
+"""Of scenarios, actions and policies: every run measures the same work."""
+
+FORMATS: dict[str, dict[str, Any]] = {"fp32": {}}
+"""Observation formats that this build supports: name in a metric -> fields of `SimConfig`."""
+
+DENSE = {
+    "multi_agent": True,
+    "num_agents": 63,
+    "num_road_points": 200,
+    "num_route_points": 0,
+    "num_lights": 0,
+    "agent_radius": 50.0,
+    "road_radius": 50.0,
+}
+"""Observations of PufferDrive's size and content: every agent that may be is an ego, and sees
+itself, 63 agents and 200 road points within 50 m, no route, no lights."""
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """Worlds that step in a loop, with the time of each stage."""
+
+    name: str
+    source: str = "procedural"
+    """Where scenarios come from, as in `sources`."""
+    worlds: tuple[int, ...] = (64,)
+    formats: tuple[str, ...] = tuple(FORMATS)
+    sim: dict[str, Any] = field(default_factory=dict)
+    """Fields of `SimConfig`, enumerations by name."""
+    observe: bool = True
+    """Whether the observation is written, too."""
+    scenarios: int = 64
+    """How many, where the source gives as many as are asked for; shared by the worlds."""
+    steps: int = 20
+    """Steps in a batch; the state is restored before each batch."""
+    repeats: int = 7
+    label: str = "{name}.{format}.w{worlds}"
+    """What a metric's name begins with; a case that does not name worlds or format has one."""
+    per_world: bool = False
+    """Whether stages are timed by world [µs], as the older cases are, or by agent [ns]."""
+    by_name: bool = False
+    """Runs only where it is asked for: it takes minutes."""
+
+
+@dataclass(frozen=True)
+class MemoryCase:
+    """What one more world costs in memory without its observation: `agents`, of which `egos`."""
+
+    name: str
+    agents: int = 64
+    egos: int = 1
+    by_name: bool = False
+
+
+@dataclass(frozen=True)
+class BindingCase:
+    """What a call costs before any kernel runs."""
+
+    name: str
+    worlds: int = 1
+    by_name: bool = False
+
+
+@dataclass(frozen=True)
+class LoadCase:
+    """How fast scenarios come from files, or from the generator, to the device."""
+
+    name: str
+    source: str
+    scenarios: int = 64
+    by_name: bool = False
+
+
+@dataclass(frozen=True)
+class TrainCase:
+    """One GRPO iteration, rollout and update, as `alpagym train` runs it."""
+
+    name: str
+    groups: int
+    group_size: int
+    scenarios: int = 64
+    by_name: bool = False
+
+
+Case = StepCase | MemoryCase | BindingCase | LoadCase | TrainCase
+
+
+def _procedural(name: str, worlds: int, traffic: str, **options: Any) -> StepCase:
+    sim = {"traffic": traffic} | options.pop("sim", {})
+    return StepCase(
+        name,
+        worlds=(worlds,),
+        sim=sim,
+        formats=("fp32",),
+        label="{name}",
+        per_world=True,
+        **options,
+    )
+
+
+COMMANDS: dict[str, tuple[Case, ...]] = {
+    "step": (
+        StepCase("womd4", "womd4", sim=DENSE),
+        StepCase("womd64", "womd64", sim=DENSE),
+        StepCase("synthetic4", "synthetic4", sim=DENSE),
+        StepCase("synthetic4_ego", "synthetic4", (4096,), observe=False, label="{name}.w{worlds}"),
+        StepCase(
+            "womd4_scaling",
+            "womd4",
+            (4, 16, 64, 256, 1024),
+            sim=DENSE,
+            steps=4,
+            repeats=5,
+            by_name=True,
+        ),
+        StepCase(
+            "synthetic4_scaling",
+            "synthetic4",
+            (4, 16, 64, 256, 1024),
+            sim=DENSE,
+            steps=4,
+            repeats=5,
+            by_name=True,
+        ),
+        _procedural("procedural.log.w256", 256, "log"),
+        _procedural("procedural.log.w4096", 4096, "log"),
+        _procedural("procedural.idm.w256", 256, "idm"),
+        _procedural("procedural.log.w256.blind", 256, "log", observe=False),
+        _procedural(
+            "procedural.plan.w256", 256, "log", sim={"action": "trajectory"}, observe=False
+        ),
+        _procedural("procedural.multi.w64", 64, "log", sim={"multi_agent": True}),
+        MemoryCase("memory.a64"),
+        MemoryCase("memory.a64.multi", egos=64),
+    ),
+    "train": (
+        TrainCase("train.g16.w256", groups=16, group_size=16),
+        TrainCase("train.g256.w4096", groups=256, group_size=16, scenarios=256, by_name=True),
+    ),
+    "binding": (BindingCase("binding"), BindingCase("binding.w64", worlds=64)),
+    "load": (
+        LoadCase("load.womd4", "womd4"),
+        LoadCase("load.synthetic4", "synthetic4"),
+        LoadCase("load.procedural", "procedural"),
+    ),
+}
+"""Cases by the command that runs them."""
+
+WOMD4 = (
+    "tfrecord-00000-of-01000_325",
+    "tfrecord-00000-of-01000_4",
+    "tfrecord-00000-of-01000_402",
+    "tfrecord-00002-of-01000_407",
+)
+"""The recordings that others have published speeds on, in `womd_gpudrive_json/current`."""
+
+WOMD4_STATISTICS = {
+    "agents": 62.25,
+    "present": 39.25,
+    "egos": 17.75,
+    "road_points": 1482.5,
+    "seen_agents": 25.197,
+    "seen_road_points": 196.986,
+}
+"""What `sources.statistics` says of them, so that `synthetic4` can be held against it anywhere."""
+
+SYNTHETIC4 = (
+    Scene(
+        (("street", 1, 0, 0), ("signal", 3, 100, 0)),
+        agents=62,
+        present=41,
+        egos=8,
+        radius=85,
+        spacing=2.8,
+    ),
+    Scene(
+        (("street", 2, 0, 0), ("street", 3, 55, 0), ("street", 4, 0, 55)),
+        agents=81,
+        present=57,
+        egos=12,
+        radius=80,
+        spacing=4.0,
+    ),
+    Scene(
+        (("signal", 3, 0, 0), ("signal", 4, 36, 0), ("signal", 5, 0, 36)),
+        agents=91,
+        present=50,
+        egos=48,
+        radius=130,
+        spacing=5.5,
+    ),
+    Scene(
+        (("t_junction", 1, 0, 0), ("lane_drop", 1, 100, 0)),
+        agents=15,
+        present=9,
+        egos=3,
+        radius=100,
+        spacing=1.8,
+    ),
+)
+"""Scene by scene as many agents and egos as in `WOMD4`; the rest tuned to its statistics."""

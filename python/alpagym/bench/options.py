@@ -1,0 +1,51 @@
+"""Options of `alpagym bench`, the schema of its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from alpagym.config import SimConfig
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """`alpagym bench`, `bench train`, `bench binding` and `bench load`."""
+
+    case: str = ""
+    """Cases, comma-separated; empty for all that take less than minutes."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1`, or `auto`."""
+    threads: str = "0"
+    """CPU threads, 0 for all cores; several, comma-separated, are compared."""
+    data: str = "../shared/data"
+    """Folder with recordings: those of WOMD lie in its `womd_gpudrive_json`."""
+    json: str = ""
+    """JSON file to write, or a folder where it is named by machine and commit; empty for none."""
+    quick: bool = False
+    """Prove that it runs; not for numbers."""
+    repeats: int = 0
+    """Repeats of each measurement; 0 for what the case says."""
+
+
+@dataclass(frozen=True)
+class StepConfig(BenchConfig):
+    """`alpagym bench step`."""
+
+    worlds: str = ""
+    """Numbers of worlds, comma-separated, instead of the case's."""
+    format: str = ""
+    """Observation formats, comma-separated, instead of the case's."""
+    sim: SimConfig = field(default_factory=SimConfig)
+    """Only what is given replaces the case's."""
+
+
+SCHEMAS: dict[str, type[BenchConfig]] = {
+    "all": BenchConfig,
+    "step": StepConfig,
+    "train": BenchConfig,
+    "binding": BenchConfig,
+    "load": BenchConfig,
+}
+"""Options by command; `all` is `alpagym bench` with no command."""
+PATHS_AND_LISTS = ("case", "device", "threads", "data", "json", "worlds", "format")
+"""Options whose values are taken as they are."""

@@ -15,6 +15,8 @@ PARKED_DISTANCE = 0.5
 """An agent that never gets farther than this from its first recorded position is parked [m]."""
 LEVEL_HEIGHT = 2.5
 """Boxes and road edges whose heights differ by less are on one level, as in the simulator [m]."""
+PAIR_FRAMES = 1 << 20
+"""Of how many pairs times frames boxes are compared at once, which bounds the memory."""
 FRAME_STRIDE = 5
 """Every how many frames the record is searched for off-road boxes."""
 
@@ -61,9 +63,25 @@ def _has_gaps(valid: np.ndarray) -> np.ndarray:
 
 def overlapping(tracks: Tracks, has_z: bool) -> np.ndarray:
     """Whether the box of each agent overlaps or touches another's on its level, bool [A, T]."""
-    xyz, valid = tracks.xyz, tracks.valid
     reach = 0.5 * np.hypot(tracks.size[:, 0], tracks.size[:, 1])
-    i, j = _meeting_pairs(xyz[..., :2], valid, reach)
+    i, j = _meeting_pairs(tracks.xyz[..., :2], tracks.valid, reach)
+    result = np.zeros_like(tracks.valid)
+    block = 1 + PAIR_FRAMES // tracks.num_frames
+    for k in range(0, len(i), block):
+        _mark_touching(tracks, has_z, reach, i[k : k + block], j[k : k + block], result)
+    return result
+
+
+def _mark_touching(
+    tracks: Tracks,
+    has_z: bool,
+    reach: np.ndarray,
+    i: np.ndarray,
+    j: np.ndarray,
+    result: np.ndarray,
+) -> None:
+    """Set `result` [A, T] where boxes of the pairs i, j [n] touch; `reach` is half a diagonal."""
+    xyz, valid = tracks.xyz, tracks.valid
     dx, dy = xyz[i, :, 0] - xyz[j, :, 0], xyz[i, :, 1] - xyz[j, :, 1]
     near = dx * dx + dy * dy < (reach[i] + reach[j])[:, None] ** 2
     near &= valid[i] & valid[j]
@@ -83,9 +101,7 @@ def overlapping(tracks: Tracks, has_z: bool) -> np.ndarray:
         length, width = half_other[:, 0], half_other[:, 1]
         touch &= np.abs(c * dx + s * dy) <= half[:, 0] + length * cos + width * sin
         touch &= np.abs(c * dy - s * dx) <= half[:, 1] + length * sin + width * cos
-    result = np.zeros_like(valid)
     result[a[touch], frame[touch]] = result[b[touch], frame[touch]] = True
-    return result
 
 
 def _meeting_pairs(

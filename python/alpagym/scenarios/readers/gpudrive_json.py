@@ -39,7 +39,7 @@ _MAP_TYPES = {
     "speed_bump": MapType.SPEED_BUMP,
     "driveway": MapType.DRIVEWAY,
 }
-_MAP_CODES = {
+MAP_CODES = {
     **dict.fromkeys(range(4), MapType.LANE),
     **dict.fromkeys(range(5, 14), MapType.ROAD_LINE),
     **dict.fromkeys(range(14, 17), MapType.ROAD_EDGE),
@@ -95,6 +95,8 @@ def _raw_scenario(data: dict[str, Any], path: Path) -> RawScenario:
         notes.append("has no heights")
     orient_edges(elements, _corridor(data.get("route"), path, notes), notes)
     name = data.get("scenario_id")
+    metadata = data.get("metadata")
+    index = metadata.get("sdc_track_index") if isinstance(metadata, dict) else None
     return RawScenario(
         id=name if isinstance(name, str) and name else path.stem,
         source=str(path),
@@ -103,7 +105,7 @@ def _raw_scenario(data: dict[str, Any], path: Path) -> RawScenario:
         tracks=tracks,
         elements=elements,
         lights=_raw_lights(data.get("tl_states"), tracks.valid.shape[1], path, notes),
-        ego=_find_ego(data.get("metadata"), tracks, path, notes),
+        ego=find_ego(index, tracks, path, notes),
         has_z=has_z,
         infer_links=True,
         notes=notes,
@@ -196,7 +198,7 @@ def _raw_tracks(objects: list[Any], path: Path, notes: list[str]) -> RawTracks:
         number = record.get("id", i)
         ids.append(number if isinstance(number, int) and abs(number) < 2**62 else i)
     xyz, yaw, velocity, valid, size = (np.stack(column) for column in zip(*columns, strict=True))
-    if _in_degrees(yaw[valid], velocity[valid]):
+    if in_degrees(yaw[valid], velocity[valid]):
         yaw = np.deg2rad(yaw)
         notes.append("headings are in degrees")
     return RawTracks(
@@ -215,7 +217,7 @@ def _size(value: Any, valid: np.ndarray, what: str) -> float:
     return float(np.median(known)) if len(known) else np.nan
 
 
-def _in_degrees(yaw: np.ndarray, velocity: np.ndarray) -> bool:
+def in_degrees(yaw: np.ndarray, velocity: np.ndarray) -> bool:
     """Whether headings [n] agree better with the velocities [n, 2] as degrees than as radians."""
     if not np.isfinite(yaw).all():
         return False  # refused later, with track and frame
@@ -236,7 +238,7 @@ def _raw_elements(roads: list[Any], path: Path, has_z: bool, notes: list[str]) -
         kind = _MAP_TYPES.get(str(road.get("type")).lower())
         code = road.get("map_element_id")
         if kind is None and type(code) is int:
-            kind = _MAP_CODES.get(code)
+            kind = MAP_CODES.get(code)
         if kind is None:
             unknown += 1
             continue
@@ -288,11 +290,11 @@ def _raw_lights(states: Any, num_frames: int, path: Path, notes: list[str]) -> l
     return lights
 
 
-def _find_ego(metadata: Any, tracks: RawTracks, path: Path, notes: list[str]) -> int:
+def find_ego(index: Any, tracks: RawTracks, path: Path, notes: list[str]) -> int:
     """Index of the ego.
 
-    The index in the metadata counts tracks before the writer filtered them, so it may be out of
-    range or, worse, name another agent. It is believed if it names a vehicle seen as long as any
+    The index in the file counts tracks before the writer filtered them, so it may be out of range
+    or, worse, name another agent. It is believed if it names a vehicle seen as long as any
     and no other has the box of the recording car. Otherwise the recording car is known by its box,
     and failing that the vehicle that gets farthest of those seen longest is taken.
     """
@@ -309,7 +311,6 @@ def _find_ego(metadata: Any, tracks: RawTracks, path: Path, notes: list[str]) ->
             (np.abs(length - EGO_LENGTH) < 0.01) & (np.abs(width - EGO_WIDTH) < 0.01) & candidates
         )
 
-    index = metadata.get("sdc_track_index") if isinstance(metadata, dict) else None
     if (
         type(index) is int
         and 0 <= index < len(seen)
@@ -326,7 +327,7 @@ def _find_ego(metadata: Any, tracks: RawTracks, path: Path, notes: list[str]) ->
     given = (
         "names no ego" if index is None else f"names track {index} as the ego, which it cannot be"
     )
-    notes.append(f"metadata {given}; took track {ego}, which {reason}")
+    notes.append(f"the file {given}; took track {ego}, which {reason}")
     return ego
 
 

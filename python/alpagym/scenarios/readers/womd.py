@@ -1,4 +1,7 @@
-"""Waymo Open Motion Dataset: Scenario protos in TFRecord files, read with protobuf alone."""
+"""Waymo Open Motion Dataset: TFRecord files of Scenario protos, read with protobuf alone.
+
+Records may as well be tf.Examples, the dataset's other format: see `womd_example`.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +20,30 @@ MPH = 0.44704
 """[m/s]."""
 NOMINAL_DT = 0.1
 """Time stamps jitter around this [s]."""
-_TYPES = {1: AgentType.VEHICLE, 2: AgentType.PEDESTRIAN, 3: AgentType.CYCLIST, 4: AgentType.OTHER}
-_LIGHTS = [
-    LightState.UNKNOWN,
-    LightState.RED,
-    LightState.YELLOW,
-    LightState.GREEN,
-    LightState.RED,
-    LightState.YELLOW,
-    LightState.GREEN,
-    LightState.FLASHING_RED,
-    LightState.FLASHING_YELLOW,
-]
-"""Our state for each of the proto's; arrows count as what they show."""
+AGENT_TYPES = {
+    1: AgentType.VEHICLE,
+    2: AgentType.PEDESTRIAN,
+    3: AgentType.CYCLIST,
+    4: AgentType.OTHER,
+}
+LIGHT_STATES = {
+    0: LightState.UNKNOWN,
+    1: LightState.RED,
+    2: LightState.YELLOW,
+    3: LightState.GREEN,
+    4: LightState.RED,
+    5: LightState.YELLOW,
+    6: LightState.GREEN,
+    7: LightState.FLASHING_RED,
+    8: LightState.FLASHING_YELLOW,
+}
+"""Our state for each of the dataset's; arrows count as what they show."""
 _LINES = {"road_line": MapType.ROAD_LINE, "road_edge": MapType.ROAD_EDGE}
 _POLYGONS = {
     "crosswalk": MapType.CROSSWALK,
     "speed_bump": MapType.SPEED_BUMP,
     "driveway": MapType.DRIVEWAY,
 }
-_EXAMPLE_KEYS = (b"roadgraph_samples/", b"state/current/", b"scenario/id")
 
 
 def sniff(head: bytes, path: Path) -> bool:
@@ -49,7 +56,7 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     try:
         from google.protobuf.message import DecodeError
 
-        from alpagym.scenarios.readers import womd_scenario_pb2
+        from alpagym.scenarios.readers import womd_example, womd_scenario_pb2
     except ImportError as error:
         raise ScenarioError(
             f"{path}: WOMD files need protobuf 4.25 or newer ({error}): pip install alpagym[womd]"
@@ -57,22 +64,17 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
 
     for number, (_, data) in enumerate(read_records(path)):
         source = f"{path}" if number == 0 else f"{path}#{number}"
-        if any(key in data for key in _EXAMPLE_KEYS):
-            yield ScenarioError(
-                f"{source}: holds a tf.Example, which has no lane graph; "
-                "use the Scenario files of the dataset instead"
-            )
-            continue
-        proto = womd_scenario_pb2.Scenario()
+        name = path.stem if number == 0 else f"{path.stem}#{number}"
         try:
-            proto.ParseFromString(data)
+            if any(key in data for key in womd_example.KEYS):
+                raw = womd_example.raw_scenario(data, source, name)
+            else:
+                proto = womd_scenario_pb2.Scenario()
+                proto.ParseFromString(data)
+                raw = _raw_scenario(proto, source, name)
+            yield assemble(raw)
         except DecodeError as error:
             yield ScenarioError(f"{source}: the record is no WOMD Scenario proto ({error})")
-            continue
-        try:
-            yield assemble(
-                _raw_scenario(proto, source, path.stem if number == 0 else f"{path.stem}#{number}")
-            )
         except ScenarioError as error:
             yield error
 
@@ -83,8 +85,6 @@ def _raw_scenario(proto: Any, source: str, default_id: str) -> RawScenario:
         raise ScenarioError(f"{source}: the record {reason}, so there is no ego to drive")
     tracks = _raw_tracks(proto, source)
     num_frames = tracks.valid.shape[1]
-    stamps = np.array(proto.timestamps_seconds)
-    dt = float(np.median(np.diff(stamps))) if len(stamps) > 1 else NOMINAL_DT
     if not proto.HasField("sdc_track_index") and len(proto.tracks) > 1:
         raise ScenarioError(f"{source}: no ego: the record has no sdc_track_index")
     return RawScenario(
@@ -96,9 +96,18 @@ def _raw_scenario(proto: Any, source: str, default_id: str) -> RawScenario:
         elements=[e for feature in proto.map_features if (e := _raw_element(feature)) is not None],
         lights=_raw_lights(proto.dynamic_map_states, num_frames),
         ego=proto.sdc_track_index,
-        dt=NOMINAL_DT if abs(dt - NOMINAL_DT) < 0.002 else dt,
+        dt=frame_interval(np.array(proto.timestamps_seconds)),
         current_frame=proto.current_time_index if proto.HasField("current_time_index") else None,
     )
+
+
+def frame_interval(stamps: np.ndarray) -> float:
+    """Time between frames [s] from their time stamps [T], which may be NaN or absent."""
+    known = np.flatnonzero(~np.isnan(stamps))
+    if len(known) < 2:
+        return NOMINAL_DT
+    dt = float(np.median(np.diff(stamps[known]) / np.diff(known)))
+    return NOMINAL_DT if abs(dt - NOMINAL_DT) < 0.002 else dt
 
 
 def _raw_tracks(proto: Any, source: str) -> RawTracks:
@@ -125,7 +134,7 @@ def _raw_tracks(proto: Any, source: str) -> RawTracks:
         velocity=states[..., 4:6],
         size=states[..., 6:9],
         valid=states[..., 9] > 0,
-        type=np.array([_TYPES.get(t.object_type, AgentType.UNKNOWN) for t in proto.tracks]),
+        type=np.array([AGENT_TYPES.get(t.object_type, AgentType.UNKNOWN) for t in proto.tracks]),
         id=np.array([t.id for t in proto.tracks], np.int64),
     )
 
@@ -180,6 +189,5 @@ def _raw_lights(steps: Any, num_frames: int) -> list[RawLight]:
                     else np.full(2, np.nan)
                 )
                 light = lights[seen.lane] = RawLight(seen.lane, xy, np.zeros(num_frames, np.uint8))
-            known = 0 <= seen.state < len(_LIGHTS)
-            light.state[frame] = _LIGHTS[seen.state] if known else LightState.UNKNOWN
+            light.state[frame] = LIGHT_STATES.get(seen.state, LightState.UNKNOWN)
     return list(lights.values())

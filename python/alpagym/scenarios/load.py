@@ -55,6 +55,8 @@ def load_scenarios(
     scenarios = [s for loaded, _ in results for s in loaded]
     skipped = [s for _, left_out in results for s in left_out]
     if not scenarios:
+        if not skipped:
+            raise ScenarioError(f"{path}: holds only parts of scenarios; load the folder above it")
         if len(skipped) == 1 and len(files) == 1:
             raise ScenarioError(skipped[0].reason)
         raise ScenarioError(
@@ -101,6 +103,8 @@ def _read_file(path: Path, max_agents: int | None) -> tuple[list[Scenario], list
             head = file.read(4096)
         if not head:
             raise ScenarioError(f"{path}: the file is empty")
+        if any(r.part(path) for r in READERS):
+            return [], []
         reader = next((r for r in READERS if r.sniff(head, path)), None)
         if reader is None:
             known = ", ".join(r.name for r in READERS)

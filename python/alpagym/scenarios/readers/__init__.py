@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpagym.scenarios.readers import gpudrive_json, womd
+from alpagym.scenarios.readers import (
+    argoverse2_motion,
+    argoverse2_sensor,
+    clipgt,
+    commonroad,
+    gpudrive_json,
+    pufferdrive_bin,
+    rds_hq,
+    scenarionet,
+    womd,
+)
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 
@@ -23,9 +33,29 @@ class Reader:
 
     Raises `ScenarioError` where the file cannot be read further.
     """
+    part: Callable[[Path], bool] = lambda path: False
+    """Whether `read`, given another file of the same scenario, takes this one in as well."""
 
 
 READERS = [
-    Reader("WOMD Scenario TFRecord", womd.sniff, womd.read),
+    Reader("WOMD TFRecord", womd.sniff, womd.read),
+    # Before JSON, since a count of 91 or 123 objects looks like "[" or "{".
+    Reader("PufferDrive .bin", pufferdrive_bin.sniff, pufferdrive_bin.read),
     Reader("GPUDrive / Nocturne JSON", gpudrive_json.sniff, gpudrive_json.read),
+    Reader(
+        "Argoverse 2 motion forecasting",
+        argoverse2_motion.sniff,
+        argoverse2_motion.read,
+        argoverse2_motion.part,
+    ),
+    Reader(
+        "Argoverse 2 sensor log",
+        argoverse2_sensor.sniff,
+        argoverse2_sensor.read,
+        argoverse2_sensor.part,
+    ),
+    Reader("ScenarioNet pickle", scenarionet.sniff, scenarionet.read, scenarionet.part),
+    Reader("NVIDIA RDS-HQ", rds_hq.sniff, rds_hq.read, rds_hq.part),
+    Reader("NVIDIA ClipGT", clipgt.sniff, clipgt.read, clipgt.part),
+    Reader("CommonRoad XML", commonroad.sniff, commonroad.read),
 ]

@@ -12,12 +12,13 @@ from alpagym.metrics.alpasim import episode_of, score
 from alpagym.metrics.alpasim.aggregate import processed, returned, run_level, scene_score
 from alpagym.metrics.alpasim.buffered import buffered
 from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
-from alpagym.metrics.alpasim.lanes import LaneMap
+from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.metric import metric
-from alpagym.metrics.alpasim.path import fill_gaps, interpolate, project
 from alpagym.metrics.alpasim.rounded import gap, outline
 from alpagym.metrics.alpasim.scorers import measure
+from alpagym.metrics.alpasim.timed_poses import fill_gaps, interpolate
 from alpagym.metrics.alpasim.tree import query_order
+from alpagym.scenarios.polyline import project
 from alpagym.scenarios.scenario import MapType
 from parity.alpasim_shapely import replay
 from scenario_factory import STRAIGHT, Actor, assemble, straight
@@ -54,7 +55,7 @@ def episode(
     return Episode(**(values | fields))
 
 
-def road(lanes: int = 2, bare: bool = False) -> LaneMap:
+def road(lanes: int = 2, bare: bool = False) -> LineMap:
     """Lanes 4 m wide along +x, the first one's center at y = 0; road edges 0.5 m beside them."""
     x = np.arange(-20.0, 60.1, 4.0)
 
@@ -63,7 +64,7 @@ def road(lanes: int = 2, bare: bool = False) -> LaneMap:
 
     side = [line(4.0 * k - 2.0)[:, :2] for k in range(lanes + 1)]
     none = [np.zeros((0, 2))] * lanes
-    return LaneMap(
+    return LineMap(
         [line(4.0 * k) for k in range(lanes)],
         none if bare else side[1:],
         none if bare else side[:-1],
@@ -160,7 +161,7 @@ def test_lanes_are_candidates_by_their_vertices_in_3d() -> None:
 
 
 def test_wrong_lane_is_not_wrapped() -> None:
-    def at(yaw: float, lanes: LaneMap) -> bool:
+    def at(yaw: float, lanes: LineMap) -> bool:
         pose = heading_east() * [1, 1, 0] + [0, 0, yaw]
         return bool(measure(episode(pose, lanes=lanes))["wrong_lane"].values.all())
 
@@ -302,9 +303,12 @@ def test_actors_count_between_their_sightings() -> None:
 
 def test_projection_takes_the_first_of_equals() -> None:
     back_and_forth = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 0.0]])
-    s, d = project(np.array([[4.0, 1.0], [12.0, 0.0]]), back_and_forth)
+    points = np.array([[4.0, 1.0], [12.0, 0.0]])
+    s, d = project(back_and_forth, points)
     np.testing.assert_allclose(s, [4.0, 10.0])
-    np.testing.assert_allclose(d, [1.0, 2.0])
+    np.testing.assert_allclose(np.abs(d), [1.0, 2.0])
+    s, _ = project(back_and_forth[::-1], points, last=np.array([1, 2]))
+    np.testing.assert_allclose(s, [4.0, 10.0])
     single = interpolate(TIMES[:1], np.ones((1, 3)), TIMES[:3])
     np.testing.assert_array_equal(single, np.ones((3, 3)))
 

@@ -8,7 +8,7 @@ import shapely
 
 from alpagym.metrics import waymax
 from alpagym.metrics.alpasim.aggregate import processed
-from alpagym.metrics.alpasim.lanes import LaneMap
+from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.metric import metric
 from alpagym.metrics.alpasim.rounded import outline
 from alpagym.metrics.alpasim.tree import query_order
@@ -29,7 +29,7 @@ def test_alpasim_takes_a_millimeter_to_the_road_edge_for_contact(gap, touches) -
     edge = np.stack([x, np.full(len(x), -1.0 - gap), np.zeros(len(x))], -1)
     ego = outline(np.zeros((1, 3)), np.array([[4.0, 2.0]]), shrink=0.0, roundness=0.0)
     center = np.stack([x, *np.zeros((2, len(x)))], -1)
-    lanes = LaneMap([center], [np.zeros((0, 2))], [np.zeros((0, 2))], [edge])
+    lanes = LineMap([center], [np.zeros((0, 2))], [np.zeros((0, 2))], [edge])
     assert lanes.touches_edge(ego, np.zeros(1)).tolist() == [touches]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim import (
     Car,
     Scene,
@@ -28,8 +27,9 @@ from alpagym.metrics.navsim import (
 from alpagym.metrics.navsim.direction import driving_direction_compliance
 from alpagym.metrics.navsim.lane_keeping import lane_keeping
 from alpagym.metrics.navsim.progress import relative_progress, relative_progress_v1
+from alpagym.metrics.polygon_map import PolygonMap
 from alpagym.metrics.polygons import Polygons
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.scenario_map import polygon_map_of
 from alpagym.scenarios.scenario import LightState
 from parity.navsim import recorded_drive
 from replaying import make_scenario
@@ -68,7 +68,7 @@ def road(traffic: Traffic | None = None, **fields) -> Scene:
         np.array([[-100, 2], [200, 2], [200, 6], [-100, 6]]),
     ]
     lines = [np.array([[-100.0, 0], [200, 0]]), np.array([[200.0, 4], [-100, 4]])]
-    lane_map = LaneMap(
+    polygon_map = PolygonMap(
         ids=["east", "west"],
         is_connector=np.zeros(2, bool),
         polygons=Polygons.of(rings),
@@ -80,7 +80,7 @@ def road(traffic: Traffic | None = None, **fields) -> Scene:
         roadblock_is_connector=np.zeros(2, bool),
     )
     scene = Scene(
-        lane_map,
+        polygon_map,
         on_route=np.array([True, False]),
         centerline=lines[0],
         traffic=others() if traffic is None else traffic,
@@ -318,9 +318,9 @@ def test_red_lights_of_a_scenario_close_connectors() -> None:
     scenario = make_scenario(steps=60)
     scenario.lights.state[:] = LightState.RED
     drive = recorded_drive(scenario)
-    lane_map = lane_map_of(scenario)
-    closed = replace(lane_map, is_connector=np.ones_like(lane_map.is_connector))
-    open_lanes = replace(lane_map, is_connector=np.zeros_like(lane_map.is_connector))
+    polygon_map = polygon_map_of(scenario)
+    closed = replace(polygon_map, is_connector=np.ones_like(polygon_map.is_connector))
+    open_lanes = replace(polygon_map, is_connector=np.zeros_like(polygon_map.is_connector))
     assert score(drive, closed).terms["TLC"] == 0
     assert score(drive, open_lanes).terms["TLC"] == 1
 

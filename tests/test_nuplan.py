@@ -10,7 +10,7 @@ import pytest
 import scenario_factory as factory
 from alpagym.metrics import comfort
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.lane_map import LaneMap
+from alpagym.metrics.geometry import corners
 from alpagym.metrics.nuplan import SCORES, by_type, closed_loop, final_score, score, totals
 from alpagym.metrics.nuplan.progress import progress
 from alpagym.metrics.nuplan.road import (
@@ -21,9 +21,11 @@ from alpagym.metrics.nuplan.road import (
 )
 from alpagym.metrics.nuplan.route import route_along
 from alpagym.metrics.nuplan.state import Ego, TrackKind, Tracks
-from alpagym.metrics.polygons import Polygons, angle_off, convex_intersect, corners, project
-from alpagym.metrics.road_edges import RoadEdges
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.metrics.polygons import Polygons, angle_off, convex_intersect
+from alpagym.metrics.road_edges import RoadEdgeSegments
+from alpagym.metrics.scenario_map import polygon_map_of
+from alpagym.scenarios.polyline import project
 from alpagym.scenarios.scenario import AgentType
 
 DT = 0.1
@@ -32,14 +34,14 @@ DT = 0.1
 # A straight road of two lanes, 100 m each, then one connector and one lane.
 
 
-def straight_map(limits=(10.0, 10.0, np.nan, 8.0), **fields) -> LaneMap:
+def straight_map(limits=(10.0, 10.0, np.nan, 8.0), **fields) -> PolygonMap:
     def lane(x0, x1, y):
         return np.array([[x0, y - 2], [x1, y - 2], [x1, y + 2], [x0, y + 2]], float)
 
     rings = [lane(0, 100, 0), lane(0, 100, 4), lane(100, 120, 0), lane(120, 300, 0)]
     lines = [[[0, 0], [100, 0]], [[0, 4], [100, 4]], [[100, 0], [120, 0]], [[120, 0], [300, 0]]]
     both = np.array([[0, -2], [100, -2], [100, 6], [0, 6]], float)
-    made = LaneMap(
+    made = PolygonMap(
         ids=["right", "left", "connector", "after"],
         is_connector=np.array([False, False, True, False]),
         polygons=Polygons.of(rings),
@@ -134,7 +136,7 @@ def test_leaving_the_drivable_area_by_more_than_the_tolerance() -> None:
 
 
 def test_road_edges_stand_in_for_drivable_areas() -> None:
-    edges = RoadEdges(
+    edges = RoadEdgeSegments(
         np.array([[-9.0, -3.0], [400.0, 7.0]]), np.array([[400.0, -3.0], [-9.0, 7.0]])
     )
     for lanes in (straight_map(), straight_map(edges=edges)):
@@ -255,9 +257,9 @@ def test_touching_boxes_meet_and_points_on_a_boundary_are_outside() -> None:
 
 def test_projection_clamps_to_the_line() -> None:
     line = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
-    s, distance = project(line, np.array([[-1.0, 0.0], [3.0, 2.0], [4.0, 9.0]]))
+    s, d = project(line, np.array([[-1.0, 0.0], [3.0, 2.0], [4.0, 9.0]]))
     assert s == pytest.approx([0.0, 5.0, 7.0])
-    assert distance == pytest.approx([1.0, 0.0, np.hypot(1.0, 5.0)])
+    assert d == pytest.approx([1.0, 0.0, -np.hypot(1.0, 5.0)])
 
 
 def drive_of_record(scenario, start=5) -> Drive:
@@ -301,7 +303,7 @@ def test_a_drive_counts_up_to_where_the_ego_vanishes() -> None:
 
 def test_lanes_of_ours_get_widths_and_borders() -> None:
     scenario = factory.straight(ego=factory.Actor(factory.STRAIGHT, 20.0, 8.0))
-    lanes = lane_map_of(scenario)
+    lanes = polygon_map_of(scenario)
     point = scenario.tracks.xyz[0, :1, :2].astype(float)
     assert lanes.lanes_at(point).any()
     assert not lanes.lanes_at(point + np.array([0.0, 50.0])).any()
@@ -332,7 +334,7 @@ def test_lanes_of_ours_get_widths_and_borders() -> None:
             ),
             "dt: expected a time above 0 s, got 0.0",
         ),
-        (lambda: straight_map(limits=(1.0,)), "LaneMap.speed_limit: expected 4 entries, got 1"),
+        (lambda: straight_map(limits=(1.0,)), "PolygonMap.speed_limit: expected 4 entries, got 1"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, message) -> None:

@@ -160,8 +160,8 @@ def test_terms_of_epdms_multiply_out() -> None:
 
 def test_suites_of_one_drive_share_its_map(monkeypatch) -> None:
     asked = []
-    known = suites.lane_map_of
-    monkeypatch.setattr(suites, "lane_map_of", lambda s: asked.append(s.id) or known(s))
+    known = suites.polygon_map_of
+    monkeypatch.setattr(suites, "polygon_map_of", lambda s: asked.append(s.id) or known(s))
     drives = drives_by("log", factory.straight(), factory.straight())
     measure(["nuplan", "navsim"], drives)
     assert len(asked) == 2

@@ -15,7 +15,7 @@ import scenario_factory as factory
 from alpagym import sim
 from alpagym.config import ActionType, SimConfig
 from alpagym.reference import vehicle
-from alpagym.scenarios.plans import recorded_plans, resample
+from alpagym.scenarios.recorded_plans import recorded_plans, resample
 from parity.alpasim_dynamics import rows
 from simulating import Rig, error, host, poison, random_rig, same_bits
 from test_parity import Tally, check_outcome, check_state

@@ -6,6 +6,7 @@ import pytest
 import scenario_factory as factory
 from alpagym.metrics import ttc
 from alpagym.metrics.drive import Drive
+from alpagym.metrics.geometry import backward_rates
 from parity.ttc import random_pairs
 
 CAR = [4.0, 2.0]
@@ -138,6 +139,6 @@ def test_velocities_where_agents_come_and_go() -> None:
     pose = np.zeros((5, 1, 3))
     pose[:, 0, 0] = [0.0, 1.0, 3.0, 0.0, 9.0]
     valid = np.array([[True], [True], [True], [False], [True]])
-    found = ttc.velocities(pose, valid, 0.1)[:, 0, 0]
+    found = backward_rates(pose, valid, 0.1)[:, 0, 0]
     np.testing.assert_allclose(found[:3], [10.0, 10.0, 20.0])
     assert np.isnan(found[3:]).all()

@@ -148,12 +148,12 @@ def test_overlap_is_strict_and_one_sided() -> None:
     np.testing.assert_array_equal(waymax.overlap(boxes, valid), [False, False, True])
 
 
-def straight_edge(z: float = 0.0) -> waymax.RoadEdges:
+def straight_edge(z: float = 0.0) -> waymax.RoadEdgePoints:
     """Along +x: drivable to its left."""
     x = np.arange(0.0, 50.0, 0.5)
     xyz = np.stack([x, np.zeros(len(x)), np.full(len(x), z)], -1)
     direction = np.tile([1.0, 0.0], (len(x), 1))
-    return waymax.RoadEdges(xyz, direction, np.zeros(len(x)), np.ones(len(x), bool))
+    return waymax.RoadEdgePoints(xyz, direction, np.zeros(len(x)), np.ones(len(x), bool))
 
 
 def test_offroad_is_to_the_right_of_an_edge() -> None:
@@ -171,7 +171,7 @@ def test_heights_count_double_among_edges() -> None:
         level.xyz[:, 1] = -5.0
         both = [np.concatenate([getattr(e, n) for e in (up, level)]) for n in ("xyz", "direction")]
         ids = np.repeat([0, 1], len(up.id))
-        edges = waymax.RoadEdges(*both, ids, np.ones(len(ids), bool))
+        edges = waymax.RoadEdgePoints(*both, ids, np.ones(len(ids), bool))
         got = waymax.signed_edge_distance(np.array([10.0, -2.0, 0.0]), edges)
         assert got == pytest.approx(nearest)
 
@@ -285,7 +285,7 @@ NAN_STATE = np.array([0.0, np.nan, 0.0, 0.0, 0.0])
         (
             lambda: waymax.signed_edge_distance(
                 np.zeros(3),
-                waymax.RoadEdges(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0), np.zeros(0)),
+                waymax.RoadEdgePoints(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0), np.zeros(0)),
             ),
             "edges: expected equally many points, at least 1, got",
         ),

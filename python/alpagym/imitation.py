@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alpagym import sim
 from alpagym.config import ImitationConfig, SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.scenarios.polyline import wrap_angle
 from alpagym.types import Observation, Scenarios
 
 SHORTEST_WAY = 0.05
@@ -101,7 +102,7 @@ def _replay(
         sim.step(scenarios, state, outcome, idle, weights, params)
         names = ("accel", "prev_speed", "yaw", "prev_yaw", "valid", "prev_valid")
         fields = {name: getattr(state, name).gather(1, ego).squeeze(1) for name in names}
-        turn = torch.remainder(fields["yaw"] - fields["prev_yaw"] + math.pi, 2 * math.pi) - math.pi
+        turn = wrap_angle(fields["yaw"] - fields["prev_yaw"])
         moves.append(torch.stack([fields["accel"], fields["prev_speed"], turn]))
         plausible = fields["accel"].abs() < 2 * -config.min_accel
         known.append(fields["valid"] & fields["prev_valid"] & plausible & (step < horizon))

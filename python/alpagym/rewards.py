@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpagym.metrics.drive import Drive
+from alpagym.metrics.geometry import ahead, to_frame
 
 DISTANCE_TO_GT = "distance_to_gt"
 """The term that is a path's RMSE; all others are metrics of the same name."""
@@ -171,9 +172,8 @@ def drive_distance(drive: Drive) -> DistanceToGt:
     Raises:
         ValueError: as `distance_to_gt`.
     """
-    there = drive.valid[:, drive.ego]
-    executed = _rear_axle(drive.ego_pose[there], drive)
-    record = _rear_axle(drive.log_pose, drive)
+    there, back = drive.ego_there, drive.ego_rear_axle
+    executed, record = ahead(drive.ego_pose[there], -back), ahead(drive.log_pose, -back)
     times, log_times = (np.rint(1e6 * t).astype(np.int64) for t in (drive.times, drive.log_times))
     anchor = int(times[drive.start])
     at = np.flatnonzero(log_times == anchor)
@@ -182,10 +182,7 @@ def drive_distance(drive: Drive) -> DistanceToGt:
             f"{drive.scenario.source}: expected a recorded pose of the ego where the driver took "
             "over, got none"
         )
-    x, y, yaw = record[at[0]]
-    dx, dy = record[:, 0] - x, record[:, 1] - y
-    c, s = np.cos(yaw), np.sin(yaw)
-    in_rig = np.stack([c * dx + s * dy, c * dy - s * dx], -1)
+    in_rig = to_frame(record[at[0]], record[:, :2])
     return distance_to_gt(times[there], executed, log_times, in_rig, anchor)
 
 
@@ -207,10 +204,3 @@ def score(
     asks = any(DISTANCE_TO_GT in EPISODE_PRESETS.get(name, {}) for name in chosen)
     distance = drive_distance(drive) if asks else None
     return {name: episode_reward(name, metrics, distance) for name in chosen}
-
-
-def _rear_axle(pose: np.ndarray, drive: Drive) -> np.ndarray:
-    """Box centers x, y, yaw [n, 3] moved back to the ego's rear axle."""
-    back = float(drive.rear_axle[drive.ego])
-    yaw = pose[:, 2]
-    return np.stack([pose[:, 0] - back * np.cos(yaw), pose[:, 1] - back * np.sin(yaw), yaw], -1)

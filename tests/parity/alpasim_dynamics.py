@@ -12,7 +12,7 @@ import dynamics
 import scenario_factory as factory
 from alpagym.config import ActionType
 from alpagym.reference import vehicle
-from alpagym.scenarios.plans import resample
+from alpagym.scenarios.recorded_plans import resample
 from parity.row import Row
 from simulating import Rig
 

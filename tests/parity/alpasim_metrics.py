@@ -11,11 +11,12 @@ import numpy as np
 
 from alpagym.metrics.alpasim.aggregate import Processed, processed, returned, run_level, scene_score
 from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
-from alpagym.metrics.alpasim.lanes import LaneMap
+from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.metric import Metric
-from alpagym.metrics.alpasim.path import along, arc_length, fill_gaps
 from alpagym.metrics.alpasim.rounded import gap, touches_front
 from alpagym.metrics.alpasim.scorers import FRONT, LATERAL, REAR, measure, overlap_zones
+from alpagym.metrics.alpasim.timed_poses import fill_gaps
+from alpagym.scenarios.polyline import arc_length, interpolate
 from parity.alpasim_shapely import Tally, cracked, independent_rows
 from parity.row import Row
 
@@ -66,7 +67,7 @@ class Golden:
     def rows(self, offsets: str, item: int) -> slice:
         return slice(self[offsets][item], self[offsets][item + 1])
 
-    def _map(self, m: int) -> LaneMap:
+    def _map(self, m: int) -> LineMap:
         def line(kind: str, k: int) -> np.ndarray:
             return self[f"{kind}_xy"][self.rows(f"{kind}_off", k)].astype(float)
 
@@ -74,7 +75,7 @@ class Golden:
             return np.column_stack([xy, np.full(len(xy), float(self["map_z"][m]))])
 
         lanes = range(*self["map_lane_off"][m : m + 2])
-        return LaneMap(
+        return LineMap(
             [raised(line("lane_center", k)) for k in lanes],
             [line("lane_left", k) for k in lanes],
             [line("lane_right", k) for k in lanes],
@@ -220,7 +221,7 @@ def _undecided(name: str, episode: Episode, ours: np.ndarray, theirs: np.ndarray
     differ = np.abs(ours - theirs) > 1e-3
     if name == "dist_traveled_m":
         path = episode.ego_pose[:, :2]
-        apart = np.hypot(*(along(path, np.nan_to_num(theirs)) - path).T)
+        apart = np.hypot(*(interpolate(path, np.nan_to_num(theirs)) - path).T)
         return differ & (apart <= 2 * np.spacing(np.abs(path).max().astype(np.float32)))
     if name == "min_distance_to_lane_boundary_m" and episode.lanes is not None:
         place = np.column_stack([episode.ego_pose[:, :2], episode.ego_z])

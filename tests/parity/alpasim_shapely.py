@@ -14,7 +14,7 @@ import shapely
 
 from alpagym.metrics.alpasim import episode_of
 from alpagym.metrics.alpasim.episode import Episode, Plan
-from alpagym.metrics.alpasim.lanes import LaneMap
+from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.rounded import gap, outline, touches_front
 from alpagym.metrics.alpasim.scorers import measure
 from alpagym.metrics.drive import Drive
@@ -170,7 +170,7 @@ def _compare_pairs(
         _decide(counts[f"{name} zone"], ours[both], touched)
 
 
-def random_map(rng: np.random.Generator) -> LaneMap:
+def random_map(rng: np.random.Generator) -> LineMap:
     """Two crossing roads of two to four bent lanes, some without edges, with road edges."""
     center, left, right, edges = [], [], [], []
     for heading in rng.uniform(0, np.pi, 2):
@@ -194,10 +194,10 @@ def random_map(rng: np.random.Generator) -> LaneMap:
             right.append(np.zeros((0, 2)) if bare else lane[2])
         for o in offset[[0, -1]]:
             edges.append(np.column_stack([path + o * aside, np.zeros(len(s))]))
-    return LaneMap(center, left, right, edges)
+    return LineMap(center, left, right, edges)
 
 
-def _places(lanes: LaneMap, rng: np.random.Generator, counts: dict, steps: int = 100) -> None:
+def _places(lanes: LineMap, rng: np.random.Generator, counts: dict, steps: int = 100) -> None:
     pose = rng.uniform([-25, -25, -np.pi], [25, 25, np.pi], (steps, 3))
     # Most stand on a lane, along it or nearly so.
     for t in np.flatnonzero(rng.random(steps) < 0.7):
@@ -211,7 +211,7 @@ def _places(lanes: LaneMap, rng: np.random.Generator, counts: dict, steps: int =
     _compare_road(episode, np.arange(steps), counts)
 
 
-def _still(pose: np.ndarray, size: np.ndarray, lanes: LaneMap) -> Episode:
+def _still(pose: np.ndarray, size: np.ndarray, lanes: LineMap) -> Episode:
     times = np.arange(len(pose)) * 100_000
     return Episode(
         times_us=times,
@@ -275,7 +275,7 @@ def _compare_road(episode: Episode, steps: np.ndarray, counts: dict) -> None:
         _decide(counts["wrong_lane"], metrics["wrong_lane"].values[steps] == 1, same)
 
 
-def lane_shapes(lanes: LaneMap) -> list[shapely.Polygon]:
+def lane_shapes(lanes: LineMap) -> list[shapely.Polygon]:
     return [
         shapely.Polygon(np.concatenate([left, right[::-1]]))
         if len(left)
@@ -284,7 +284,7 @@ def lane_shapes(lanes: LaneMap) -> list[shapely.Polygon]:
     ]
 
 
-def cracked(lanes: LaneMap, candidate: np.ndarray) -> bool:
+def cracked(lanes: LineMap, candidate: np.ndarray) -> bool:
     """Whether GEOS leaves a crack in the union of candidate lanes (bool [L])."""
     shapes = lane_shapes(lanes)
     raw = shapely.union_all([shapes[k] for k in np.flatnonzero(candidate)])

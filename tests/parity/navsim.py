@@ -9,15 +9,15 @@ import numpy as np
 
 from alpagym.metrics.comfort import is_comfortable, smoothed_acceleration, within_bounds
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim.aggregation import epdms, second_stage_weights
 from alpagym.metrics.navsim.comfort import ACCELERATION, extended_comfort, resampled_past, series
 from alpagym.metrics.navsim.drive import scene_of
 from alpagym.metrics.navsim.scorer import Scene, Scores, score_proposals, score_proposals_v1
 from alpagym.metrics.navsim.simulator import simulate_proposals
 from alpagym.metrics.navsim.states import Car, State, Traffic
+from alpagym.metrics.polygon_map import PolygonMap
 from alpagym.metrics.polygons import Polygons
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.scenario_map import polygon_map_of
 from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.scenario import Scenario
 from parity.navsim_shapely import KINDS, Shapes, random_situation
@@ -64,9 +64,9 @@ def independent_rows(data: Path | None) -> list[Row]:
 def _recorded(rng: np.random.Generator, data: Path) -> list[tuple[np.ndarray, Scene]]:
     result = []
     for scenario in recordings(data):
-        lane_map = lane_map_of(scenario)
+        polygon_map = polygon_map_of(scenario)
         for drive in map(recorded_drive, drives_of(scenario, 2)):
-            states, scene = scene_of(drive, lane_map)
+            states, scene = scene_of(drive, polygon_map)
             states[1, :, :3] += rng.normal(0, [1.0, 1.0, 0.1])
             result.append((states, scene))
     return result
@@ -104,11 +104,11 @@ def _against_shapely(kind: str, situations: list[tuple[np.ndarray, Scene]]) -> l
     ]
 
 
-def golden_map(record: dict) -> LaneMap:
+def golden_map(record: dict) -> PolygonMap:
     """The map as NAVSIM loads it: no connector roadblocks and no drivable areas."""
     lanes = record["objects"]
     ids = [lane["id"] for lane in lanes]
-    return LaneMap(
+    return PolygonMap(
         ids=ids,
         is_connector=np.array([lane["kind"] == "lane_connector" for lane in lanes]),
         polygons=Polygons.of([np.array(lane["polygon"]) for lane in lanes]),
@@ -128,16 +128,16 @@ def golden_map(record: dict) -> LaneMap:
     )
 
 
-def golden_scene(data: dict[str, np.ndarray], i: int, lane_map: LaneMap) -> Scene:
+def golden_scene(data: dict[str, np.ndarray], i: int, polygon_map: PolygonMap) -> Scene:
     tracks = data["tracks"][i]
     time = 0.1 * np.arange(STEPS)[:, None, None]
     pose = np.repeat(tracks[None, :, :3], STEPS, 0)
     pose[..., :2] += time * tracks[:, 3:5]
-    red = np.zeros((STEPS, len(lane_map.ids)), bool)
-    red[:, [lane_map.ids.index(name) for name in LIGHTS]] = data["red_connectors"][i]
+    red = np.zeros((STEPS, len(polygon_map.ids)), bool)
+    red[:, [polygon_map.ids.index(name) for name in LIGHTS]] = data["red_connectors"][i]
     return Scene(
-        lane_map,
-        on_route=np.isin(lane_map.ids, ON_ROUTE),
+        polygon_map,
+        on_route=np.isin(polygon_map.ids, ON_ROUTE),
         centerline=data["centerline"][i, :, :2],
         traffic=Traffic(
             pose,
@@ -157,7 +157,7 @@ def past_of(human: np.ndarray) -> np.ndarray:
     return states
 
 
-def _scorer(folder: Path, maps: list[LaneMap]) -> list[Row]:
+def _scorer(folder: Path, maps: list[PolygonMap]) -> list[Row]:
     v2, v1 = _load(folder, "pdm_scorer"), _load(folder, "pdm_scorer_v1_1")
     scenes = [golden_scene(v2, i, maps[v2["map_index"][i]]) for i in range(len(v2["states"]))]
     scores = [score_proposals(s, scene) for s, scene in zip(v2["states"], scenes, strict=True)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim.scorer import Scene
 from alpagym.metrics.navsim.states import Car, State, Traffic
+from alpagym.metrics.polygon_map import PolygonMap
 from alpagym.metrics.polygons import Polygons
 
 KINDS = ("NC", "DAC", "TLC", "DDC", "TTC", "LK")
@@ -17,12 +17,12 @@ class Shapes:
     """The shapes of a scene, against which proposals are measured."""
 
     def __init__(self, scene: Scene) -> None:
-        lane_map, traffic = scene.lane_map, scene.traffic
+        polygon_map, traffic = scene.polygon_map, scene.traffic
         self.scene = scene
-        self.lanes = _shapes(lane_map.polygons)
-        self.crossings = _shapes(lane_map.intersections)
-        plain = np.flatnonzero(~lane_map.roadblock_is_connector)
-        blocks, parks = _shapes(lane_map.roadblocks)[plain], _shapes(lane_map.car_parks)
+        self.lanes = _shapes(polygon_map.polygons)
+        self.crossings = _shapes(polygon_map.intersections)
+        plain = np.flatnonzero(~polygon_map.roadblock_is_connector)
+        blocks, parks = _shapes(polygon_map.roadblocks)[plain], _shapes(polygon_map.car_parks)
         self.drivable = np.concatenate([blocks, self.crossings, parks])
         self.others = shapely.polygons(
             _boxes(
@@ -63,7 +63,7 @@ class _Situation:
         in_lane = shapely.contains_properly(self.lanes[:, None, None], corner).sum(2)
         self.multiple = ((in_lane > 0).sum(0) > 1) & ~(in_lane == 4).any(0)
         inside = shapely.contains_properly(shapes.drivable[:, None, None], corner).any(0)
-        inside |= scene.lane_map.in_drivable_area(self.corners)
+        inside |= scene.polygon_map.in_drivable_area(self.corners)
         self.non_drivable = ~inside.all(1)
         on_route = self.lanes[scene.on_route]
         self.oncoming = ~shapely.contains_properly(on_route[:, None], center).any(0)
@@ -171,7 +171,7 @@ def random_situation(
     connector = np.repeat([False, True, False], 4)
     baselines = [0.5 * np.array([b[0] + b[3], b[1] + b[2]]) for b in lanes]
     n = len(lanes)
-    lane_map = LaneMap(
+    polygon_map = PolygonMap(
         ids=[str(i) for i in range(n)],
         is_connector=connector,
         polygons=Polygons.of(lanes),
@@ -202,7 +202,7 @@ def random_situation(
     red[rng.integers(0, steps) :, connector] = rng.random(4) < 0.2
     lane = int(rng.integers(0, 2))
     line = np.concatenate([baselines[lane], baselines[lane + 4], baselines[lane + 8]])
-    scene = Scene(lane_map, np.arange(n) % 4 < 2, line, traffic, red, car=Car())
+    scene = Scene(polygon_map, np.arange(n) % 4 < 2, line, traffic, red, car=Car())
     return states, scene
 
 

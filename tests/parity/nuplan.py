@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from alpagym.metrics.comfort import BOUNDS, comfort_series, is_comfortable, within_bounds
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.nuplan.aggregate import SCORES, by_type, final_score, totals
 from alpagym.metrics.nuplan.closed_loop import ClosedLoop, closed_loop
 from alpagym.metrics.nuplan.collisions import (
@@ -23,6 +22,7 @@ from alpagym.metrics.nuplan.collisions import (
 )
 from alpagym.metrics.nuplan.state import REAR_TO_CENTER, Ego, Tracks
 from alpagym.metrics.nuplan.time_to_collision import LEAST, time_to_collision
+from alpagym.metrics.polygon_map import PolygonMap
 from alpagym.metrics.polygons import Polygons
 from parity import nuplan_shapely
 from parity.row import Row
@@ -83,13 +83,13 @@ class _Table:
         return result
 
 
-def lane_map(entry: dict) -> LaneMap:
+def polygon_map(entry: dict) -> PolygonMap:
     """A map of maps.json."""
     lanes, blocks = entry["objects"], list(entry["roadblocks"])
     ids = [lane["id"] for lane in lanes]
     connectors = {lane["roadblock"] for lane in lanes if lane["kind"] == "lane_connector"}
     limits = [np.nan if lane["speed_limit"] is None else lane["speed_limit"] for lane in lanes]
-    return LaneMap(
+    return PolygonMap(
         ids=ids,
         is_connector=np.array([lane["kind"] == "lane_connector" for lane in lanes]),
         polygons=Polygons.of([np.array(lane["polygon"]) for lane in lanes]),
@@ -165,10 +165,10 @@ def _ttc_single(table: _Table, folder: Path) -> None:
     table.decisions("ttc within bound", ttc > LEAST, data["within_bound"])
 
 
-def scored(folder: Path) -> Iterable[tuple[int, LaneMap, ClosedLoop]]:
+def scored(folder: Path) -> Iterable[tuple[int, PolygonMap, ClosedLoop]]:
     """Index, map and score of each closed_loop case."""
     data = dict(np.load(folder / "closed_loop.npz"))
-    maps = [lane_map(entry) for entry in json.loads((folder / "maps.json").read_text())]
+    maps = [polygon_map(entry) for entry in json.loads((folder / "maps.json").read_text())]
     time = STEP * np.arange(data["ego"].shape[1])[:, None, None]
     for i, index in enumerate(data["map_index"]):
         tracks = np.repeat(data["tracks"][i][None], len(time), 0)
@@ -224,7 +224,7 @@ def _closed_loop(table: _Table, folder: Path) -> None:
     table.values("totals", [*total.means.values(), total.score, total.num_scenarios], expected)
 
 
-def _names(lanes: LaneMap, found: list[int]) -> str:
+def _names(lanes: PolygonMap, found: list[int]) -> str:
     return "|".join(lanes.ids[i] for i in found)
 
 

@@ -10,11 +10,12 @@ import shapely
 from scipy.signal import savgol_filter
 
 from alpagym.metrics.comfort import BOUNDS, comfort_series, within_bounds
+from alpagym.metrics.geometry import corners
 from alpagym.metrics.nuplan.collisions import contacts, types
 from alpagym.metrics.nuplan.state import LENGTH, REAR_TO_CENTER, WIDTH, Ego, Tracks
 from alpagym.metrics.nuplan.time_to_collision import time_to_collision
-from alpagym.metrics.polygons import Polygons, convex_intersect, corners
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.polygons import Polygons, convex_intersect
+from alpagym.metrics.scenario_map import polygon_map_of
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario
 from parity.row import Row
@@ -249,7 +250,7 @@ def _recorded_rows(scenarios: list[Scenario]) -> list[Row]:
     inside, areas, dots = [], [], []
     gaps, count = [0.0], 0
     for scenario in scenarios:
-        tracks, lanes = scenario.tracks, lane_map_of(scenario)
+        tracks, lanes = scenario.tracks, polygon_map_of(scenario)
         shapes = np.array([shapely.Polygon(lanes.polygons.ring(i)) for i in range(len(lanes.ids))])
         for frame in range(0, tracks.num_frames, EVERY):
             there = np.flatnonzero(tracks.valid[:, frame])

@@ -13,7 +13,7 @@ from alpagym import sim
 from alpagym.config import ActionType
 from alpagym.interop.waymax import bicycle, dynamics, idm
 from alpagym.metrics import waymax
-from alpagym.metrics.ttc import corners
+from alpagym.metrics.geometry import corners
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.scenario import MapType
 from alpagym.sim import Controller, RewardTerm
@@ -188,10 +188,10 @@ def _overlap(z) -> list[Row]:
     ]
 
 
-def edges_of(points: np.ndarray) -> waymax.RoadEdges:
+def edges_of(points: np.ndarray) -> waymax.RoadEdgePoints:
     """Of golden map points [P, 9]."""
     counts = (points[:, 8] > 0) & np.isin(points[:, 6], EDGE_TYPES)
-    return waymax.RoadEdges(points[:, :3], points[:, 3:5], points[:, 7], counts)
+    return waymax.RoadEdgePoints(points[:, :3], points[:, 3:5], points[:, 7], counts)
 
 
 def _offroad(z) -> list[Row]:
@@ -211,7 +211,9 @@ def _offroad(z) -> list[Row]:
     ]
 
 
-def _simulated_offroad(z, edges: list[waymax.RoadEdges], boxes: np.ndarray, got: np.ndarray) -> Row:
+def _simulated_offroad(
+    z, edges: list[waymax.RoadEdgePoints], boxes: np.ndarray, got: np.ndarray
+) -> Row:
     """`State.offroad` of boxes for which the nearest edge is the same by points and by segments.
 
     It is another where a box is on the level of one edge while Waymax, which lets 1 m of height
@@ -236,7 +238,7 @@ def _simulated_offroad(z, edges: list[waymax.RoadEdges], boxes: np.ndarray, got:
     )
 
 
-def _segments(edges: waymax.RoadEdges) -> list[np.ndarray]:
+def _segments(edges: waymax.RoadEdgePoints) -> list[np.ndarray]:
     """Unbroken runs of points of one edge, [n, 3] each."""
     joined = edges.counts[1:] & edges.counts[:-1] & (edges.id[1:] == edges.id[:-1])
     runs = np.split(np.arange(len(edges.id)), np.flatnonzero(~joined) + 1)
@@ -244,7 +246,7 @@ def _segments(edges: waymax.RoadEdges) -> list[np.ndarray]:
 
 
 def _agrees(
-    edges: waymax.RoadEdges, lines: list[np.ndarray], box: np.ndarray, off: np.ndarray
+    edges: waymax.RoadEdgePoints, lines: list[np.ndarray], box: np.ndarray, off: np.ndarray
 ) -> tuple[bool, float]:
     """Whether both go by the same edge at every corner, and the smallest distance to one.
 
@@ -255,7 +257,7 @@ def _agrees(
     level = [shapely.LineString(line) for line in lines if abs(line[0, 2] - box[2]) <= 2.5]
     if not level:
         return False, 0.0
-    for corner in corners(box[[0, 1, 5, 3, 4]]):
+    for corner in corners(box[[0, 1, 5]], box[3:5]):
         apart = (np.array([*corner, box[2]]) - edges.xyz[pool]) * [1.0, 1.0, 2.0]
         point = shapely.Point(edges.xyz[pool[(apart**2).sum(-1).argmin()], :2])
         away = shapely.distance(level, shapely.Point(corner))

@@ -6,7 +6,7 @@ import numpy as np
 import shapely
 
 from alpagym.metrics import waymax
-from alpagym.metrics.ttc import corners
+from alpagym.metrics.geometry import corners
 from parity.row import Row
 from parity.ttc import polygons
 
@@ -51,14 +51,14 @@ def offroad_row(kind: str, lines: list[np.ndarray], boxes: np.ndarray) -> Row:
     edges = waymax.edge_points(flat)
     assert edges is not None
     got = waymax.corner_edge_distances(boxes, np.zeros(len(boxes)), edges).ravel() > 0.0
-    points = shapely.points(corners(boxes).reshape(-1, 2))
+    xy = np.roll(corners(boxes[:, :3], boxes[:, 3:]), 1, 1)  # front right first
+    points = shapely.points(xy.reshape(-1, 2))
     shapes = np.array([shapely.LineString(line[:, :2]) for line in flat])
     tree = shapely.STRtree(shapes)
     nearest = tree.query_nearest(points, all_matches=False)[1]
     away = shapely.distance(points, shapes[nearest])
     at = shapely.line_locate_point(shapes[nearest], points)
     whole = shapely.length(shapes[nearest])
-    xy = shapely.get_coordinates(points)
     sides, turn = [], []
     for back, forth in ((-0.6, -0.5), (-0.01, 0.01), (0.5, 0.6)):
         low, high = (np.clip(at + d, 0.0, whole) for d in (back, forth))
@@ -68,7 +68,7 @@ def offroad_row(kind: str, lines: list[np.ndarray], boxes: np.ndarray) -> Row:
             for s in (low, high)
         )
         tangent = (q - p) / np.maximum(np.linalg.norm(q - p, axis=-1, keepdims=True), 1e-9)
-        offset = xy - p
+        offset = xy.reshape(-1, 2) - p
         sides.append(tangent[:, 0] * offset[:, 1] - tangent[:, 1] * offset[:, 0])
         turn.append(tangent)
     bend = (turn[0] * turn[2]).sum(-1) < np.cos(0.2)

@@ -7,8 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from alpagym.metrics.geometry import num_leading
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.batch import REAR_AXLE_FRACTION
+from alpagym.scenarios.polyline import arc_length
 from alpagym.scenarios.scenario import AgentType, Scenario
 
 
@@ -61,6 +63,39 @@ class Drive:
         """[T, 3]."""
         return self.pose[:, self.ego]
 
+    @property
+    def ego_there(self) -> np.ndarray:
+        """Whether the ego is there, bool [T]."""
+        return self.valid[:, self.ego]
+
+    @property
+    def ego_rear_axle(self) -> float:
+        """Distance from the ego's center back to its rear axle [m]."""
+        return float(self.rear_axle[self.ego])
+
+    @property
+    def others(self) -> np.ndarray:
+        """Whether each agent is another than the ego, bool [A]."""
+        return np.arange(self.pose.shape[1]) != self.ego
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Poses, lengths and widths, [T, A, 5]."""
+        size = np.broadcast_to(self.size[:, :2], (*self.valid.shape, 2))
+        return np.concatenate([self.pose, size], -1)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"drive of agent {self.ego} in {self.scenario.id}"
+
+    @property
+    def route(self) -> np.ndarray:
+        """Points of the ego's route [m], [k, 2]; none if it has no route."""
+        routes = self.scenario.routes
+        first, last = routes.offsets[self.ego : self.ego + 2]
+        return routes.points[first:last, :2].astype(np.float64)
+
     @cached_property
     def log_pose(self) -> np.ndarray:
         """The ego's recorded box centers and yaw over the whole record, valid frames, [F, 3]."""
@@ -75,6 +110,11 @@ class Drive:
         frames = np.flatnonzero(self.scenario.tracks.valid[self.ego])
         return self.dt * (frames - self.first_frame)
 
+    @property
+    def log_length(self) -> float:
+        """Length of the ego's recorded path [m]."""
+        return float(arc_length(self.log_pose[:, :2])[-1])
+
 
 def drive_of(rollout: Rollout) -> Drive:
     """The drive of a rollout up to the state in which its episode ended or the ego left.
@@ -86,8 +126,7 @@ def drive_of(rollout: Rollout) -> Drive:
     scenario, start = rollout.scenario, rollout.start_frame
     tracks = scenario.tracks
     agents, states = tracks.num_agents, rollout.num_steps + 1
-    gone = np.flatnonzero(~rollout.valid[:states, rollout.ego])
-    states = int(gone[0]) if len(gone) else states
+    states = num_leading(rollout.valid[:states, rollout.ego])
     states = min(states, int(np.flatnonzero(tracks.valid[rollout.ego])[-1]) - start + 1)
     absent = np.flatnonzero(~tracks.valid[rollout.ego, :start])
     first = int(absent[-1]) + 1 if len(absent) else 0

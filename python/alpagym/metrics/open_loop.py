@@ -15,16 +15,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alpagym.metrics.comfort import BOUNDS
+
 DT = 0.1
 """Time between poses [s]."""
 
 COMFORT_LIMITS = {
-    "lon_accel": (-4.05, 2.40),
-    "lat_accel": (-4.89, 4.89),
-    "jerk": (-8.37, 8.37),
-    "lon_jerk": (-4.13, 4.13),
-    "yaw_accel": (-1.93, 1.93),
-    "yaw_rate": (-0.95, 0.95),
+    "lon_accel": BOUNDS["lon_accel"],
+    "lat_accel": BOUNDS["lat_accel"],
+    "jerk": BOUNDS["jerk_mag"],
+    "lon_jerk": BOUNDS["lon_jerk"],
+    "yaw_accel": BOUNDS["yaw_accel"],
+    "yaw_rate": BOUNDS["yaw_rate"],
 }
 """What each quantity of `dynamics` must stay strictly between; nuPlan's bounds."""
 

@@ -1,4 +1,4 @@
-"""Boxes and polygons in the plane, float64: what contains, meets or lies near what.
+"""Polygons in the plane, float64: what contains, meets or lies near what.
 
 Containment is strict (a point on the boundary is outside) and contact counts touching, as
 shapely's `contains` and `intersects`.
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+from alpagym.metrics.geometry import cross, to_frame
+from alpagym.scenarios.polyline import fraction_along
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Polygons:
             edge, begins = _ragged(self.offsets, polygon)
             owner = np.repeat(point, np.diff(self.offsets)[polygon])
             a, b, p = self.points[edge], self.ends[edge], points[owner]
-            turn = _cross(b - a, p - a)
+            turn = cross(b - a, p - a)
             on_edge = (
                 (turn == 0) & (np.minimum(a, b) <= p).all(-1) & (p <= np.maximum(a, b)).all(-1)
             )
@@ -108,7 +111,9 @@ class Polygons:
         least = np.empty((len(points), len(self)))
         chunk = max(1, 2_000_000 // len(a))  # bounds the memory of points x edges
         for begin in range(0, len(points), chunk):
-            squared = _squared_distance(points[begin : begin + chunk, None], a, along)
+            offset = points[begin : begin + chunk, None] - a
+            offset -= fraction_along(offset, along)[..., None] * along
+            squared = np.square(offset).sum(-1)
             least[begin : begin + chunk] = np.minimum.reduceat(squared, self.offsets[:-1], axis=1)
         within = self.contains(points)
         return np.where(within, 0.0, np.sqrt(least)).reshape(*shape, len(self))
@@ -139,19 +144,6 @@ class Polygons:
         return result.reshape(*shape, len(self))
 
 
-def corners(pose: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Corners of boxes [m]: front left, rear left, rear right, front right, [..., 4, 2].
-
-    Args:
-        pose: Centers x, y [m] and yaw [rad], [..., 3].
-        size: Length along the yaw and width [m], [..., 2].
-    """
-    cos, sin = np.cos(pose[..., 2, None]), np.sin(pose[..., 2, None])
-    x = 0.5 * size[..., 0, None] * np.array([1.0, -1.0, -1.0, 1.0])
-    y = 0.5 * size[..., 1, None] * np.array([1.0, 1.0, -1.0, -1.0])
-    return pose[..., None, :2] + np.stack([cos * x - sin * y, sin * x + cos * y], -1)
-
-
 def convex_intersect(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether two convex polygons (boxes, segments) share a point, touching included.
 
@@ -169,8 +161,8 @@ def convex_intersect(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             along = shape[..., (i + 1) % k, :] - shape[..., i, :]
             origin = shape[..., i, :]
             # Measured from a point on the edge, so that far coordinates cost no digits.
-            of_a = _cross(along[..., None, :], a - origin[..., None, :])
-            of_b = _cross(along[..., None, :], b - origin[..., None, :])
+            of_a = cross(along[..., None, :], a - origin[..., None, :])
+            of_b = cross(along[..., None, :], b - origin[..., None, :])
             apart |= (of_a.max(-1) < of_b.min(-1)) | (of_b.max(-1) < of_a.min(-1))
     return ~apart
 
@@ -182,33 +174,8 @@ def angle_off(pose: np.ndarray, point: np.ndarray) -> np.ndarray:
         pose: x, y [m] and yaw [rad], [..., 3].
         point: [m], [..., 2]; leading axes are broadcast.
     """
-    to = point - pose[..., :2]
-    cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
-    ahead, left = cos * to[..., 0] + sin * to[..., 1], cos * to[..., 1] - sin * to[..., 0]
-    return np.abs(np.arctan2(left, ahead))
-
-
-def project(line: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest points of a polyline, as shapely's `project`: the first where two are as near.
-
-    Args:
-        line: [m], [k, 2] with k >= 2.
-        points: [m], [..., 2].
-
-    Returns:
-        Arc length from the start, clamped to the line, and distance [m], [...] each.
-    """
-    points, shape = _rows(points)
-    a, along = line[:-1], np.diff(line, axis=0)
-    length = np.hypot(along[:, 0], along[:, 1])
-    begin = np.concatenate([[0.0], np.cumsum(length)[:-1]])
-    share = _share(points[:, None], a, along)
-    offset = points[:, None] - a - share[..., None] * along
-    squared = np.square(offset).sum(-1)
-    nearest = squared.argmin(-1)
-    rows = np.arange(len(points))
-    s = begin[nearest] + share[rows, nearest] * length[nearest]
-    return s.reshape(shape), np.sqrt(squared[rows, nearest]).reshape(shape)
+    to = to_frame(pose, point)
+    return np.abs(np.arctan2(to[..., 1], to[..., 0]))
 
 
 def _rows(points: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -222,19 +189,3 @@ def _ragged(offsets: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.nda
     begins = np.cumsum(counts) - counts
     index = np.arange(counts.sum()) + np.repeat(offsets[owners] - begins, counts)
     return index, begins
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
-
-def _share(points: np.ndarray, a: np.ndarray, along: np.ndarray) -> np.ndarray:
-    """Where on the segments the nearest point lies, from 0 to 1."""
-    squared = np.square(along).sum(-1)
-    dot = ((points - a) * along).sum(-1)
-    return np.clip(dot / np.where(squared > 0, squared, 1.0), 0.0, 1.0)
-
-
-def _squared_distance(points: np.ndarray, a: np.ndarray, along: np.ndarray) -> np.ndarray:
-    offset = points - a - _share(points, a, along)[..., None] * along
-    return np.square(offset).sum(-1)

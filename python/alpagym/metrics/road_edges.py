@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alpagym.metrics.geometry import cross
+from alpagym.scenarios.polyline import fraction_along
+
 TIE = 1e-9
 """Two segments whose distances differ by less are equally near, as at a corner they share [m]."""
 CHUNK = 1_000_000
@@ -13,7 +16,7 @@ CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
-class RoadEdges:
+class RoadEdgeSegments:
     """n segments with the drivable area on their left."""
 
     start: np.ndarray
@@ -49,10 +52,9 @@ class RoadEdges:
         along = self.end - self.start
         length = np.hypot(along[:, 0], along[:, 1])
         to = points[:, None] - self.start
-        share = np.clip((to * along).sum(-1) / length**2, 0.0, 1.0)
-        offset = to - share[..., None] * along
+        offset = to - fraction_along(to, along)[..., None] * along
         distance = np.hypot(offset[..., 0], offset[..., 1])
         least = distance.min(1)
-        side = (along[:, 0] * to[..., 1] - along[:, 1] * to[..., 0]) / length
+        side = cross(along, to) / length
         tied = np.where(distance <= least[:, None] + TIE, np.abs(side), -1.0).argmax(1)
         return np.where(side[np.arange(len(points)), tied] < 0, -least, least)

@@ -1,13 +1,14 @@
-"""The lane map of a scenario of ours, for scores that were defined on maps of another kind."""
+"""The polygon map of a scenario of ours, for scores that were defined on maps of another kind."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
-from alpagym.metrics.polygons import Polygons, project
-from alpagym.metrics.road_edges import RoadEdges
-from alpagym.scenarios.polyline import split_long_steps
+from alpagym.metrics.geometry import cross
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.metrics.polygons import Polygons
+from alpagym.metrics.road_edges import RoadEdgeSegments
+from alpagym.scenarios.polyline import arc_length, project, split_long_steps
 from alpagym.scenarios.scenario import MapType, RoadMap, Scenario
 
 HALF_WIDTH = 1.85
@@ -22,7 +23,7 @@ CHUNK = 400_000
 """Pairs of segments held in memory at once."""
 
 
-def lane_map_of(scenario: Scenario) -> LaneMap:
+def polygon_map_of(scenario: Scenario) -> PolygonMap:
     """The lanes and the drivable area of a scenario.
 
     Our maps hold center lines, links and road edges, so the rest is approximated:
@@ -69,7 +70,7 @@ def lane_map_of(scenario: Scenario) -> LaneMap:
             if len(stretch) >= 2:
                 parts.append(_outline(stretch, HALF_WIDTH, HALF_WIDTH))
                 owner.append(i)
-    return LaneMap(
+    return PolygonMap(
         ids=[str(road_map.id[e]) for e in lanes],
         is_connector=is_connector,
         polygons=Polygons.of(rings),
@@ -103,14 +104,14 @@ class _Level:
         return np.abs(offset[np.arange(len(points)), nearest, 2]) < SAME_LEVEL
 
 
-def _road_edges(road_map: RoadMap, level: _Level) -> RoadEdges | None:
+def _road_edges(road_map: RoadMap, level: _Level) -> RoadEdgeSegments | None:
     lines = [road_map.polyline(int(e)) for e in np.flatnonzero(road_map.type == MapType.ROAD_EDGE)]
     if not lines:
         return None
     start = np.concatenate([line[:-1] for line in lines]).astype(np.float64)
     end = np.concatenate([line[1:] for line in lines]).astype(np.float64)
     keep = level.holds(start) & (start[:, :2] != end[:, :2]).any(1)
-    return RoadEdges(start[keep, :2], end[keep, :2]) if keep.any() else None
+    return RoadEdgeSegments(start[keep, :2], end[keep, :2]) if keep.any() else None
 
 
 def _sides(road_map: RoadMap, place: dict[int, int]) -> tuple[list[set[int]], list[set[int]]]:
@@ -143,7 +144,7 @@ def _half_width(line: np.ndarray, neighbors: list[np.ndarray]) -> np.ndarray:
     """Distance from each point of a lane to its border on the side of these neighbors [m]."""
     if not neighbors:
         return np.full(len(line), HALF_WIDTH)
-    distance = np.min([project(other, line)[1] for other in neighbors], axis=0)
+    distance = np.abs([project(other, line)[1] for other in neighbors]).min(0)
     return np.where(distance < MAX_NEIGHBOR, 0.5 * distance, HALF_WIDTH)
 
 
@@ -164,8 +165,7 @@ def _alongside(line: np.ndarray, of: np.ndarray) -> np.ndarray:
     """The part of a line whose nearest points on another are not the other's ends, [k, 2]."""
     dense = split_long_steps(line, ALONGSIDE_STEP)
     s = project(of, dense)[0]
-    length = float(np.hypot(*np.diff(of, axis=0).T).sum())
-    inner = np.flatnonzero((s > 0) & (s < length))
+    inner = np.flatnonzero((s > 0) & (s < arc_length(of)[-1]))
     return dense[inner[0] : inner[-1] + 1] if len(inner) else dense[:0]
 
 
@@ -214,8 +214,7 @@ def _meet(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     a, b = mine[:, None], theirs[None]
 
     def side(line: np.ndarray, point: np.ndarray) -> np.ndarray:
-        along, to = line[..., 1, :] - line[..., 0, :], point - line[..., 0, :]
-        return along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0]
+        return cross(line[..., 1, :] - line[..., 0, :], point - line[..., 0, :])
 
     apart = side(a, b[..., 0, :]) * side(a, b[..., 1, :])
     return np.asarray(((apart < 0) & (side(b, a[..., 0, :]) * side(b, a[..., 1, :]) < 0)).any(0))

@@ -16,11 +16,10 @@ import numpy as np
 from alpagym import rewards
 from alpagym.metrics import alpasim, navsim, nuplan, ttc, waymax
 from alpagym.metrics.alpasim.aggregate import run_level
-from alpagym.metrics.alpasim.path import arc_length
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.nuplan.aggregate import final_score
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.metrics.scenario_map import polygon_map_of
 
 FEWEST_STATES = 5
 """Drives of fewer states, the start included, are not judged by any suite."""
@@ -55,8 +54,8 @@ class Shared:
         self.drive = drive
 
     @cached_property
-    def lane_map(self) -> LaneMap:
-        return lane_map_of(self.drive.scenario)
+    def polygon_map(self) -> PolygonMap:
+        return polygon_map_of(self.drive.scenario)
 
     @cached_property
     def alpasim(self) -> alpasim.AlpasimScore:
@@ -106,7 +105,7 @@ def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
     """AlpaSim's score if it has one and its progress means something."""
     if shared.alpasim.unscored:
         raise ValueError(shared.alpasim.unscored)
-    length = float(arc_length(shared.drive.log_pose[:, :2])[-1])
+    length = shared.drive.log_length
     if length < SHORTEST_RECORD:
         raise ValueError(
             f"progress: expected a record of {SHORTEST_RECORD:g} m or more, below which AlpaSim's "
@@ -128,7 +127,7 @@ def _alpasim_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _nuplan(shared: Shared) -> dict[str, float]:
-    result = nuplan.score(shared.drive, shared.lane_map)
+    result = nuplan.score(shared.drive, shared.polygon_map)
     return {**result.scores, "closed_loop_score": result.final}
 
 
@@ -139,7 +138,7 @@ def _nuplan_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _navsim(shared: Shared) -> dict[str, float]:
     """Terms of v2 after the human penalty filter, of which EPDMS is the product and mean; of v1."""
-    result = navsim.score(shared.drive, shared.lane_map)
+    result = navsim.score(shared.drive, shared.polygon_map)
     first = {f"v1_{name}": value for name, value in result.terms_v1.items()}
     return {**result.filtered, "EPDMS": result.epdms, **first, "PDMS": result.pdms}
 

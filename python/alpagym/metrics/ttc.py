@@ -18,30 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpagym.metrics.drive import Drive
+from alpagym.metrics.geometry import backward_rates, checked, corners, direction
 
 LENGTH, WIDTH = 3, 4
 """Columns of a box."""
 
-SIGNS = np.array([[1, -1], [1, 1], [-1, 1], [-1, -1]], np.float64)
-"""Corners in units of half a length and half a width: front right, then counter-clockwise."""
-
 SAME_DISTANCE = 1e-9
 """Distances that differ by less are equal, so that the first of them is reported [m]."""
-
-
-def checked(name: str, array: np.ndarray, columns: int) -> np.ndarray:
-    """The array in float64.
-
-    Raises:
-        ValueError: not `columns` wide, or NaN or infinity in it.
-    """
-    array = np.asarray(array, np.float64)
-    if array.ndim == 0 or array.shape[-1] != columns:
-        raise ValueError(f"{name}: expected [..., {columns}], got {list(array.shape)}")
-    if not np.isfinite(array).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name}: expected finite numbers, got {array[where]} at {list(where)}")
-    return array
 
 
 def checked_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
@@ -58,14 +41,8 @@ def checked_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
 
 def axes_of(boxes: np.ndarray) -> np.ndarray:
     """Unit vectors along and to the left of the headings, [..., 2, 2]."""
-    cos, sin = np.cos(boxes[..., 2]), np.sin(boxes[..., 2])
-    return np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
-
-
-def corners(boxes: np.ndarray) -> np.ndarray:
-    """Front right, front left, rear left, rear right [m], [..., 4, 2]."""
-    half = 0.5 * SIGNS * boxes[..., None, LENGTH:]
-    return boxes[..., None, :2] + half @ axes_of(boxes)
+    along = direction(boxes[..., 2])
+    return np.stack([along, np.stack([-along[..., 1], along[..., 0]], -1)], -2)
 
 
 def _projections(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,7 +65,7 @@ def separation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def corner_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """From each corner of `a` to the rectangle `b`, 0 inside [m], [..., 4]."""
-    offset = corners(a) - b[..., None, :2]
+    offset = corners(a[..., :3], a[..., LENGTH:]) - b[..., None, :2]
     local = np.abs(offset @ np.swapaxes(axes_of(b), -1, -2))
     return np.linalg.norm(np.maximum(local - 0.5 * b[..., None, LENGTH:], 0.0), axis=-1)
 
@@ -157,9 +134,8 @@ def closest_approach(
     if not np.isfinite(horizon):
         raise ValueError(f"horizon: expected a finite time, got {horizon}")
     a, b, velocity = (np.asarray(x, np.float64) for x in (a, b, velocity))
-    between = (corners(b)[..., None, :, :] - corners(a)[..., :, None, :]).reshape(
-        *meet.shape, 16, 2
-    )
+    from_a, from_b = (corners(box[..., :3], box[..., LENGTH:]) for box in (a, b))
+    between = (from_b[..., None, :, :] - from_a[..., :, None, :]).reshape(*meet.shape, 16, 2)
     speed2 = (velocity**2).sum(-1)
     passing = -np.einsum("...ki,...i->...k", between, velocity)
     passing = passing / np.where(speed2 > 0.0, speed2, 1.0)[..., None]
@@ -187,19 +163,6 @@ def drac(a: np.ndarray, b: np.ndarray, velocity: np.ndarray) -> np.ndarray:
         return np.where(time == 0.0, np.inf, speed / (2.0 * time))
 
 
-def velocities(pose: np.ndarray, valid: np.ndarray, dt: float) -> np.ndarray:
-    """Of box centers, by backward differences; forward where an agent appears [m/s], [T, A, 2].
-
-    NaN where an agent is absent or there in a single row. `pose` [T, A, 3], `valid` [T, A].
-    """
-    step = np.full((len(pose) + 1, *pose.shape[1:-1], 2), np.nan)
-    step[1:-1] = np.diff(pose[..., :2], axis=0) / dt
-    step[1:-1][~(valid[1:] & valid[:-1])] = np.nan
-    back, forth = step[:-1], step[1:]
-    found = np.where(np.isfinite(back), back, forth)
-    return np.where(valid[..., None], found, np.nan)
-
-
 @dataclass(frozen=True)
 class Score:
     """What a drive is worth by one definition."""
@@ -222,12 +185,9 @@ def score(drive: Drive, *, horizon: float = 10.0) -> Score:
     """
     _checked_horizon(horizon)
     rows = np.arange(drive.start + 1, len(drive.pose))
-    velocity = np.nan_to_num(velocities(drive.pose, drive.valid, drive.dt))[rows]
-    size = np.broadcast_to(drive.size[:, :2], (len(rows), *drive.size[:, :2].shape))
-    boxes = np.concatenate([drive.pose[rows], size], -1)
-    others = drive.valid[rows] & drive.valid[rows, drive.ego][:, None]
-    others[:, drive.ego] = False
-    t, agent = np.nonzero(others)
+    rates = backward_rates(drive.pose[..., :2], drive.valid, drive.dt)
+    velocity, boxes = np.nan_to_num(rates)[rows], drive.boxes[rows]
+    t, agent = np.nonzero(drive.valid[rows] & drive.ego_there[rows, None] & drive.others)
     pairs = boxes[t, drive.ego], boxes[t, agent], velocity[t, agent] - velocity[t, drive.ego]
     found = {
         "ttc": (time_to_collision(*pairs, horizon), np.inf, np.minimum),

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from alpagym.interop.waymax.bicycle import inverse
-from alpagym.interop.waymax.checks import checked, checked_mask
+from alpagym.interop.waymax.checks import checked_mask
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.ttc import Score, checked_boxes, corners, separation, velocities
+from alpagym.metrics.geometry import ahead, backward_rates, checked, corners, cross, direction
+from alpagym.metrics.ttc import LENGTH, Score, checked_boxes, separation
 from alpagym.scenarios.polyline import arc_length, headings, interpolate, resample
 from alpagym.scenarios.scenario import MapType, RoadMap
 
@@ -58,7 +59,7 @@ def overlap(boxes: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class RoadEdges:
+class RoadEdgePoints:
     """P points of directed road edges, in the order in which they were drawn."""
 
     xyz: np.ndarray
@@ -71,7 +72,7 @@ class RoadEdges:
     """Whether a point is valid and of a road edge, [P]; others only lend their direction."""
 
 
-def signed_edge_distance(points: np.ndarray, edges: RoadEdges) -> np.ndarray:
+def signed_edge_distance(points: np.ndarray, edges: RoadEdgePoints) -> np.ndarray:
     """Distance in the plane to the nearest road edge point, positive off-road [m], [...].
 
     The nearest is found with heights counting double. Off-road is to the right of the edge: the
@@ -87,12 +88,10 @@ def signed_edge_distance(points: np.ndarray, edges: RoadEdges) -> np.ndarray:
         ValueError: wrong shapes, NaN or infinity, no points of edges.
     """
     points = checked("points", points, 3)
-    xyz, direction = (
-        checked("edges.xyz", edges.xyz, 3),
-        checked("edges.direction", edges.direction, 2),
-    )
-    if len(xyz) == 0 or not len(xyz) == len(direction) == len(edges.id) == len(edges.counts):
-        sizes = [len(xyz), len(direction), len(edges.id), len(edges.counts)]
+    xyz = checked("edges.xyz", edges.xyz, 3)
+    along = checked("edges.direction", edges.direction, 2)
+    if len(xyz) == 0 or not len(xyz) == len(along) == len(edges.id) == len(edges.counts):
+        sizes = [len(xyz), len(along), len(edges.id), len(edges.counts)]
         raise ValueError(f"edges: expected equally many points, at least 1, got {sizes}")
     stretch = np.array([1.0, 1.0, Z_STRETCH])
     query, pool = points.reshape(-1, 3), np.flatnonzero(edges.counts)
@@ -105,24 +104,24 @@ def signed_edge_distance(points: np.ndarray, edges: RoadEdges) -> np.ndarray:
             nearest[first : first + size] = pool[np.einsum("qpk,qpk->qp", apart, apart).argmin(1)]
     before = np.maximum(nearest - 1, 0)
     offset = query[:, :2] - xyz[nearest, :2]
-    side = _cross(offset, direction[nearest])
+    side = cross(offset, along[nearest])
     side_before = np.where(
         np.asarray(edges.id)[before] == np.asarray(edges.id)[nearest],
-        _cross(offset, direction[before]),
+        cross(offset, along[before]),
         np.inf,
     )
     away = np.linalg.norm(offset, axis=-1) * np.sign(np.minimum(side, side_before))
     return np.asarray(away).reshape(points.shape[:-1])
 
 
-def corner_edge_distances(boxes: np.ndarray, z: np.ndarray, edges: RoadEdges) -> np.ndarray:
+def corner_edge_distances(boxes: np.ndarray, z: np.ndarray, edges: RoadEdgePoints) -> np.ndarray:
     """`signed_edge_distance` of front right, front left, rear left, rear right [m], [..., 4].
 
     `boxes` [..., 5], `z` heights of their centers [m], [...]; a box is off-road where any of its
     corners is. Errors as of `signed_edge_distance`.
     """
     boxes = checked_boxes("boxes", boxes)
-    xy = corners(boxes)
+    xy = np.roll(corners(boxes[..., :3], boxes[..., LENGTH:]), 1, -2)  # Waymax's first is ours last
     height = np.broadcast_to(np.asarray(z, np.float64)[..., None, None], (*xy.shape[:-1], 1))
     return signed_edge_distance(np.concatenate([xy, height], -1), edges)
 
@@ -231,7 +230,7 @@ def progression(
     return np.where(known, share, 0.0), known
 
 
-def edge_points(lines: Sequence[np.ndarray]) -> RoadEdges | None:
+def edge_points(lines: Sequence[np.ndarray]) -> RoadEdgePoints | None:
     """Points every 0.5 m of directed lines [n, 3], each with an id; None if none has a length."""
     found = []
     for line in lines:
@@ -242,15 +241,15 @@ def edge_points(lines: Sequence[np.ndarray]) -> RoadEdges | None:
     if not found:
         return None
     yaw = np.concatenate([headings(line) for line in found])
-    return RoadEdges(
+    return RoadEdgePoints(
         xyz=np.concatenate(found),
-        direction=np.stack([np.cos(yaw), np.sin(yaw)], -1),
+        direction=direction(yaw),
         id=np.repeat(np.arange(len(found)), [len(line) for line in found]),
         counts=np.ones(len(yaw), bool),
     )
 
 
-def edges_of(road_map: RoadMap) -> RoadEdges | None:
+def edges_of(road_map: RoadMap) -> RoadEdgePoints | None:
     """The road edges of our map, whose drivable side is the left; None if it has none."""
     edges = np.flatnonzero(road_map.type == MapType.ROAD_EDGE)
     return edge_points([road_map.polyline(int(element)) for element in edges])
@@ -258,11 +257,9 @@ def edges_of(road_map: RoadMap) -> RoadEdges | None:
 
 def route_of(drive: Drive) -> Paths | None:
     """The ego's route as the one path, a point every 0.5 m; None if it has no route."""
-    routes = drive.scenario.routes
-    points = routes.points[routes.offsets[drive.ego] : routes.offsets[drive.ego + 1], :2]
-    if len(points) < 2:
+    if len(drive.route) < 2:
         return None
-    line = resample(points.astype(np.float64), SPACING)
+    line = resample(drive.route, SPACING)
     along = SPACING * np.arange(len(line))
     return Paths(line[None], np.ones((1, len(line)), bool), along[None], np.ones(1, bool))
 
@@ -280,15 +277,12 @@ def score(drive: Drive) -> Score:
     without road edges is nowhere off-road.
     """
     rows = np.arange(drive.start + 1, len(drive.pose))
-    ego, here = drive.ego, drive.valid[rows, drive.ego]
+    ego, here = drive.ego, drive.ego_there[rows]
     tracks = drive.scenario.tracks
     frames = np.minimum(drive.first_frame + rows, tracks.num_frames - 1)
     logged = tracks.valid[ego, frames] & (drive.first_frame + rows < tracks.num_frames)
-    size = np.broadcast_to(drive.size[:, :2], (len(rows), *drive.size[:, :2].shape))
-    boxes = np.concatenate([drive.pose[rows], size], -1)
-    others = drive.valid[rows].copy()
-    others[:, ego] = False
-    t, agent = np.nonzero(others)
+    boxes = drive.boxes[rows]
+    t, agent = np.nonzero(drive.valid[rows] & drive.others)
     steps: dict[str, np.ndarray] = {name: np.zeros(len(rows)) for name in ("overlap", "offroad")}
     np.maximum.at(steps["overlap"], t, separation(boxes[t, ego], boxes[t, agent]) < 0.0)
     edges = edges_of(drive.scenario.map)
@@ -321,12 +315,11 @@ def score(drive: Drive) -> Score:
 
 def _pairs(drive: Drive) -> tuple[np.ndarray, np.ndarray]:
     """The ego's states of consecutive rows [T - 1, 2, 5] and whether it is there [T - 1, 2]."""
-    pose, there = drive.ego_pose, drive.valid[:, drive.ego]
-    heading = np.stack([np.cos(pose[:, 2]), np.sin(pose[:, 2])], -1)
-    axle = pose[:, :2] - drive.rear_axle[drive.ego] * heading
-    velocity = np.nan_to_num(velocities(axle[:, None], there[:, None], drive.dt)[:, 0])
+    pose, there = drive.ego_pose, drive.ego_there
+    axle = ahead(pose, -drive.ego_rear_axle)[:, :2]
+    velocity = np.nan_to_num(backward_rates(axle, there, drive.dt))
     speed = np.linalg.norm(velocity, axis=-1, keepdims=True)
-    states = np.concatenate([pose, speed * heading], -1)
+    states = np.concatenate([pose, speed * direction(pose[:, 2])], -1)
     return np.stack([states[:-1], states[1:]], 1), np.stack([there[:-1], there[1:]], 1)
 
 
@@ -340,8 +333,3 @@ def _over(reduce: Callable[[np.ndarray], Any], values: np.ndarray) -> float:
     """The aggregate of what is known, NaN where nothing is."""
     known = values[~np.isnan(values)]
     return float(reduce(known)) if len(known) else float("nan")
-
-
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Positive where `b` points to the left of `a`."""
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -90,6 +90,8 @@ class RawScenario:
     dt: float = 0.1
     current_frame: int | None = None
     """Where the source separates history from future."""
+    start: int | None = None
+    """Where episodes start, if the source fixes that whatever history there is."""
     has_z: bool = True
     infer_links: bool = False
     """Whether lane successors come from geometry because the source has none."""
@@ -116,7 +118,7 @@ def assemble(raw: RawScenario) -> Scenario:
         raise ScenarioError(f"{raw.source}: frames must be 0.01 to 1 s apart, got {raw.dt:.4g} s")
     _check_finite(raw)
 
-    start = start_frame(num_frames, raw.current_frame)
+    start = start_frame(num_frames, raw.current_frame) if raw.start is None else raw.start
     start = _ego_start(raw, start, notes)
     origin = np.round(raw.tracks.xyz[raw.ego, start])
     if not raw.has_z:

@@ -7,15 +7,22 @@ plane from the first point; the signed lateral offset `d` [m] is positive on the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MIN_STEP = 1e-3
 """Consecutive points closer than this [m] are one point."""
 
 
-def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """Angles [rad] brought into [-pi, pi)."""
+Angle = TypeVar("Angle", float, np.ndarray, "Tensor")
+
+
+def wrap_angle(angle: Angle) -> Angle:
+    """An angle or many [rad], brought into [-pi, pi)."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
@@ -110,25 +117,49 @@ def headings(points: np.ndarray) -> np.ndarray:
     return np.append(yaw, yaw[-1])
 
 
-def project(points: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest place on the polyline for each query point [m, 2+].
+def fraction_along(offset: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Where on a segment the nearest place to a point lies, from 0 to 1, [...].
+
+    Args:
+        offset: From the start of the segment to the point [m], [..., 2].
+        step: From its start to its end [m], [..., 2]; leading axes are broadcast.
+    """
+    squared = np.square(step[..., 0]) + np.square(step[..., 1])
+    dot = offset[..., 0] * step[..., 0] + offset[..., 1] * step[..., 1]
+    return np.clip(dot / np.where(squared > 0, squared, 1.0), 0, 1)
+
+
+def project(
+    line: np.ndarray, points: np.ndarray, last: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nearest place on a polyline for each point, the first one among equals.
+
+    Args:
+        line: [m], [n, 2+], n >= 1.
+        points: [m], [..., 2+].
+        last: Index of the point of the line at which it ends for each of `points`, [...]; n - 1 if
+            not given.
 
     Returns:
-        s: arc length of the nearest place, within [0, length], [m].
-        d: distance to it, signed by the side on which the query lies, [m].
+        s: arc length of the nearest place, within [0, length], [m], [...].
+        d: distance to it, signed by the side on which the point lies, [m], [...].
     """
-    start = points[:-1, :2]
-    step = points[1:, :2] - start
-    length_squared = np.maximum(np.einsum("ij,ij->i", step, step), 1e-12)
-    offset = query[:, None, :2] - start[None]
-    along = np.clip(np.einsum("mij,ij->mi", offset, step) / length_squared, 0, 1)
+    if len(line) == 1:
+        line = np.concatenate([line, line])
+    start, shape = line[:-1, :2], points.shape[:-1]
+    step = line[1:, :2] - start
+    offset = points[..., :2].reshape(-1, 1, 2) - start
+    along = fraction_along(offset, step)
     gap = offset - along[..., None] * step
-    squared = np.einsum("mij,mij->mi", gap, gap)
-    rows, nearest = np.arange(len(query)), squared.argmin(1)
-    length = np.sqrt(length_squared)
-    s = arc_length(points)[nearest] + along[rows, nearest] * length[nearest]
+    squared = np.square(gap[..., 0]) + np.square(gap[..., 1])
+    if last is not None:
+        squared = np.where(np.arange(len(step)) < last.reshape(-1, 1), squared, np.inf)
+    rows, nearest = np.arange(len(squared)), squared.argmin(1)
+    length = np.hypot(step[:, 0], step[:, 1])
+    s = arc_length(line)[nearest] + along[rows, nearest] * length[nearest]
     side = step[nearest, 0] * offset[rows, nearest, 1] - step[nearest, 1] * offset[rows, nearest, 0]
-    return s, np.where(side >= 0, 1.0, -1.0) * np.sqrt(squared[rows, nearest])
+    d = np.where(side >= 0, 1.0, -1.0) * np.sqrt(squared[rows, nearest])
+    return s.reshape(shape), d.reshape(shape)
 
 
 @dataclass
@@ -183,6 +214,5 @@ def on_segment(
     """Fraction along [0, 1] and distance [m] for pairs of query point [k, 2+] and segment [k]."""
     step = segments.step[index, :2]
     offset = query[:, :2] - segments.start[index, :2]
-    length_squared = np.maximum((step * step).sum(1), 1e-12)
-    along = np.clip((offset * step).sum(1) / length_squared, 0, 1)
+    along = fraction_along(offset, step)
     return along, np.hypot(*(offset - along[:, None] * step).T)

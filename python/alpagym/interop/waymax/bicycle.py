@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.interop.waymax.checks import checked, checked_positive
+from alpagym.interop.waymax.checks import checked_positive
+from alpagym.metrics.geometry import checked, direction
 from alpagym.scenarios.polyline import wrap_angle
 
 DT = 0.1
@@ -52,9 +53,9 @@ def forward(
     speed = np.linalg.norm(velocity, axis=-1)
     way = speed * dt + 0.5 * accel * dt**2
     new_yaw = wrap_angle(yaw + curvature * way)
-    pushed = (0.5 * accel * dt**2)[..., None] * _unit(yaw)
+    pushed = (0.5 * accel * dt**2)[..., None] * direction(yaw)
     position = states[..., :2] + velocity * dt + pushed
-    new_velocity = (speed + accel * dt)[..., None] * _unit(new_yaw)
+    new_velocity = (speed + accel * dt)[..., None] * direction(new_yaw)
     return np.concatenate([position, new_yaw[..., None], new_velocity], -1)
 
 
@@ -118,7 +119,3 @@ def checked_pairs(pairs: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.
         raise ValueError(f"valid: expected {list(pairs.shape[:-1])}, got {list(valid.shape)}")
     both = np.asarray(valid.all(-1))
     return checked("pairs", np.where(both[..., None, None], pairs, 0.0), 5), both
-
-
-def _unit(yaw: np.ndarray) -> np.ndarray:
-    return np.stack([np.cos(yaw), np.sin(yaw)], -1)

@@ -5,22 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def checked(name: str, array: np.ndarray, columns: int) -> np.ndarray:
-    """The array in float64.
-
-    Raises:
-        ValueError: not `columns` wide, or NaN or infinity in it.
-    """
-    array = np.asarray(array, np.float64)
-    if array.ndim == 0 or array.shape[-1] != columns:
-        raise ValueError(f"{name}: expected [..., {columns}], got {list(array.shape)}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        at = [int(i) for i in np.argwhere(~finite)[0]]
-        raise ValueError(f"{name}: expected finite numbers, got {array[tuple(at)]} at {at}")
-    return array
-
-
 def checked_positive(**values: float) -> np.ndarray:
     """The values as an array, in their order.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from alpagym.interop.waymax.bicycle import DT, checked_pairs
-from alpagym.interop.waymax.checks import checked, checked_mask, checked_positive
+from alpagym.interop.waymax.checks import checked_mask, checked_positive
+from alpagym.metrics.geometry import checked, rotate
 from alpagym.scenarios.polyline import wrap_angle
 
 MAX_DELTA = 6.0
@@ -31,7 +32,7 @@ def delta_forward(
     """
     states, actions = checked("states", states, 5), checked("actions", actions, 3)
     checked_positive(dt=dt)
-    moved = _turned(actions[..., :2], states[..., 2]) if local else actions[..., :2]
+    moved = rotate(actions[..., :2], states[..., 2]) if local else actions[..., :2]
     yaw = states[..., 2:3] + actions[..., 2:]
     return np.concatenate([states[..., :2] + moved, yaw, moved / dt], -1)
 
@@ -49,7 +50,7 @@ def delta_inverse(pairs: np.ndarray, valid: np.ndarray, *, local: bool = False) 
     change = pairs[..., 1, :3] - pairs[..., 0, :3]
     moved = np.clip(change[..., :2], -MAX_DELTA, MAX_DELTA)
     if local:
-        turned = _turned(moved, -np.asarray(pairs[..., 0, 2]))
+        turned = rotate(moved, -np.asarray(pairs[..., 0, 2]))
         moved = np.clip(turned, -MAX_DELTA, MAX_DELTA)
     return np.concatenate([moved, wrap_angle(change[..., 2:])], -1)
 
@@ -115,10 +116,3 @@ def step(
     controlled = checked_mask("controlled", controlled, shape)
     states = np.where(controlled[..., None], updates, reference)
     return states, np.where(controlled & exists, True, known if inject else exists & known)
-
-
-def _turned(vectors: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Turned counter-clockwise by `angle`."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = vectors[..., 0], vectors[..., 1]
-    return np.stack([cos * x - sin * y, sin * x + cos * y], -1)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpagym.interop.waymax.bicycle import DT
-from alpagym.interop.waymax.checks import checked, checked_mask
+from alpagym.interop.waymax.checks import checked_mask
+from alpagym.metrics.geometry import checked, direction
 from alpagym.metrics.ttc import separation
 
 LEAST_GAP = 0.1
@@ -72,8 +73,7 @@ def waypoints(
         last = boxes[..., -1:, :]
         ahead = idm.extra_distance * np.arange(1, idm.extra_points + 1) / idm.extra_points
         more = np.repeat(last, idm.extra_points, -2)
-        yaw = last[..., 2:3]
-        more[..., :2] += ahead[:, None] * np.concatenate([np.cos(yaw), np.sin(yaw)], -1)
+        more[..., :2] += ahead[:, None] * direction(last[..., 2])
         boxes = np.concatenate([boxes, more], -2)
         there = np.concatenate([there, np.repeat(there[..., -1:], idm.extra_points, -1)], -1)
     return boxes, there
@@ -143,14 +143,14 @@ def advance(
     objects, valid, log, log_valid = _checked(objects, valid, log, log_valid)
     speed = np.linalg.norm(objects[..., 3:5], axis=-1)
     new_speed = np.maximum(0.0, speed + dt * np.asarray(accel, np.float64))
-    heading = np.stack([np.cos(objects[..., 2]), np.sin(objects[..., 2])], -1)
+    heading = direction(objects[..., 2])
     moved = objects[..., :2] + (0.5 * (speed + new_speed) * dt)[..., None] * heading
     nearest, off = _nearest(moved, log, log_valid)
     foot = np.take_along_axis(log, nearest[..., None, None], -2)[..., 0, :]
     index = np.where(log_valid, np.arange(log.shape[-2]), 0).max(-1)
     last = np.take_along_axis(log, index[..., None, None], -2)[..., 0, :2]
     arrived = (np.linalg.norm(last - foot[..., :2], axis=-1) < AT_END) | (off > OFF_LOG)
-    tangent = np.stack([np.cos(foot[..., 2]), np.sin(foot[..., 2])], -1)
+    tangent = direction(foot[..., 2])
     along = ((moved - foot[..., :2]) * tangent).sum(-1, keepdims=True)
     velocity = np.where(arrived[..., None], objects[..., 3:5], new_speed[..., None] * heading)
     states = np.concatenate([foot[..., :2] + along * tangent, foot[..., 2:3], velocity], -1)

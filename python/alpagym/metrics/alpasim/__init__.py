@@ -15,10 +15,10 @@ import numpy as np
 
 from alpagym.metrics.alpasim.aggregate import SceneScore, processed, returned, scene_score
 from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
-from alpagym.metrics.alpasim.lanes import CANDIDATE_RADIUS, LaneMap
+from alpagym.metrics.alpasim.lanes import CANDIDATE_RADIUS, LineMap
 from alpagym.metrics.alpasim.metric import Metric
-from alpagym.metrics.alpasim.path import arc_length, fill_gaps
 from alpagym.metrics.alpasim.scorers import measure
+from alpagym.metrics.alpasim.timed_poses import fill_gaps
 from alpagym.metrics.drive import Drive
 from alpagym.scenarios.scenario import MapType, Scenario
 
@@ -71,13 +71,12 @@ def score(drive: Drive, replies: Sequence[Reply] | None = None) -> AlpasimScore:
 
 def episode_of(drive: Drive, replies: Sequence[Reply] | None = None) -> Episode:
     """A drive as AlpaSim's scorers see it, times in microseconds since row 0."""
-    absent = np.flatnonzero(~drive.valid[:, drive.ego])
+    absent = np.flatnonzero(~drive.ego_there)
     if len(absent):
         raise ValueError(f"drive: expected the ego in every row, row {absent[0]} is without it")
     scenario, tracks = drive.scenario, drive.scenario.tracks
     times = np.round(drive.times * 1e6).astype(np.int64)
-    others = np.arange(drive.pose.shape[1]) != drive.ego
-    others &= drive.valid.any(0)
+    others = drive.others & drive.valid.any(0)
     there, pose = fill_gaps(drive.valid[:, others], times, drive.pose[:, others])
     seen = tracks.valid[drive.ego]
     frames = drive.first_frame + np.arange(len(times))
@@ -92,7 +91,7 @@ def episode_of(drive: Drive, replies: Sequence[Reply] | None = None) -> Episode:
         actor_size=drive.size[others, :2],
         log=Plan(np.round(drive.log_times * 1e6).astype(np.int64), drive.log_pose),
         engaged_us=int(np.round(drive.start * drive.dt * 1e6)),
-        lanes=_lane_map(scenario, np.concatenate([drive.ego_pose[:, :2], z[:, None]], 1)),
+        lanes=_line_map(scenario, np.concatenate([drive.ego_pose[:, :2], z[:, None]], 1)),
         replies=replies,
     )
 
@@ -110,13 +109,12 @@ def _cause(drive: Drive, metrics: Mapping[str, Metric]) -> str:
             f"no scene score: AlpaSim's progress needs a record that spans the drive, the record "
             f"has {first:.1f}..{last:.1f} s of 0.0..{drive.times[-1]:.1f} s"
         )
-    length = float(arc_length(drive.log_pose[:, :2])[-1])
-    if length == 0.0:
-        return f"no scene score: the record, {length:.2f} m long, has no progress"
+    if drive.log_length == 0.0:
+        return f"no scene score: the record, {drive.log_length:.2f} m long, has no progress"
     return ""
 
 
-def _lane_map(scenario: Scenario, path: np.ndarray) -> LaneMap | None:
+def _line_map(scenario: Scenario, path: np.ndarray) -> LineMap | None:
     """Lanes that are candidates somewhere on the path [T, 3], and all road edges."""
     lanes, edges = (
         [
@@ -134,7 +132,7 @@ def _lane_map(scenario: Scenario, path: np.ndarray) -> LaneMap | None:
     return _bare(kept or lanes[:1], edges)  # a map with lanes elsewhere is still a map with lanes
 
 
-def _bare(lanes: list[np.ndarray], edges: list[np.ndarray]) -> LaneMap:
+def _bare(lanes: list[np.ndarray], edges: list[np.ndarray]) -> LineMap:
     """A map of lanes without edges of their own."""
     none = [np.zeros((0, 2))] * len(lanes)
-    return LaneMap(lanes, none, none, edges)
+    return LineMap(lanes, none, none, edges)

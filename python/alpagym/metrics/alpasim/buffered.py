@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from alpagym.metrics.alpasim.rounded import ARC_STEP
+from alpagym.metrics.geometry import cross, direction
 
 HALF_ROAD_WIDTH = 1.85
 """[m], `road_width_m` / 2 in `eval/scorers/offroad.py`."""
@@ -24,17 +25,16 @@ def _arc(center: np.ndarray, start: float, end: float, radius: float) -> np.ndar
     """Vertices of a clockwise arc, without its end, [n, 2]."""
     count = int((start - end) / ARC_STEP + 0.5)
     angle = start - (start - end) / max(count, 1) * np.arange(count)
-    return center + radius * np.stack([np.cos(angle), np.sin(angle)], -1)
+    return center + radius * direction(angle)
 
 
 def _meeting(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     """Where segments [2, 2] cross, or None."""
     u, v, w = a[1] - a[0], b[1] - b[0], b[0] - a[0]
-    cross = u[0] * v[1] - u[1] * v[0]
-    if cross == 0:
+    turn = cross(u, v)
+    if turn == 0:
         return None
-    t = (w[0] * v[1] - w[1] * v[0]) / cross
-    s = (w[0] * u[1] - w[1] * u[0]) / cross
+    t, s = cross(w, v) / turn, cross(w, u) / turn
     return a[0] + t * u if 0 <= t <= 1 and 0 <= s <= 1 else None
 
 
@@ -47,7 +47,7 @@ def _left_side(line: np.ndarray, radius: float) -> list[np.ndarray]:
     curve = []
     for i in range(len(step) - 1):
         corner, ends = line[i + 1], np.stack([offset[i, 1], offset[i + 1, 0]])
-        turn = step[i, 0] * step[i + 1, 1] - step[i, 1] * step[i + 1, 0]
+        turn = cross(step[i], step[i + 1])
         if turn == 0 and step[i] @ step[i + 1] > 0:
             continue
         close = np.hypot(*(ends[1] - ends[0])) < NEARLY_STRAIGHT * radius

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from alpagym.metrics.alpasim.lanes import LaneMap
+from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.rounded import Outline, outline
 
 SHRINK = 0.02
@@ -69,7 +69,7 @@ class Episode:
     """The whole recorded drive of the ego."""
     engaged_us: int
     """When the driver took over: render start plus the time driven by the record."""
-    lanes: LaneMap | None = None
+    lanes: LineMap | None = None
     replies: Sequence[Reply] | None = None
     """In order of time; None where no driver was recorded."""
     black: np.ndarray | None = None

@@ -15,8 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from alpagym.metrics.alpasim.buffered import buffered
-from alpagym.metrics.alpasim.path import along, project, wrap
 from alpagym.metrics.alpasim.rounded import Outline, segment_gap
+from alpagym.metrics.geometry import cross
+from alpagym.scenarios.polyline import interpolate, project, wrap_angle
 
 CANDIDATE_RADIUS = 6.0
 """A lane is a candidate if a vertex of its center line is this near in 3-D [m]."""
@@ -58,7 +59,7 @@ class Border:
 
 
 @dataclass(frozen=True)
-class LaneMap:
+class LineMap:
     """Lanes and road edges of one map, in world coordinates [m]."""
 
     center: Sequence[np.ndarray]
@@ -119,11 +120,11 @@ class LaneMap:
         compares yaws in (-pi, pi] without wrapping their difference, which errs around pi.
         """
         wrong = np.zeros(len(inside), bool)
-        yaw = -wrap(-ego.pose[:, 2])
+        yaw = -wrap_angle(-ego.pose[:, 2])
         for lane in np.flatnonzero(inside.any(0)):
             at, line = inside[:, lane], self.center[int(lane)][:, :2]
-            s, _ = project(ego.pose[at, :2], line)
-            step = along(line, s + 0.01) - along(line, s - 0.01)
+            s, _ = project(line, ego.pose[at, :2])
+            step = interpolate(line, s + 0.01) - interpolate(line, s - 0.01)
             wrong[at] |= np.abs(np.arctan2(step[:, 1], step[:, 0]) - yaw[at]) > WRONG_WAY
         return wrong
 
@@ -198,11 +199,10 @@ def _cuts(
         near &= np.maximum(a[:, k], b[:, k])[:, None] >= low[:, k]
     i, j = np.nonzero(near)
     u, v, w = b[i] - a[i], d[j] - c[j], c[j] - a[i]
-    cross = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    safe = np.where(cross == 0, 1.0, cross)
-    t = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / safe
-    s = (w[:, 0] * u[:, 1] - w[:, 1] * u[:, 0]) / safe
-    meet = (cross != 0) & (t > 0) & (t < 1) & (s >= 0) & (s <= 1)
+    turn = cross(u, v)
+    safe = np.where(turn == 0, 1.0, turn)
+    t, s = cross(w, v) / safe, cross(w, u) / safe
+    meet = (turn != 0) & (t > 0) & (t < 1) & (s >= 0) & (s <= 1)
     rows, places = [i[meet]], [t[meet]]
     length2 = (u**2).sum(-1)
     for tip in (c[j], d[j]):

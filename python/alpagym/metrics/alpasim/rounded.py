@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.metrics.geometry import direction, rotate, to_frame
+from alpagym.scenarios.polyline import fraction_along
+
 ARC_STEP = np.pi / 32
 """Angle between two vertices of a corner [rad]: 16 chords a quarter circle, shapely's default."""
 
@@ -66,18 +69,6 @@ def reach(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return radius * np.cos(angle - ARC_STEP * np.round(angle / ARC_STEP))
 
 
-def to_frame(pose: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """World points [..., 2] in the frames of `pose` [..., 3]."""
-    c, s = np.cos(pose[..., 2]), np.sin(pose[..., 2])
-    dx, dy = xy[..., 0] - pose[..., 0], xy[..., 1] - pose[..., 1]
-    return np.stack([c * dx + s * dy, c * dy - s * dx], -1)
-
-
-def _rotate(xy: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([c * xy[..., 0] - s * xy[..., 1], s * xy[..., 0] + c * xy[..., 1]], -1)
-
-
 def _nearest(candidates: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shortest of the vectors [..., K, 2], and the end point [..., K, 2] it belongs to."""
     k = (candidates**2).sum(-1).argmin(-1)[..., None, None]
@@ -95,18 +86,18 @@ def _rectangles(
     B stands at `at`, turned by `turn`. The vector is zero where they overlap (separating axes);
     otherwise a corner of one of them is an end of it.
     """
-    corner_b = at[..., None, :] + _rotate(CORNERS * half_b[..., None, :], turn[..., None])
+    corner_b = at[..., None, :] + rotate(CORNERS * half_b[..., None, :], turn[..., None])
     to_b = corner_b - np.clip(corner_b, -half_a[..., None, :], half_a[..., None, :])
     corner_a = np.broadcast_to(CORNERS * half_a[..., None, :], corner_b.shape)
-    seen = _rotate(corner_a - at[..., None, :], -turn[..., None])
+    seen = rotate(corner_a - at[..., None, :], -turn[..., None])
     foot = np.clip(seen, -half_b[..., None, :], half_b[..., None, :])
-    foot = at[..., None, :] + _rotate(foot, turn[..., None])
+    foot = at[..., None, :] + rotate(foot, turn[..., None])
     vector, end = _nearest(
         np.concatenate([to_b, foot - corner_a], -2), np.concatenate([corner_b, foot], -2)
     )
     c, s = np.abs(np.cos(turn)), np.abs(np.sin(turn))
     (ax, ay), (bx, by) = np.moveaxis(half_a, -1, 0), np.moveaxis(half_b, -1, 0)
-    back = _rotate(at, -turn)
+    back = rotate(at, -turn)
     apart = np.abs(at[..., 0]) > ax + c * bx + s * by
     apart |= np.abs(at[..., 1]) > ay + s * bx + c * by
     apart |= np.abs(back[..., 0]) > bx + c * ax + s * ay
@@ -130,7 +121,7 @@ def _around(angle: np.ndarray) -> list[np.ndarray]:
 def _vertex(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """The vertex of a polygonal disk that lies furthest towards `angle` [m], [..., 2]."""
     at = ARC_STEP * np.round(angle / ARC_STEP)
-    return radius[..., None] * np.stack([np.cos(at), np.sin(at)], -1)
+    return radius[..., None] * direction(at)
 
 
 def gap(a: Outline, b: Outline) -> np.ndarray:
@@ -145,7 +136,7 @@ def gap(a: Outline, b: Outline) -> np.ndarray:
     radius_a, radius_b = np.broadcast_arrays(a.radius, b.radius)
     vector, _ = _rectangles(at, turn, half_a, half_b)
     away = np.arctan2(vector[..., 1], vector[..., 0])
-    vertex_b = _rotate(_vertex(radius_b, away - turn + np.pi), turn)
+    vertex_b = rotate(_vertex(radius_b, away - turn + np.pi), turn)
     between = vector - _vertex(radius_a, away) + vertex_b
     directions = [away, np.arctan2(between[..., 1], between[..., 0]), *_around(away)]
     directions += [angle + turn for angle in _around(away - turn)]
@@ -163,10 +154,8 @@ def segment_gap(box: Outline, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     half = box.half
     corner = CORNERS * half[..., None, :]
     along = q - p
-    length2 = (along**2).sum(-1)[..., None]
-    t = ((corner - p[..., None, :]) * along[..., None, :]).sum(-1)
-    t = np.clip(t / np.where(length2 > 0, length2, 1.0), 0.0, 1.0)[..., None]
-    from_corner = p[..., None, :] + t * along[..., None, :] - corner
+    start, step = p[..., None, :], along[..., None, :]
+    from_corner = start + fraction_along(corner - start, step)[..., None] * step - corner
     ends = np.stack([p, q], -2)
     from_side = ends - np.clip(ends, -half[..., None, :], half[..., None, :])
     vectors = np.concatenate([from_corner, from_side], -2)
@@ -198,7 +187,7 @@ def _span(
     low, high = np.full(x.shape, np.inf), np.full(x.shape, -np.inf)
     for grow in (np.array([1.0, 0.0]), np.array([0.0, 1.0])):
         corner = CORNERS * (half + radius[..., None] * grow)[..., None, :]
-        corner = at[..., None, :] + _rotate(corner, turn[..., None])
+        corner = at[..., None, :] + rotate(corner, turn[..., None])
         following = np.roll(corner, -1, -2)
         run = following[..., 0] - corner[..., 0]
         t = (x[..., None] - corner[..., 0]) / np.where(run == 0, 1.0, run)
@@ -206,7 +195,7 @@ def _span(
         meets = (run != 0) & (t >= 0) & (t <= 1)
         low = np.minimum(low, np.where(meets, y, np.inf).min(-1))
         high = np.maximum(high, np.where(meets, y, -np.inf).max(-1))
-    center = at[..., None, :] + _rotate(CORNERS * half[..., None, :], turn[..., None])
+    center = at[..., None, :] + rotate(CORNERS * half[..., None, :], turn[..., None])
     room = radius[..., None] ** 2 - (x[..., None] - center[..., 0]) ** 2
     rise = np.sqrt(np.maximum(room, 0.0))
     low = np.minimum(low, np.where(room >= 0, center[..., 1] - rise, np.inf).min(-1))

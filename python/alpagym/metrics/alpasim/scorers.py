@@ -10,10 +10,11 @@ import numpy as np
 
 from alpagym.metrics.alpasim.episode import Episode
 from alpagym.metrics.alpasim.metric import Metric, metric
-from alpagym.metrics.alpasim.path import arc_length, interpolate_single, project
-from alpagym.metrics.alpasim.plans import min_ade, open_loop_collision, plan_deviation
+from alpagym.metrics.alpasim.plan_scorers import min_ade, open_loop_collision, plan_deviation
 from alpagym.metrics.alpasim.rounded import gap, touches_front
+from alpagym.metrics.alpasim.timed_poses import interpolate_single
 from alpagym.metrics.alpasim.tree import query_order
+from alpagym.scenarios.polyline import arc_length, project
 
 FRONT, REAR, LATERAL = 0, 1, 2
 
@@ -145,18 +146,18 @@ def _progress(episode: Episode) -> dict[str, Metric]:
     at_times = interpolate_single(record.times_us, path, times)
     length = arc_length(path)[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        along, beside = project(center, path)
+        along, beside = project(path, center)
         progress = along / length
-        relative = project(center, at_times, step)[0] / arc_length(at_times)[2:]
+        relative = project(at_times, center, step)[0] / arc_length(at_times)[2:]
     progress = np.concatenate([progress[0] * np.array([0.0, 0.5]), progress])
-    traveled, _ = project(center, episode.ego_pose[:, :2])
+    traveled, _ = project(episode.ego_pose[:, :2], center)
     behind = np.hypot(*(at_times[2:] - center).T)
     start = np.zeros(2)
     return {
         "progress": metric(times, progress),
         "progress_rel_to_total": metric(times, progress),
         "progress_rel": metric(times, np.concatenate([start + 1, relative])),
-        "dist_to_gt_trajectory": metric(times, np.concatenate([start, beside])),
+        "dist_to_gt_trajectory": metric(times, np.concatenate([start, np.abs(beside)])),
         "dist_to_gt_location": metric(times, np.concatenate([start, behind])),
         "dist_traveled_m": metric(times, np.concatenate([start, traveled])),
         "gt_dist_traveled_m": metric(times, np.full(count, length)),

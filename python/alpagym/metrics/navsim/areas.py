@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim.states import Car, State, ego_centers, ego_corners
+from alpagym.metrics.polygon_map import PolygonMap
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class EgoAreas:
         return self.multiple_lanes | self.non_drivable
 
 
-def ego_areas(states: np.ndarray, lane_map: LaneMap, on_route: np.ndarray, car: Car) -> EgoAreas:
+def ego_areas(
+    states: np.ndarray, polygon_map: PolygonMap, on_route: np.ndarray, car: Car
+) -> EgoAreas:
     """Locate the ego in the map; a point on a boundary is outside.
 
     Drivable are the roadblocks of lanes (not those of connectors, which NAVSIM does not load),
@@ -39,32 +41,32 @@ def ego_areas(states: np.ndarray, lane_map: LaneMap, on_route: np.ndarray, car: 
 
     Args:
         states: [P, T, 11].
-        lane_map: Lanes and areas.
+        polygon_map: Lanes and areas.
         on_route: Whether each lane or connector of the map belongs to the route, bool [n].
         car: Shape of the ego.
     """
-    if on_route.shape != (len(lane_map.ids),):
+    if on_route.shape != (len(polygon_map.ids),):
         raise ValueError(
-            f"on_route: expected one flag for each of {len(lane_map.ids)} lanes, "
+            f"on_route: expected one flag for each of {len(polygon_map.ids)} lanes, "
             f"got shape {list(on_route.shape)}"
         )
     corner, center = ego_corners(states, car), ego_centers(states, car)
-    held = lane_map.lanes_at(corner).sum(-2)  # corners in each lane, [P, T, n]
+    held = polygon_map.lanes_at(corner).sum(-2)  # corners in each lane, [P, T, n]
     drivable = (
-        lane_map.in_intersection(corner)
-        | lane_map.in_drivable_area(corner)
-        | lane_map.car_parks.contains(corner).any(-1)
+        polygon_map.in_intersection(corner)
+        | polygon_map.in_drivable_area(corner)
+        | polygon_map.car_parks.contains(corner).any(-1)
     )
     # Outlines of roadblocks are many: ask them for the rest only.
-    blocks = lane_map.roadblocks.select(np.flatnonzero(~lane_map.roadblock_is_connector))
+    blocks = polygon_map.roadblocks.select(np.flatnonzero(~polygon_map.roadblock_is_connector))
     drivable[~drivable] = blocks.contains(corner[~drivable]).any(-1)
-    route = lane_map.polygons.select(np.flatnonzero(on_route))
+    route = polygon_map.polygons.select(np.flatnonzero(on_route))
     return EgoAreas(
         multiple_lanes=((held > 0).sum(-1) > 1) & (held != 4).all(-1),
         non_drivable=~drivable.all(-1),
         oncoming=np.asarray(~route.contains(center).any(-1)),
-        center_in_intersection=lane_map.in_intersection(center),
-        rear_axle_in_intersection=lane_map.in_intersection(states[..., : State.HEADING]),
+        center_in_intersection=polygon_map.in_intersection(center),
+        rear_axle_in_intersection=polygon_map.in_intersection(states[..., : State.HEADING]),
     )
 
 

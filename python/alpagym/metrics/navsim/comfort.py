@@ -14,6 +14,7 @@ from alpagym.metrics.comfort import (
     yaw_acceleration,
     yaw_rate,
 )
+from alpagym.metrics.geometry import principal_angle
 from alpagym.metrics.navsim.states import STEP, Car, State
 
 ACCELERATION = [State.ACCELERATION_X, State.ACCELERATION_Y]
@@ -104,8 +105,7 @@ def resampled_past(samples: np.ndarray) -> np.ndarray:
     samples = samples.copy()
     samples[:, State.HEADING] = np.unwrap(samples[:, State.HEADING])
     result = (1 - share) * samples[begin] + share * samples[begin + 1]
-    heading = result[:, State.HEADING]
-    result[:, State.HEADING] = np.arctan2(np.sin(heading), np.cos(heading))
+    result[:, State.HEADING] = principal_angle(result[:, State.HEADING])
     return result
 
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.lane_map import LaneMap
+from alpagym.metrics.geometry import num_leading, rear_axle_motion
 from alpagym.metrics.navsim.aggregation import epdms, without_human_penalties
-from alpagym.metrics.navsim.comfort import SHORTEST
+from alpagym.metrics.navsim.comfort import ACCELERATION, SHORTEST
 from alpagym.metrics.navsim.scorer import Scene, score_proposals, score_proposals_v1
 from alpagym.metrics.navsim.states import STEP, Car, State, Traffic
 from alpagym.metrics.navsim.ttc import HORIZONS
-from alpagym.metrics.polygons import Polygons, project
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.metrics.polygons import Polygons
+from alpagym.metrics.scenario_map import polygon_map_of
+from alpagym.scenarios.polyline import arc_length, project
 from alpagym.scenarios.scenario import AgentType, LightState, Scenario
 
 PAST_STEPS = 15
@@ -47,7 +49,7 @@ class DriveScore:
 
 
 def score(
-    drive: Drive, lane_map: LaneMap | None = None, *, horizon: float | None = 4.0
+    drive: Drive, polygon_map: PolygonMap | None = None, *, horizon: float | None = 4.0
 ) -> DriveScore:
     """Score a drive from `drive.start` on as NAVSIM scores a proposal.
 
@@ -56,7 +58,7 @@ def score(
 
     Args:
         drive: Of the ego among other agents, one row every 0.1 s.
-        lane_map: Of the scenario, `lane_map_of` if None.
+        polygon_map: Of the scenario, `polygon_map_of` if None.
         horizon: Time that is scored at most [s], 4 in NAVSIM; None scores the whole drive. It is
             cut to what both the drive and the record hold.
 
@@ -64,7 +66,7 @@ def score(
         ValueError: Rows are not 0.1 s apart, fewer than 5 can be scored, or the map has no lanes,
             by which EPDMS would be 1.
     """
-    proposals, scene = scene_of(drive, lane_map, horizon=horizon)
+    proposals, scene = scene_of(drive, polygon_map, horizon=horizon)
     v2 = score_proposals(proposals, scene)
     v1 = score_proposals_v1(proposals, scene, v2.areas)
     record = {term: value[0] for term, value in v2.terms.items()}
@@ -82,7 +84,7 @@ def score(
 
 
 def scene_of(
-    drive: Drive, lane_map: LaneMap | None = None, *, horizon: float | None = 4.0
+    drive: Drive, polygon_map: PolygonMap | None = None, *, horizon: float | None = 4.0
 ) -> tuple[np.ndarray, Scene]:
     """The record and the drive as proposals [2, T, 11], and what they are scored against.
 
@@ -95,8 +97,7 @@ def scene_of(
 
     Arguments and errors as `score`.
     """
-    scenario, ego = drive.scenario, drive.ego
-    name = f"drive of agent {ego} in {scenario.id}"
+    scenario, ego, name = drive.scenario, drive.ego, drive.name
     if abs(drive.dt - STEP) > 1e-6:
         raise ValueError(f"{name}: expected rows {STEP} s apart, got {drive.dt:g} s")
     driven, recorded = _ego_poses(drive)
@@ -105,21 +106,21 @@ def scene_of(
         steps = min(steps, round(horizon / STEP) + 1)
     if steps < SHORTEST:
         raise ValueError(f"{name}: expected {SHORTEST} states to score or more, got {steps}")
-    lane_map = lane_map_of(scenario) if lane_map is None else lane_map
-    if not lane_map.ids:
+    polygon_map = polygon_map_of(scenario) if polygon_map is None else polygon_map
+    if not polygon_map.ids:
         raise ValueError(f"{name}: expected a map with lanes, got no lanes in the map")
-    lane_map = _bounded(lane_map, driven)
-    centerline = _centerline(scenario, ego, lane_map, driven[drive.start, :2])
+    polygon_map = _bounded(polygon_map, driven)
+    centerline = _centerline(drive, polygon_map, driven[drive.start, :2])
 
-    back = float(drive.rear_axle[ego])
+    back = drive.ego_rear_axle
     scored = slice(drive.start, drive.start + steps)
     states = states_of(driven, back)
     scene = Scene(
-        lane_map,
-        on_route=_on_route(scenario, lane_map, centerline),
+        polygon_map,
+        on_route=_on_route(scenario, polygon_map, centerline),
         centerline=centerline,
         traffic=_traffic(drive, steps),
-        red=_red(drive, lane_map, steps),
+        red=_red(drive, polygon_map, steps),
         past=states[max(0, drive.start - PAST_STEPS) : max(0, drive.start - 1)],
         car=Car(float(drive.size[ego, 0]), float(drive.size[ego, 1]), back),
     )
@@ -133,21 +134,13 @@ def states_of(pose: np.ndarray, rear_axle: float) -> np.ndarray:
         pose: Box centers x, y [m] and yaw [rad], [T, 3], T >= 2.
         rear_axle: Distance from the center back to the rear axle [m].
     """
-    yaw = np.unwrap(pose[:, 2])
-    along = np.stack([np.cos(yaw), np.sin(yaw)], -1)
-    left = np.stack([-along[:, 1], along[:, 0]], -1)
-    axle = pose[:, :2] - rear_axle * along
-    velocity = np.gradient(axle, STEP, axis=0)
-    acceleration = np.gradient(velocity, STEP, axis=0)
+    motion = rear_axle_motion(pose, rear_axle, STEP)
     states = np.zeros((len(pose), len(State)))
-    states[:, State.X], states[:, State.Y] = axle.T
-    states[:, State.HEADING] = yaw
-    states[:, State.VELOCITY_X] = (velocity * along).sum(-1)
-    states[:, State.VELOCITY_Y] = (velocity * left).sum(-1)
-    states[:, State.ACCELERATION_X] = (acceleration * along).sum(-1)
-    states[:, State.ACCELERATION_Y] = (acceleration * left).sum(-1)
-    states[:, State.YAW_RATE] = np.gradient(yaw, STEP)
-    states[:, State.YAW_ACCELERATION] = np.gradient(states[:, State.YAW_RATE], STEP)
+    states[:, : State.HEADING + 1] = motion.pose
+    states[:, [State.VELOCITY_X, State.VELOCITY_Y]] = motion.velocity
+    states[:, ACCELERATION] = motion.acceleration
+    states[:, State.YAW_RATE] = motion.yaw_rate
+    states[:, State.YAW_ACCELERATION] = motion.yaw_accel
     return states
 
 
@@ -155,18 +148,13 @@ def _ego_poses(drive: Drive) -> tuple[np.ndarray, np.ndarray]:
     """The ego's poses in the drive and in the record, from row 0 up to its first absence."""
     tracks, ego, first = drive.scenario.tracks, drive.ego, drive.first_frame
     record = np.concatenate([tracks.xyz[ego, first:, :2], tracks.yaw[ego, first:, None]], -1)
-    there = (drive.valid[:, ego], tracks.valid[ego, first:])
-    poses = (drive.ego_pose, record.astype(np.float64))
-    driven, recorded = (
-        pose[: len(valid) if valid.all() else int(valid.argmin())]
-        for pose, valid in zip(poses, there, strict=True)
-    )
-    return driven, recorded
+    recorded = record.astype(np.float64)[: num_leading(tracks.valid[ego, first:])]
+    return drive.ego_pose[: num_leading(drive.ego_there)], recorded
 
 
 def _traffic(drive: Drive, steps: int) -> Traffic:
     """Everyone else from the start on, at `steps` + 9 steps, absent beyond the drive's end."""
-    others = np.arange(drive.pose.shape[1]) != drive.ego
+    others = drive.others
     rows = slice(drive.start, drive.start + steps + int(HORIZONS[-1]))
     pose, present = drive.pose[rows, others], drive.valid[rows, others]
     lacking = steps + int(HORIZONS[-1]) - len(pose)
@@ -188,39 +176,37 @@ def _traffic(drive: Drive, steps: int) -> Traffic:
     )
 
 
-def _centerline(scenario: Scenario, ego: int, lane_map: LaneMap, at: np.ndarray) -> np.ndarray:
+def _centerline(drive: Drive, polygon_map: PolygonMap, at: np.ndarray) -> np.ndarray:
     """The ego's route or, where it has none, the nearest lane's baseline [m], [k, 2]."""
-    routes = scenario.routes
-    points = routes.points[routes.offsets[ego] : routes.offsets[ego + 1], :2]
-    if len(points) < 2:
-        distance = [float(project(line, at)[1]) for line in lane_map.baselines]
-        points = lane_map.baselines[int(np.argmin(distance))]
-    return points.astype(np.float64)
+    if len(drive.route) >= 2:
+        return drive.route
+    d = [float(project(line, at)[1]) for line in polygon_map.baselines]
+    return polygon_map.baselines[int(np.abs(d).argmin())]
 
 
-def _elements(scenario: Scenario, lane_map: LaneMap) -> dict[int, int]:
+def _elements(scenario: Scenario, polygon_map: PolygonMap) -> dict[int, int]:
     """Lane of the map that each element of the scenario is."""
-    lane = {name: i for i, name in enumerate(lane_map.ids)}
+    lane = {name: i for i, name in enumerate(polygon_map.ids)}
     names = map(str, scenario.map.id)
     return {element: lane[name] for element, name in enumerate(names) if name in lane}
 
 
-def _on_route(scenario: Scenario, lane_map: LaneMap, route: np.ndarray) -> np.ndarray:
+def _on_route(scenario: Scenario, polygon_map: PolygonMap, route: np.ndarray) -> np.ndarray:
     """Whether each lane belongs to the route, bool [n]."""
     middle, step = 0.5 * (route[1:] + route[:-1]), np.diff(route, axis=0)
-    held = lane_map.lanes_at(middle)
-    result = np.zeros(len(lane_map.ids), bool)
+    held = polygon_map.lanes_at(middle)
+    result = np.zeros(len(polygon_map.ids), bool)
     for lane in np.flatnonzero(held.any(0)):
-        line = lane_map.baselines[int(lane)]
+        line = polygon_map.baselines[int(lane)]
         along = np.diff(line, axis=0)
-        ends = np.cumsum(np.hypot(along[:, 0], along[:, 1]))
+        ends = arc_length(line)[1:]
         inside = held[:, lane]
         at = np.minimum(np.searchsorted(ends, project(line, middle[inside])[0]), len(along) - 1)
         dot = (along[at] * step[inside]).sum(-1)
         norm = np.hypot(*along[at].T) * np.hypot(*step[inside].T)
         result[lane] = (dot > SAME_WAY * norm).any()
 
-    element_lane = _elements(scenario, lane_map)
+    element_lane = _elements(scenario, polygon_map)
     ahead = [e for e, lane in element_lane.items() if result[lane]]
     while ahead:
         element = ahead.pop()
@@ -232,27 +218,27 @@ def _on_route(scenario: Scenario, lane_map: LaneMap, route: np.ndarray) -> np.nd
     return result
 
 
-def _red(drive: Drive, lane_map: LaneMap, steps: int) -> np.ndarray:
+def _red(drive: Drive, polygon_map: PolygonMap, steps: int) -> np.ndarray:
     """Whether each lane is a connector closed by a red light at each step, bool [steps, n]."""
     lights = drive.scenario.lights
-    red = np.zeros((steps, len(lane_map.ids)), bool)
+    red = np.zeros((steps, len(polygon_map.ids)), bool)
     frames = drive.first_frame + drive.start + np.arange(steps)
     shown = lights.state[:, np.minimum(frames, lights.state.shape[1] - 1)] == LightState.RED
-    element_lane = _elements(drive.scenario, lane_map)
+    element_lane = _elements(drive.scenario, polygon_map)
     for light in np.flatnonzero(shown.any(1)):
         controlled = element_lane.get(int(lights.lane[light]))
         if controlled is None:
             continue
-        is_connector = lane_map.is_connector[controlled]
-        held = [controlled] if is_connector else lane_map.outgoing[controlled]
-        closed = [i for i in held if lane_map.is_connector[i]]
+        is_connector = polygon_map.is_connector[controlled]
+        held = [controlled] if is_connector else polygon_map.outgoing[controlled]
+        closed = [i for i in held if polygon_map.is_connector[i]]
         red[:, closed] |= shown[light, :, None]
     return red
 
 
-def _bounded(lane_map: LaneMap, driven: np.ndarray) -> LaneMap:
+def _bounded(polygon_map: PolygonMap, driven: np.ndarray) -> PolygonMap:
     """The map, with everything around the drive drivable if it does not know what is."""
-    if lane_map.knows_drivable_area:
-        return lane_map
+    if polygon_map.knows_drivable_area:
+        return polygon_map
     square = ABSENT_REACH * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    return replace(lane_map, drivable_areas=Polygons.of([driven[0, :2] + square]))
+    return replace(polygon_map, drivable_areas=Polygons.of([driven[0, :2] + square]))

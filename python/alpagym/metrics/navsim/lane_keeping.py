@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.polygons import project
+from alpagym.scenarios.polyline import project
 
 LIMIT = 0.5
 """Distance from the centerline that counts as leaving it [m]."""
@@ -26,7 +26,7 @@ def lane_keeping(
         in_intersection: Whether they are in an intersection, bool [P, T].
         centerline: [m], [k, 2].
     """
-    _, distance = project(centerline, centers)
+    distance = np.abs(project(centerline, centers)[1])
     off = (distance > LIMIT) & ~in_intersection
     on = (distance <= LIMIT) & ~in_intersection
     count = np.cumsum(off, 1)

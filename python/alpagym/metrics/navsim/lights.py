@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim.states import Car, ego_corners
+from alpagym.metrics.polygon_map import PolygonMap
 
 
 def traffic_light_compliance(
-    states: np.ndarray, lane_map: LaneMap, red: np.ndarray, car: Car
+    states: np.ndarray, polygon_map: PolygonMap, red: np.ndarray, car: Car
 ) -> np.ndarray:
     """0 if the ego ever meets a lane while that is closed by a red light, else 1, [P].
 
@@ -19,16 +19,16 @@ def traffic_light_compliance(
 
     Args:
         states: [P, T, 11].
-        lane_map: Lanes and connectors.
+        polygon_map: Lanes and connectors.
         red: Whether each is closed at each step, bool [T or more, n].
         car: Shape of the ego.
     """
     steps = states.shape[1]
-    if red.ndim != 2 or len(red) < steps or red.shape[1] != len(lane_map.ids):
+    if red.ndim != 2 or len(red) < steps or red.shape[1] != len(polygon_map.ids):
         raise ValueError(
-            f"red lanes: expected [{steps} steps or more, {len(lane_map.ids)} lanes], "
+            f"red lanes: expected [{steps} steps or more, {len(polygon_map.ids)} lanes], "
             f"got {list(red.shape)}"
         )
     ever = np.flatnonzero(red[:steps].any(0))
-    meets = lane_map.polygons.select(ever).meets(ego_corners(states, car))
+    meets = polygon_map.polygons.select(ever).meets(ego_corners(states, car))
     return np.where((meets & red[:steps, ever]).any((1, 2)), 0.0, 1.0)

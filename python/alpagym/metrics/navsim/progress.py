@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.polygons import project
+from alpagym.scenarios.polyline import project
 
 SHORT = 5.0
 """Where no proposal gets further than this, progress does not tell them apart [m]."""

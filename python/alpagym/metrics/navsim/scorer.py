@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.navsim import aggregation
 from alpagym.metrics.navsim.areas import EgoAreas, drivable_area_compliance, ego_areas
 from alpagym.metrics.navsim.collisions import no_at_fault_collision
@@ -21,13 +20,14 @@ from alpagym.metrics.navsim.progress import (
 )
 from alpagym.metrics.navsim.states import Car, State, Traffic, checked_states, ego_centers
 from alpagym.metrics.navsim.ttc import HORIZONS, time_to_collision
+from alpagym.metrics.polygon_map import PolygonMap
 
 
 @dataclass(frozen=True)
 class Scene:
     """What proposals are scored against."""
 
-    lane_map: LaneMap
+    polygon_map: PolygonMap
     on_route: np.ndarray
     """Whether each lane or connector of the map belongs to the route, bool [n]."""
     centerline: np.ndarray
@@ -89,7 +89,7 @@ def score_proposals(states: np.ndarray, scene: Scene) -> Scores:
     terms = {
         "NC": collision,
         "DAC": drivable_area_compliance(areas),
-        "TLC": traffic_light_compliance(states, scene.lane_map, scene.red, scene.car),
+        "TLC": traffic_light_compliance(states, scene.polygon_map, scene.red, scene.car),
         "DDC": driving_direction_compliance(centers, against),
         "TTC": ttc,
         "LK": lane_keeping(centers, areas.center_in_intersection, scene.centerline),
@@ -137,4 +137,4 @@ def _proposals(states: np.ndarray) -> np.ndarray:
 
 
 def _areas(states: np.ndarray, scene: Scene) -> EgoAreas:
-    return ego_areas(states, scene.lane_map, scene.on_route, scene.car)
+    return ego_areas(states, scene.polygon_map, scene.on_route, scene.car)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alpagym.metrics.geometry import principal_angle, to_frame
 from alpagym.metrics.navsim.states import STEP, Car, State
+from alpagym.scenarios.polyline import wrap_angle
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def reference_profiles(
     normal = distance.T @ distance + tracking.jerk_penalty * penalized.T @ penalized
     speed = np.linalg.solve(normal, distance.T @ along.T).T @ integral.T
 
-    turned = _wrapped(moved[..., 2])
+    turned = principal_angle(moved[..., 2])
     penalty = np.full(steps, tracking.curvature_rate_penalty)
     penalty[0] = tracking.curvature_penalty
     turning = (dt * speed)[:, :, None] * integral
@@ -178,10 +180,8 @@ def _commands(
     stopping = (speed <= tracking.stopping_speed) & (velocity <= tracking.stopping_speed)
     acceleration = np.where(stopping, tracking.stopping_gain, gain) * (speed - velocity)
 
-    dx, dy = state[:, State.X] - target[:, 0], state[:, State.Y] - target[:, 1]
-    cos, sin = np.cos(target[:, 2]), np.sin(target[:, 2])
-    lateral = dy * cos - dx * sin
-    heading = _wrapped(state[:, State.HEADING] - target[:, 2])
+    lateral = to_frame(target, state[:, : State.HEADING])[:, 1]
+    heading = principal_angle(state[:, State.HEADING] - target[:, 2])
     steering = state[:, State.STEERING_ANGLE]
 
     ticks = np.arange(tracking.horizon)
@@ -196,7 +196,7 @@ def _commands(
     lateral_unit = (moved * heading_unit).sum(1)
     error = (
         tracking.lateral_weight * lateral_unit * lateral_free
-        + tracking.heading_weight * end_unit * _wrapped(heading + end_free)
+        + tracking.heading_weight * end_unit * principal_angle(heading + end_free)
     )
     curve = (
         tracking.lateral_weight * lateral_unit**2
@@ -224,7 +224,7 @@ def _bicycle(
     after[:, State.X] = state[:, State.X] + dt * velocity * np.cos(heading)
     after[:, State.Y] = state[:, State.Y] + dt * velocity * np.sin(heading)
     turned = heading + dt * velocity * np.tan(steering) / car.wheel_base
-    after[:, State.HEADING] = (turned + np.pi) % (2 * np.pi) - np.pi
+    after[:, State.HEADING] = wrap_angle(turned)
     after[:, State.VELOCITY_X] = velocity + dt * lagged
     after[:, State.ACCELERATION_X] = lagged
     limit = tracking.max_steering
@@ -235,8 +235,3 @@ def _bicycle(
     )
     after[:, State.YAW_ACCELERATION] = (after[:, State.YAW_RATE] - state[:, State.YAW_RATE]) / dt
     return after
-
-
-def _wrapped(angle: np.ndarray) -> np.ndarray:
-    """The angle in [-pi, pi] [rad]."""
-    return np.arctan2(np.sin(angle), np.cos(angle))

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from alpagym.metrics.polygons import corners
+from alpagym.metrics.geometry import ahead, corners
 
 STEP = 0.1
 """Time between two states [s]; every count of steps in these metrics rests on it."""
@@ -108,12 +108,9 @@ def rear_axle_pose(states: np.ndarray) -> np.ndarray:
 
 def ego_centers(states: np.ndarray, car: Car) -> np.ndarray:
     """Box centers [m], [..., 11] to [..., 2]."""
-    heading = states[..., State.HEADING]
-    ahead = np.stack([np.cos(heading), np.sin(heading)], -1)
-    return states[..., : State.HEADING] + car.center * ahead
+    return ahead(rear_axle_pose(states), car.center)[..., :2]
 
 
 def ego_corners(states: np.ndarray, car: Car) -> np.ndarray:
     """Corners of the ego [m]: front left, rear left, rear right, front right, [..., 4, 2]."""
-    pose = np.concatenate([ego_centers(states, car), states[..., State.HEADING, None]], -1)
-    return corners(pose, np.array([car.length, car.width]))
+    return corners(ahead(rear_axle_pose(states), car.center), np.array([car.length, car.width]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from alpagym.metrics.geometry import direction
 from alpagym.metrics.navsim.areas import EgoAreas
 from alpagym.metrics.navsim.collisions import BEHIND, require_steps
 from alpagym.metrics.navsim.states import (
@@ -52,9 +53,9 @@ def time_to_collision(
         return score, first
     require_steps(traffic, steps + int(HORIZONS[-1]))
     states = states[:, :steps]
-    speed, heading = speeds(states), states[..., State.HEADING]
-    direction = np.stack([np.cos(heading), np.sin(heading)], -1)
-    moved = STEP * HORIZONS[:, None] * (speed[..., None] * direction)[:, :, None]
+    speed = speeds(states)
+    velocity = speed[..., None] * direction(states[..., State.HEADING])
+    moved = STEP * HORIZONS[:, None] * velocity[:, :, None]
     ego = ego_corners(states, car)[:, :, None] + moved[..., None, :]  # [P, steps, H, 4, 2]
     later = np.arange(steps)[:, None] + HORIZONS
     meets = convex_intersect(ego[:, :, :, None], traffic.boxes()[later]) & traffic.present[later]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpagym.metrics.comfort import comfort_series, is_comfortable
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.nuplan.aggregate import SCORES, final_score
 from alpagym.metrics.nuplan.collisions import Collisions, collisions
 from alpagym.metrics.nuplan.progress import Progress, progress
@@ -26,6 +25,7 @@ from alpagym.metrics.nuplan.route import (
 )
 from alpagym.metrics.nuplan.state import Ego, Tracks
 from alpagym.metrics.nuplan.time_to_collision import LEAST, time_to_collision
+from alpagym.metrics.polygon_map import PolygonMap
 
 LEAST_SAMPLES = 4
 """Comfort of fewer samples is not defined: its filters fit cubics."""
@@ -59,14 +59,14 @@ class ClosedLoop:
 
 
 def closed_loop(
-    ego: Ego, tracks: Tracks, lane_map: LaneMap, expert: np.ndarray, dt: float
+    ego: Ego, tracks: Tracks, polygon_map: PolygonMap, expert: np.ndarray, dt: float
 ) -> ClosedLoop:
     """Score a drive.
 
     Args:
         ego: T states.
         tracks: K tracks over the same states.
-        lane_map: Where they are.
+        polygon_map: Where they are.
         expert: Box centers of the recorded drive of the ego [m], [F, 2].
         dt: Mean time between samples [s].
 
@@ -85,17 +85,18 @@ def closed_loop(
             f"tracks: expected {len(ego.rear_axle)} states as the ego has, got {len(tracks.valid)}"
         )
     center = ego.center[:, :2]
-    route, corner_route = route_along(lane_map, center), route_of_corners(lane_map, ego.corners)
-    in_lane = in_common_or_connected_lane(lane_map, corner_route)
+    route = route_along(polygon_map, center)
+    corner_route = route_of_corners(polygon_map, ego.corners)
+    in_lane = in_common_or_connected_lane(polygon_map, corner_route)
     hits = collisions(ego, tracks, in_lane)
-    in_intersection = lane_map.in_intersection(ego.rear_axle[:, :2])
+    in_intersection = polygon_map.in_intersection(ego.rear_axle[:, :2])
     ttc = time_to_collision(
         ego, tracks, hits.collided, in_lane, in_intersection, np.any(hits.at_fault, axis=1)
     )
-    on_road, far = drivable_area(lane_map, ego.corners, corner_route, route)
-    direction = progress_along_lanes(lane_map, center, route, dt)
-    over = overspeed(lane_map, ego.speed, route)
-    made = progress(lane_map, center, expert)
+    on_road, far = drivable_area(polygon_map, ego.corners, corner_route, route)
+    direction = progress_along_lanes(polygon_map, center, route, dt)
+    over = overspeed(polygon_map, ego.speed, route)
+    made = progress(polygon_map, center, expert)
     comfort: dict[str, np.ndarray] = {}
     if len(center) >= LEAST_SAMPLES:
         heading = ego.rear_axle[:, 2]
@@ -103,7 +104,7 @@ def closed_loop(
     scores = {
         "no_ego_at_fault_collisions": hits.score,
         "drivable_area_compliance": float(not far.any())
-        if lane_map.knows_drivable_area
+        if polygon_map.knows_drivable_area
         else np.nan,
         "ego_is_making_progress": made.is_making_progress,
         "driving_direction_compliance": driving_direction_score(direction),

@@ -11,8 +11,9 @@ from enum import IntEnum
 
 import numpy as np
 
+from alpagym.metrics.geometry import corners
 from alpagym.metrics.nuplan.state import Ego, TrackKind, Tracks
-from alpagym.metrics.polygons import angle_off, convex_intersect, corners
+from alpagym.metrics.polygons import angle_off, convex_intersect
 
 STOPPED = 0.05
 """At this speed or below, the ego or a track stands [m/s]."""

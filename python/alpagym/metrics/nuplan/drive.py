@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from alpagym.metrics.drive import Drive
-from alpagym.metrics.lane_map import LaneMap
+from alpagym.metrics.geometry import central_rates, num_leading, rear_axle_motion
 from alpagym.metrics.nuplan.closed_loop import ClosedLoop, closed_loop
 from alpagym.metrics.nuplan.state import Ego, TrackKind, Tracks
-from alpagym.metrics.scenario_map import lane_map_of
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.metrics.scenario_map import polygon_map_of
 from alpagym.scenarios.scenario import AgentType
 
 KINDS = {
@@ -21,7 +22,7 @@ KINDS = {
 """What an agent counts as; objects never move in nuPlan."""
 
 
-def score(drive: Drive, lane_map: LaneMap | None = None) -> ClosedLoop:
+def score(drive: Drive, polygon_map: PolygonMap | None = None) -> ClosedLoop:
     """Score a drive from `drive.start` on, up to where the ego vanishes, if it does.
 
     Reactive and other agents make no difference.
@@ -33,82 +34,42 @@ def score(drive: Drive, lane_map: LaneMap | None = None) -> ClosedLoop:
 
     Args:
         drive: Of the ego among other agents.
-        lane_map: Of the scenario, `lane_map_of` if None.
+        polygon_map: Of the scenario, `polygon_map_of` if None.
 
     Raises:
         ValueError: The ego is absent at the start, or the map has no lanes, by which nuPlan's
             scores would be 1.
     """
-    ego, start = drive.ego, drive.start
-    name = f"drive of agent {ego} in {drive.scenario.id}"
-    if start >= len(drive.pose) or not drive.valid[start, ego]:
-        raise ValueError(f"{name}: expected the ego at the start, row {start}, got none there")
-    lane_map = lane_map_of(drive.scenario) if lane_map is None else lane_map
-    if not lane_map.ids:
-        raise ValueError(f"{name}: expected a map with lanes, got no lanes in the map")
-    absent = np.flatnonzero(~drive.valid[start:, ego])
-    rows = slice(start, start + int(absent[0]) if len(absent) else None)
+    start = drive.start
+    if start >= len(drive.pose) or not drive.ego_there[start]:
+        raise ValueError(
+            f"{drive.name}: expected the ego at the start, row {start}, got none there"
+        )
+    polygon_map = polygon_map_of(drive.scenario) if polygon_map is None else polygon_map
+    if not polygon_map.ids:
+        raise ValueError(f"{drive.name}: expected a map with lanes, got no lanes in the map")
+    rows = slice(start, start + num_leading(drive.ego_there[start:]))
     expert = drive.log_pose[drive.log_times >= drive.times[start] - 0.5 * drive.dt]
-    others = np.arange(drive.pose.shape[1]) != ego
-    kind = np.array([KINDS[AgentType(t)] for t in drive.type[others]], int)
-    valid = drive.valid[rows, others]
+    pose, valid = drive.pose[:, drive.others], drive.valid[:, drive.others]
+    kind = np.array([KINDS[AgentType(t)] for t in drive.type[drive.others]], int)
     tracks = Tracks(
-        pose=drive.pose[rows, others],
-        velocity=_rates(drive.pose[:, others, :2], drive.valid[:, others], drive.dt)[rows],
-        size=np.broadcast_to(drive.size[others, :2], (*valid.shape, 2)),
-        kind=np.broadcast_to(kind, valid.shape),
-        valid=valid,
+        pose=pose[rows],
+        velocity=central_rates(pose[..., :2], valid, drive.dt)[rows],
+        size=np.broadcast_to(drive.size[drive.others, :2], (*valid[rows].shape, 2)),
+        kind=np.broadcast_to(kind, valid[rows].shape),
+        valid=valid[rows],
     )
-    return closed_loop(
-        _ego_of(drive, rows),
-        tracks,
-        lane_map,
-        expert[:, :2],
-        drive.dt,
+    back = drive.ego_rear_axle
+    length, width, _ = drive.size[drive.ego].tolist()
+    motion = rear_axle_motion(drive.ego_pose, back, drive.dt, drive.ego_there)
+    ego = Ego(
+        motion.pose[rows],
+        motion.velocity[rows],
+        motion.acceleration[rows],
+        motion.yaw_rate[rows],
+        motion.yaw_accel[rows],
+        length,
+        width,
+        back,
     )
-
-
-def _ego_of(drive: Drive, rows: slice) -> Ego:
-    """The ego's rear axle in these rows, its motion by differences."""
-    back = float(drive.rear_axle[drive.ego])
-    length, width = drive.size[drive.ego, :2]
-    there = drive.valid[:, drive.ego, None]
-    yaw = np.unwrap(drive.ego_pose[:, 2])
-    along = np.stack([np.cos(yaw), np.sin(yaw)], -1)
-    left = np.stack([-along[:, 1], along[:, 0]], -1)
-    axle = drive.ego_pose[:, :2] - back * along
-
-    def rate(values: np.ndarray) -> np.ndarray:
-        return _rates(values[:, None], there, drive.dt)[:, 0]
-
-    def in_ego_frame(vector: np.ndarray) -> np.ndarray:
-        return np.stack([(vector * along).sum(-1), (vector * left).sum(-1)], -1)
-
-    velocity, yaw_rate = rate(axle), rate(yaw[:, None])
-    return Ego(
-        rear_axle=np.concatenate([axle, yaw[:, None]], -1)[rows],
-        velocity=in_ego_frame(velocity)[rows],
-        acceleration=in_ego_frame(rate(velocity))[rows],
-        yaw_rate=yaw_rate[rows, 0],
-        yaw_accel=rate(yaw_rate)[rows, 0],
-        length=float(length),
-        width=float(width),
-        rear_to_center=back,
-    )
-
-
-def _rates(values: np.ndarray, valid: np.ndarray, dt: float) -> np.ndarray:
-    """Derivatives per second [T, A, d]: the mean of the differences to what is there next to it.
-
-    Args:
-        values: [T, A, d].
-        valid: bool [T, A].
-        dt: Time between rows [s].
-    """
-    both = (valid[1:] & valid[:-1])[..., None]
-    step = np.where(both, np.diff(values, axis=0), 0.0) / dt
-    total, count = np.zeros_like(values), np.zeros((*valid.shape, 1))
-    for part in (slice(1, None), slice(None, -1)):
-        total[part] += step
-        count[part] += both
-    return total / np.maximum(count, 1)
+    return closed_loop(ego, tracks, polygon_map, expert[:, :2], drive.dt)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.nuplan.route import Route, route_along
-from alpagym.metrics.polygons import project
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.scenarios.polyline import arc_length, project
 
 LEAST_PROGRESS = 2.0
 """Ways shorter than this count as this, and more than this backwards scores 0 [m]."""
@@ -29,7 +29,7 @@ class Chain:
     """[m], [k, 2] each."""
 
 
-def chain_of(lane_map: LaneMap, route: Route) -> Chain:
+def chain_of(polygon_map: PolygonMap, route: Route) -> Chain:
     """The chain of a route; a roadblock in it differs from the one before."""
     simple: Route = []
     for lanes in route:
@@ -37,14 +37,14 @@ def chain_of(lane_map: LaneMap, route: Route) -> Chain:
             simple.append(lanes)
     chain = Chain([], [])
     for lanes in simple:
-        roadblock = int(lane_map.roadblock[lanes[0]])
+        roadblock = int(polygon_map.roadblock[lanes[0]])
         if not chain.roadblocks or chain.roadblocks[-1] != roadblock:
             chain.roadblocks.append(roadblock)
-            chain.baselines.append(lane_map.baselines[lanes[0]])
+            chain.baselines.append(polygon_map.baselines[lanes[0]])
     return chain
 
 
-def progress_along(lane_map: LaneMap, chain: Chain, points: np.ndarray) -> np.ndarray:
+def progress_along(polygon_map: PolygonMap, chain: Chain, points: np.ndarray) -> np.ndarray:
     """Progress from each sample to the next along a chain [m], 0 at the first, [T].
 
     In the current roadblock it is the difference of the projections on its baseline. A point that
@@ -52,14 +52,14 @@ def progress_along(lane_map: LaneMap, chain: Chain, points: np.ndarray) -> np.nd
     skipped ones and the way from where the old one ended count. Elsewhere there is no progress.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         chain: Of m roadblocks, m >= 1.
         points: Box centers [m], [T, 2].
     """
     lines, m = chain.baselines, len(chain.baselines)
-    inside = np.stack([lane_map.in_roadblock(points, block) for block in chain.roadblocks], -1)
+    inside = np.stack([polygon_map.in_roadblock(points, block) for block in chain.roadblocks], -1)
     s = np.stack([project(line, points)[0] for line in lines], -1)
-    length = [float(np.hypot(*np.diff(line, axis=0).T).sum()) for line in lines]
+    length = [float(arc_length(line)[-1]) for line in lines]
     # What passing a roadblock without a sample in it counts: from where the one before it ends to
     # where the next one begins, both projected on its baseline.
     skipped = [
@@ -100,20 +100,20 @@ class Progress:
         return float(self.score >= MAKING_PROGRESS)
 
 
-def progress(lane_map: LaneMap, points: np.ndarray, expert: np.ndarray) -> Progress:
+def progress(polygon_map: PolygonMap, points: np.ndarray, expert: np.ndarray) -> Progress:
     """How far the ego came on the expert's route against the expert; 1 if that met no lane.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         points: The ego's box centers [m], [T, 2].
         expert: The expert's box centers [m], [F, 2].
     """
-    chain = chain_of(lane_map, route_along(lane_map, expert))
+    chain = chain_of(polygon_map, route_along(polygon_map, expert))
     if not chain.roadblocks:
         return Progress(np.zeros(len(points)), 0.0, 0.0, 1.0)
-    driven = progress_along(lane_map, chain, points)
+    driven = progress_along(polygon_map, chain, points)
     total = float(driven.sum())
-    expert_total = float(progress_along(lane_map, chain, expert).sum())
+    expert_total = float(progress_along(polygon_map, chain, expert).sum())
     if total < -LEAST_PROGRESS:
         ratio = 0.0
     else:

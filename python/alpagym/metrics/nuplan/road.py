@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
 from alpagym.metrics.nuplan.route import Route
-from alpagym.metrics.polygons import project
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.scenarios.polyline import project
 
 MAX_OUTSIDE = 0.3
 """From this distance on, a corner outside the drivable area is a violation [m]."""
@@ -23,7 +23,7 @@ MAX_OVERSPEED = 2.23
 
 
 def drivable_area(
-    lane_map: LaneMap, corners: np.ndarray, corner_route: list[Route], route: Route
+    polygon_map: PolygonMap, corners: np.ndarray, corner_route: list[Route], route: Route
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether all corners are on the drivable area, and whether one is too far off it, bool [T].
 
@@ -31,25 +31,25 @@ def drivable_area(
     lanes of the ego's center or a drivable area.
 
     Args:
-        lane_map: Lanes and drivable areas.
+        polygon_map: Lanes and drivable areas.
         corners: [m], [T, 4, 2].
         corner_route: Lanes of the corners.
         route: Lanes of the ego's center.
     """
     in_lane = np.array([[len(lanes) > 0 for lanes in found] for found in corner_route])
-    outside = ~in_lane & ~lane_map.in_drivable_area(corners)
+    outside = ~in_lane & ~polygon_map.in_drivable_area(corners)
     far = np.zeros_like(outside)
     t, c = np.nonzero(outside)
-    far[t, c] = lane_map.distance_to_drivable_area(corners[t, c]) >= MAX_OUTSIDE
+    far[t, c] = polygon_map.distance_to_drivable_area(corners[t, c]) >= MAX_OUTSIDE
     for i, j in zip(*np.nonzero(far), strict=True):
         if route[i]:
-            distance = lane_map.polygons.select(np.array(route[i])).distance(corners[i, j])
+            distance = polygon_map.polygons.select(np.array(route[i])).distance(corners[i, j])
             far[i, j] = distance.min() >= MAX_OUTSIDE
     return ~outside.any(1), far.any(1)
 
 
 def progress_along_lanes(
-    lane_map: LaneMap, points: np.ndarray, route: Route, dt: float
+    polygon_map: PolygonMap, points: np.ndarray, route: Route, dt: float
 ) -> np.ndarray:
     """Way made along the lanes' direction within the last second [m], negative against it, [T].
 
@@ -57,7 +57,7 @@ def progress_along_lanes(
     it projects onto the very start of the lane.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         points: Box centers [m], [T, 2].
         route: Lanes of the centers.
         dt: Mean time between samples [s].
@@ -65,7 +65,7 @@ def progress_along_lanes(
     lane = np.array([found[0] if found else -1 for found in route])
     s = np.zeros(len(lane))
     for i in np.unique(lane[lane >= 0]):
-        s[lane == i] = project(lane_map.baselines[i], points[lane == i])[0]
+        s[lane == i] = project(polygon_map.baselines[i], points[lane == i])[0]
     made = np.zeros(len(lane))
     current, before = lane[0], np.nan
     for t in np.flatnonzero(lane >= 0):
@@ -90,22 +90,22 @@ def driving_direction_score(progress: np.ndarray) -> float:
     return 1.0 if against < COMPLIANT else 0.5 if against < VIOLATION else 0.0
 
 
-def overspeed(lane_map: LaneMap, speed: np.ndarray, route: Route) -> np.ndarray:
+def overspeed(polygon_map: PolygonMap, speed: np.ndarray, route: Route) -> np.ndarray:
     """Speed above the limit, 0 where there is none to know [m/s], [T].
 
     Connectors have the greatest limit of all lanes before and after them, if all of these have one;
     a limit of 0 is no limit.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         speed: Of the ego [m/s], [T].
         route: Lanes of the ego's center.
     """
-    known = np.where(lane_map.speed_limit > 0, lane_map.speed_limit, np.nan)
+    known = np.where(polygon_map.speed_limit > 0, polygon_map.speed_limit, np.nan)
     result = np.zeros(len(speed))
     for t, lanes in enumerate(route):
-        if lanes and lane_map.is_connector[lanes[0]]:
-            leads = lane_map.leads_to
+        if lanes and polygon_map.is_connector[lanes[0]]:
+            leads = polygon_map.leads_to
             limits = known[leads[lanes].any(0) | leads[:, lanes].any(1)]
         else:
             limits = known[lanes[:1]]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from alpagym.metrics.lane_map import LaneMap
-from alpagym.metrics.polygons import project
+from alpagym.metrics.polygon_map import PolygonMap
+from alpagym.scenarios.polyline import project
 
 NEAR_CONNECTOR = 5.0
 """Nearer than this to the connectors it was in, a point has not left them for others [m]."""
@@ -17,7 +17,7 @@ NEAR_CONNECTOR = 5.0
 Route = list[list[int]]
 
 
-def route_along(lane_map: LaneMap, points: np.ndarray) -> Route:
+def route_along(polygon_map: PolygonMap, points: np.ndarray) -> Route:
     """The lanes or connectors at each of consecutive points.
 
     A point is looked for where the one before it was, then, if that was a single lane, in the lanes
@@ -26,46 +26,46 @@ def route_along(lane_map: LaneMap, points: np.ndarray) -> Route:
     At last, ambiguous connectors are reduced to those that the ego ends up in.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         points: [m], [T, 2].
     """
-    inside = lane_map.lanes_at(points)
-    in_intersection = lane_map.in_intersection(points)
-    is_connector = lane_map.is_connector
+    inside = polygon_map.lanes_at(points)
+    in_intersection = polygon_map.in_intersection(points)
+    is_connector = polygon_map.is_connector
     route: Route = []
     here: list[int] = []
     for t in range(len(points)):
-        here = _among(lane_map, inside[t], here)
+        here = _among(polygon_map, inside[t], here)
         if not here:
-            here = _anywhere(lane_map, inside[t], points[t])
+            here = _anywhere(polygon_map, inside[t], points[t])
             before = route[-1] if t > 1 else []
             from_connector = bool(before) and is_connector[before[0]]
             if from_connector and (is_connector[here[0]] if here else in_intersection[t]):
-                near = lane_map.polygons.select(np.array(before)).distance(points[t])
+                near = polygon_map.polygons.select(np.array(before)).distance(points[t])
                 here = [i for i, d in zip(before, near, strict=True) if d < NEAR_CONNECTOR] or here
         route.append(here)
-    return _without_passed_connectors(lane_map, route)
+    return _without_passed_connectors(polygon_map, route)
 
 
-def route_of_corners(lane_map: LaneMap, corners: np.ndarray) -> list[Route]:
+def route_of_corners(polygon_map: PolygonMap, corners: np.ndarray) -> list[Route]:
     """The lanes or connectors of each corner at each of T samples, T lists of 4 lists.
 
     Corners look in the lanes that any corner was in at the sample before, then in the whole map.
     nuPlan means to hand lanes from corner to corner in the first sample but does so in the second.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         corners: [m], [T, 4, 2].
     """
-    inside = lane_map.lanes_at(corners)
+    inside = polygon_map.lanes_at(corners)
     result: list[Route] = []
     candidates: list[int] = []
     for t in range(len(corners)):
         found: Route = []
         for c in range(corners.shape[1]):
-            here = _among(lane_map, inside[t, c], candidates)
+            here = _among(polygon_map, inside[t, c], candidates)
             if not here:
-                here = _anywhere(lane_map, inside[t, c], corners[t, c])
+                here = _anywhere(polygon_map, inside[t, c], corners[t, c])
                 if t == 1:
                     candidates = _union(candidates, here)
             found.append(here)
@@ -74,21 +74,21 @@ def route_of_corners(lane_map: LaneMap, corners: np.ndarray) -> list[Route]:
     return result
 
 
-def in_common_or_connected_lane(lane_map: LaneMap, corner_route: list[Route]) -> np.ndarray:
+def in_common_or_connected_lane(polygon_map: PolygonMap, corner_route: list[Route]) -> np.ndarray:
     """Whether the four corners share a lane, or lie in lanes that follow each other, bool [T].
 
     False where a corner is in no lane.
 
     Args:
-        lane_map: n lanes.
+        polygon_map: n lanes.
         corner_route: Of the corners front left, rear left, rear right, front right.
     """
-    inside = np.zeros((len(corner_route), 4, len(lane_map.ids)), bool)
+    inside = np.zeros((len(corner_route), 4, len(polygon_map.ids)), bool)
     for t, found in enumerate(corner_route):
         for c, lanes in enumerate(found):
             inside[t, c, lanes] = True
     front_left, rear_left, rear_right, front_right = inside.transpose(1, 0, 2)
-    leads = lane_map.leads_to
+    leads = polygon_map.leads_to
     left_or_next, right_or_next = rear_left | rear_left @ leads, rear_right | rear_right @ leads
     common = inside.all(1).any(-1)
     rear_connected = ((rear_left & right_or_next) | (rear_right & left_or_next)).any(-1)
@@ -98,23 +98,23 @@ def in_common_or_connected_lane(lane_map: LaneMap, corner_route: list[Route]) ->
     return inside.any(-1).all(-1) & (common | connected)
 
 
-def _among(lane_map: LaneMap, inside: np.ndarray, candidates: list[int]) -> list[int]:
+def _among(polygon_map: PolygonMap, inside: np.ndarray, candidates: list[int]) -> list[int]:
     """Those candidates, or lanes that a single candidate leads to, that hold the point."""
     found = [i for i in candidates if inside[i]]
     if not found and len(candidates) == 1:
-        found = [int(i) for i in lane_map.outgoing[candidates[0]] if inside[i]]
+        found = [int(i) for i in polygon_map.outgoing[candidates[0]] if inside[i]]
     return found
 
 
-def _anywhere(lane_map: LaneMap, inside: np.ndarray, point: np.ndarray) -> list[int]:
+def _anywhere(polygon_map: PolygonMap, inside: np.ndarray, point: np.ndarray) -> list[int]:
     """The lane that holds the point, else the connectors that do.
 
     nuPlan's lanes do not overlap; where ours do, the one with the nearest baseline counts.
     """
-    lanes = np.flatnonzero(inside & ~lane_map.is_connector)
+    lanes = np.flatnonzero(inside & ~polygon_map.is_connector)
     if len(lanes) > 1:
-        away = [project(lane_map.baselines[int(i)], point)[1] for i in lanes]
-        lanes = lanes[[np.argmin(away)]]
+        away = [project(polygon_map.baselines[int(i)], point)[1] for i in lanes]
+        lanes = lanes[[np.abs(away).argmin()]]
     found = lanes if len(lanes) else np.flatnonzero(inside)
     return [int(i) for i in found]
 
@@ -124,7 +124,7 @@ def _union(*lists: list[int]) -> list[int]:
     return list(dict.fromkeys(i for one in lists for i in one))
 
 
-def _without_passed_connectors(lane_map: LaneMap, route: Route) -> Route:
+def _without_passed_connectors(polygon_map: PolygonMap, route: Route) -> Route:
     """Ambiguous connectors reduced, from the end, to those that the next sample is in or after."""
     kept = list(route)
     for t in range(len(kept) - 2, -1, -1):
@@ -133,7 +133,7 @@ def _without_passed_connectors(lane_map: LaneMap, route: Route) -> Route:
             continue
         if len(here) > len(following) and set(following) <= set(here):
             kept[t] = following
-        if following and not lane_map.is_connector[following[0]]:
-            leading = [i for i in here if lane_map.leads_to[i, following[0]]]
+        if following and not polygon_map.is_connector[following[0]]:
+            leading = [i for i in here if polygon_map.leads_to[i, following[0]]]
             kept[t] = leading or kept[t]
     return kept

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from alpagym.metrics.comfort import center_acceleration
-from alpagym.metrics.polygons import corners
+from alpagym.metrics.geometry import ahead, corners
 
 LENGTH, WIDTH, REAR_TO_CENTER = 5.176, 2.297, 1.461
 """nuPlan's car, a Pacifica [m] (`common/actor_state/vehicle_parameters.py`)."""
@@ -56,9 +56,7 @@ class Ego:
     @cached_property
     def center(self) -> np.ndarray:
         """Of the box: x, y [m] and heading [rad], [T, 3]."""
-        heading = self.rear_axle[:, 2]
-        ahead = self.rear_to_center * np.stack([np.cos(heading), np.sin(heading)], -1)
-        return np.concatenate([self.rear_axle[:, :2] + ahead, heading[:, None]], -1)
+        return ahead(self.rear_axle, self.rear_to_center)
 
     @property
     def size(self) -> np.ndarray:

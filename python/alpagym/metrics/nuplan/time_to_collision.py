@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from alpagym.metrics.geometry import ahead, corners
 from alpagym.metrics.nuplan.collisions import AHEAD, BEHIND
 from alpagym.metrics.nuplan.state import Ego, Tracks
-from alpagym.metrics.polygons import angle_off, convex_intersect, corners
+from alpagym.metrics.polygons import angle_off, convex_intersect
 
 STEP, HORIZON = 0.1, 3.0
 """Projected times are whole steps from one step to before the horizon [s]."""
@@ -70,8 +71,6 @@ def _moved(
 ) -> np.ndarray:
     """Corners of boxes driven on for `time` [s] and longer by the way of `stretch` [s]."""
     way = speed * time
-    yaw = np.broadcast_to(pose[..., 2], way.shape)
-    x, y = pose[..., 0] + np.cos(yaw) * way, pose[..., 1] + np.sin(yaw) * way
     length = np.broadcast_to(size[..., 0], way.shape) + speed * stretch
     width = np.broadcast_to(size[..., 1], way.shape)
-    return corners(np.stack([x, y, yaw], -1), np.stack([length, width], -1))
+    return corners(ahead(pose, way), np.stack([length, width], -1))

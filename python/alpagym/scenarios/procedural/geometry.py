@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alpagym.scenarios.polyline import arc_length, wrap_angle
+
 LINE_STEP = 10.0
 """Longest step of a straight line [m]."""
 CURVE_STEP = 2.0
@@ -53,12 +55,6 @@ def rotate(points: np.ndarray, angle: float) -> np.ndarray:
 def direction(angle: float) -> np.ndarray:
     """Unit vector at `angle` [rad], float64 [2]."""
     return np.array([np.cos(angle), np.sin(angle)])
-
-
-def arc_length(points: np.ndarray) -> np.ndarray:
-    """Cumulative length along points [n, 2], float64 [n], from 0."""
-    steps = np.hypot(np.diff(points[:, 0]), np.diff(points[:, 1]))
-    return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def line(start: np.ndarray, end: np.ndarray) -> Curve:
@@ -129,7 +125,7 @@ def fillet(
 
     The lines must cross ahead of `start` and behind `end`.
     """
-    turn = (end_heading - start_heading + np.pi) % (2 * np.pi) - np.pi
+    turn = wrap_angle(end_heading - start_heading)
     if abs(turn) < 1e-6:
         return line(start, end)
     a, b = direction(start_heading), direction(end_heading)

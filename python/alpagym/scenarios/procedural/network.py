@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from alpagym.scenarios.procedural.geometry import Curve, arc_length, rotate
+from alpagym.scenarios.polyline import arc_length
+from alpagym.scenarios.procedural.geometry import Curve, rotate
 from alpagym.scenarios.scenario import LightState, MapType, RoadMap
 
 NO_STOP = -3

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.procedural import layouts_junction, layouts_road
 from alpagym.scenarios.procedural.geometry import headings
 from alpagym.scenarios.procedural.network import Layout
@@ -95,7 +96,7 @@ def _tracks(agents: list[Agent]) -> Tracks:
     toward = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     xyz[:, 0, :2] = [a.xy for a in agents]
     velocity[:, 0] = toward
-    yaw[:, 0] = (heading + np.pi) % (2.0 * np.pi) - np.pi
+    yaw[:, 0] = wrap_angle(heading)
     valid[:, 0] = True
     # Pedestrians walk straight on and parked vehicles stand: their records are known now.
     known = np.array([a.route is None or a.type == AgentType.PEDESTRIAN for a in agents])
@@ -133,7 +134,7 @@ def _braking(
     angle = headings(points)
     yaw = np.interp(s, at[:-1] + 0.5 * ROUTE_SPACING, angle)
     velocity = v[:, None] * np.stack([np.cos(yaw), np.sin(yaw)], axis=1)
-    return xy, (yaw + np.pi) % (2.0 * np.pi) - np.pi, velocity
+    return xy, wrap_angle(yaw), velocity
 
 
 def _routes(agents: list[Agent]) -> Routes:

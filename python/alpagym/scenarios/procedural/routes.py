@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alpagym.scenarios.pace import curve_speed
-from alpagym.scenarios.procedural.geometry import arc_length, resample
+from alpagym.scenarios.polyline import arc_length
+from alpagym.scenarios.procedural.geometry import resample
 from alpagym.scenarios.procedural.network import NO_STOP, Network
 from alpagym.scenarios.scenario import ROUTE_SPACING
 

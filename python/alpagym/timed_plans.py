@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from alpagym.scenarios.polyline import wrap_angle
+
 STEP = 0.1
 """Time between waypoints of an action [s]."""
 FIRST_POSE_REACH, FIRST_POSE_TURN = 0.5, 0.2
@@ -58,22 +60,17 @@ def plan_action(time: Tensor, pose: Tensor, ego: Tensor, *, steps: int = 64) -> 
     index = after.unsqueeze(-1).expand(*after.shape, 3)
     before, behind = local.gather(-2, index - 1), local.gather(-2, index)
     step = behind - before
-    step = torch.cat([step[..., :2], _wrapped(step[..., 2:])], -1)
+    step = torch.cat([step[..., :2], wrap_angle(step[..., 2:])], -1)
     way = before + share * step
-    return torch.cat([way[..., :2], _wrapped(way[..., 2:])], -1).flatten(-2).float()
+    return torch.cat([way[..., :2], wrap_angle(way[..., 2:])], -1).flatten(-2).float()
 
 
 def _into_frame(pose: Tensor, frame: Tensor) -> Tensor:
     """Poses [..., N, 3] seen from a frame [..., 3]."""
     x, y = (pose[..., :2] - frame[..., None, :2]).unbind(-1)
     cos, sin = frame[..., None, 2].cos(), frame[..., None, 2].sin()
-    turn = _wrapped(pose[..., 2] - frame[..., None, 2])
+    turn = wrap_angle(pose[..., 2] - frame[..., None, 2])
     return torch.stack([cos * x + sin * y, cos * y - sin * x, turn], -1)
-
-
-def _wrapped(angle: Tensor) -> Tensor:
-    """Into [-pi, pi)."""
-    return torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
 
 
 def _check(time: Tensor, pose: Tensor, ego: Tensor, local: Tensor) -> None:

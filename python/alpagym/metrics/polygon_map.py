@@ -1,4 +1,4 @@
-"""The map that lane-based scores read: lanes as polygons with a baseline, and drivable areas."""
+"""The map that nuPlan and NAVSIM read: lanes as polygons with a baseline, and drivable areas."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from alpagym.metrics.polygons import Polygons
-from alpagym.metrics.road_edges import RoadEdges
+from alpagym.metrics.road_edges import RoadEdgeSegments
 
 NO_POLYGONS = Polygons.of([])
 
 
 @dataclass(frozen=True)
-class LaneMap:
+class PolygonMap:
     """n lanes and lane connectors (lanes across an intersection, which may overlap) and areas.
 
     nuPlan's layers: LANE, LANE_CONNECTOR, ROADBLOCK and ROADBLOCK_CONNECTOR, INTERSECTION,
@@ -45,7 +45,7 @@ class LaneMap:
     intersections: Polygons = field(default_factory=lambda: NO_POLYGONS)
     drivable_areas: Polygons = field(default_factory=lambda: NO_POLYGONS)
     car_parks: Polygons = field(default_factory=lambda: NO_POLYGONS)
-    edges: RoadEdges | None = None
+    edges: RoadEdgeSegments | None = None
     """If given, they bound the drivable area and `drivable_areas` is not asked."""
 
     def __post_init__(self) -> None:
@@ -61,11 +61,11 @@ class LaneMap:
         }
         for name, (got, expected) in counts.items():
             if got != expected:
-                raise ValueError(f"LaneMap.{name}: expected {expected} entries, got {got}")
+                raise ValueError(f"PolygonMap.{name}: expected {expected} entries, got {got}")
         for i, line in enumerate(self.baselines):
             if line.ndim != 2 or line.shape[1] != 2 or len(line) < 2 or not np.isfinite(line).all():
                 raise ValueError(
-                    f"LaneMap.baselines[{i}]: expected finite [k, 2] with k >= 2, "
+                    f"PolygonMap.baselines[{i}]: expected finite [k, 2] with k >= 2, "
                     f"got shape {list(line.shape)} or NaN"
                 )
 

@@ -1,54 +1,10 @@
-"""Polylines and timed poses: projection, arc length, interpolation."""
+"""Poses at given times: between them, and between the sightings of an actor."""
 
 from __future__ import annotations
 
 import numpy as np
 
-
-def wrap(angle: np.ndarray) -> np.ndarray:
-    """Angle in [-pi, pi) [rad]."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi
-
-
-def arc_length(line: np.ndarray) -> np.ndarray:
-    """Arc length at each point of a polyline [n, 2] [m], [n]."""
-    steps = np.hypot(*np.diff(line, axis=0).T)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
-def project(
-    points: np.ndarray, line: np.ndarray, last: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest place on a polyline, the first one among equals.
-
-    Args:
-        points: [p, 2] [m].
-        line: [n, 2] [m], n >= 1.
-        last: Index of the polyline's last point for each of `points`, [p]; n - 1 if not given.
-
-    Returns:
-        Arc length at that place [m], [p], and distance to it [m], [p].
-    """
-    if len(line) == 1:
-        line = np.concatenate([line, line])
-    s = arc_length(line)
-    start, step = line[:-1], np.diff(line, axis=0)
-    length2 = (step**2).sum(-1)
-    t = ((points[:, None] - start) * step).sum(-1) / np.where(length2 > 0, length2, 1.0)
-    t = np.clip(t, 0.0, 1.0)
-    away = points[:, None] - start - t[..., None] * step
-    distance2 = (away**2).sum(-1)
-    if last is not None:
-        distance2 = np.where(np.arange(len(step)) < last[:, None], distance2, np.inf)
-    k = distance2.argmin(-1)
-    row = np.arange(len(points))
-    return s[k] + t[row, k] * np.sqrt(length2[k]), np.sqrt(distance2[row, k])
-
-
-def along(line: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Points of a polyline [n, 2] at arc lengths `s` [p], clamped to its ends, [p, 2]."""
-    at = arc_length(line)
-    return np.stack([np.interp(s, at, line[:, 0]), np.interp(s, at, line[:, 1])], -1)
+from alpagym.scenarios.polyline import wrap_angle
 
 
 def interpolate(times: np.ndarray, pose: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -63,7 +19,7 @@ def interpolate(times: np.ndarray, pose: np.ndarray, at: np.ndarray) -> np.ndarr
     t = (at - times[before]) / (times[after] - times[before])
     t = np.clip(t, 0.0, 1.0).reshape(-1, *[1] * (pose.ndim - 1))
     step = pose[after] - pose[before]
-    step[..., 2] = wrap(step[..., 2])
+    step[..., 2] = wrap_angle(step[..., 2])
     return pose[before] + t * step
 
 

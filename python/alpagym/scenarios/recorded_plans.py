@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alpagym.scenarios.batch import rear_axles
+from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.scenario import Scenario
 
 PLAN_STEP = 0.1
@@ -37,7 +38,7 @@ def resample(times: np.ndarray, poses: np.ndarray, at: np.ndarray) -> np.ndarray
         )
     columns = [poses[:, 0], poses[:, 1], np.unwrap(poses[:, 2])]
     x, y, yaw = (np.interp(at, times, column) for column in columns)
-    return np.stack([x, y, (yaw + np.pi) % (2.0 * np.pi) - np.pi], axis=-1)
+    return np.stack([x, y, wrap_angle(yaw)], axis=-1)
 
 
 def recorded_plans(

@@ -9,8 +9,8 @@ import numpy as np
 
 from alpagym.metrics.alpasim.episode import Episode, Plan, Reply
 from alpagym.metrics.alpasim.metric import Metric, metric
-from alpagym.metrics.alpasim.path import interpolate
 from alpagym.metrics.alpasim.rounded import gap, outline
+from alpagym.metrics.alpasim.timed_poses import interpolate
 
 HORIZON_US = 3_000_000
 """How far ahead a plan is checked for collisions."""

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from alpagym.plans import plan_action
+from alpagym.timed_plans import plan_action
 
 
 def straight(speed: float, times: torch.Tensor, ego: torch.Tensor) -> torch.Tensor:

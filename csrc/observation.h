@@ -1,9 +1,12 @@
 // What each ego sees, in its own frame (x forward, y left), SI units, unseen slots zero.
-// O = agent slots, B = road slots, H = route waypoints, I = light slots; sizes are the tensors'.
+// O = agent slots, B = road slots, H = route waypoints, I = light slots; CE, CA, CR = columns of
+// ego, agents and road. Sizes and the format of rows are the tensors': fewer columns than there are
+// features leave out the last ones.
 #pragma once
 #include <cstdint>
 
 #include "device.h"
+#include "rows.h"
 
 namespace alpagym {
 
@@ -22,18 +25,16 @@ enum EgoFeature : int {
                      // Params.route_horizon [m]
   kNumEgoFeatures,
 };
+// The first four of agents and of road are turned into the ego's frame alike.
 enum AgentFeature : int {
   kAgentX,  // box center [m]
   kAgentY,
   kAgentCos,  // heading relative to the ego's
   kAgentSin,
-  kAgentVx,  // velocity relative to the world, in ego axes [m/s]
-  kAgentVy,
+  kAgentSpeed,   // along its heading [m/s]
   kAgentLength,  // [m]
-  kAgentWidth,
-  kAgentIsVehicle,
-  kAgentIsPedestrian,
-  kAgentIsCyclist,
+  kAgentWidth,   // [m]
+  kAgentKind,    // AgentType
   kNumAgentFeatures,
 };
 enum RoadFeature : int {
@@ -42,10 +43,8 @@ enum RoadFeature : int {
   kRoadCos,  // direction
   kRoadSin,
   kRoadHalfLength,  // [m]
-  kRoadIsLane,
-  kRoadIsLine,
-  kRoadIsEdge,
-  kRoadIsOther,
+  kRoadKind,        // MapType
+  kRoadHeight,      // above the ego [m]
   kNumRoadFeatures,
 };
 enum RouteFeature : int {
@@ -68,13 +67,16 @@ enum LightFeature : int {
 };
 
 struct Observation {
-  int W, E, O, B, H, I;
+  int W, E, O, B, H, I, CE, CA, CR;
   Device device;
 
-  float* ego;         // [W, E, 10] EgoFeature
-  float* agents;      // [W, E, O, 11] AgentFeature, nearest first
+  float* pose;        // [W, E, 4] x, y, z [m], yaw [rad] in the world: no feature, but what turns
+                      // the road points of compact rows into the ego's frame
+  float* ego;         // [W, E, CE] EgoFeature
+  Rows agents;        // [W, E, O, CA] AgentFeature, the nearest
   bool* agents_mask;  // [W, E, O] whether the slot is filled
-  float* road;        // [W, E, B, 9] RoadFeature, nearest first
+  Rows road;          // [W, E, B, CR] RoadFeature, the nearest; or [W, E, B, 1] indices into
+                      // Scenarios.road
   bool* road_mask;    // [W, E, B]
   float* route;       // [W, E, H, 5] RouteFeature, in order of arc length
   bool* route_mask;   // [W, E, H]
@@ -84,10 +86,11 @@ struct Observation {
   static constexpr auto& python_name = "Observation";
   template <class F>
   static constexpr void fields(F&& f) {
-    f("ego", &Observation::ego, "W", "E", "10");
-    f("agents", &Observation::agents, "W", "E", "O", "11");
+    f("pose", &Observation::pose, "W", "E", "4");
+    f("ego", &Observation::ego, "W", "E", "CE");
+    f("agents", &Observation::agents, "W", "E", "O", "CA");
     f("agents_mask", &Observation::agents_mask, "W", "E", "O");
-    f("road", &Observation::road, "W", "E", "B", "9");
+    f("road", &Observation::road, "W", "E", "B", "CR");
     f("road_mask", &Observation::road_mask, "W", "E", "B");
     f("route", &Observation::route, "W", "E", "H", "5");
     f("route_mask", &Observation::route_mask, "W", "E", "H");
@@ -102,9 +105,11 @@ struct Observation {
     B = size("B");
     H = size("H");
     I = size("I");
+    CE = size("CE");
+    CA = size("CA");
+    CR = size("CR");
   }
 };
-static_assert(kNumEgoFeatures == 10 && kNumAgentFeatures == 11 && kNumRoadFeatures == 9 &&
-              kNumRouteFeatures == 5 && kNumLightFeatures == 7);
+static_assert(kNumRouteFeatures == 5 && kNumLightFeatures == 7);
 
 }  // namespace alpagym

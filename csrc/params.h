@@ -17,6 +17,10 @@ enum EndOn : int {
 // What becomes of an action that is not finite: the agent coasts on, or its episode ends.
 enum BadAction : int { kCoast = 0, kTerminate = 1 };
 
+// Which elements fill the slots of an observation: the nearest, sorted or not, or about the nearest.
+// Where that gains nothing, the first is as good an answer as any.
+enum SlotOrder : int { kNearestFirst = 0, kNearest = 1, kBounded = 2 };
+
 constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts
 
 struct Params {
@@ -33,6 +37,7 @@ struct Params {
   float max_curvature;         // [1/m]
   float max_lateral_accel;     // bounds curvature at speed [m/s^2]
   float ttc_horizon;           // [s]
+  int slot_order;              // SlotOrder
   float agent_radius;          // agents beyond are not observed [m]
   float road_radius;           // road points beyond are not observed [m]
   float light_radius;          // lights beyond are not observed [m]
@@ -66,6 +71,7 @@ struct Params {
     f("max_curvature", &Params::max_curvature);
     f("max_lateral_accel", &Params::max_lateral_accel);
     f("ttc_horizon", &Params::ttc_horizon);
+    f("slot_order", &Params::slot_order);
     f("agent_radius", &Params::agent_radius);
     f("road_radius", &Params::road_radius);
     f("light_radius", &Params::light_radius);

@@ -3,7 +3,8 @@
 //
 // S = scenarios, N = agents of all scenarios, U = routes (one of each agent, then the lane routes
 // of all scenarios), L = log cells, Q = route points, M = stops, G = stretches beside another lane,
-// K = lights, J = light-state cells, C = grid cells, P = road points, D = edge segments in cells.
+// K = lights, J = light-state cells, C = grid cells, P = road points, D = edge segments in cells,
+// F = small cells with lists of what is near (near.h; 0 without lists), NP, NL, NE = their entries.
 // Ragged arrays lie one scenario (or agent) after the other; "X+1" arrays hold the offsets.
 #pragma once
 #include <cstdint>
@@ -34,10 +35,11 @@ struct LaneBeside {
 };
 struct RoadPoint {
   static constexpr int kColumns = 8;
-  float x, y, z;      // midpoint of a piece of polyline [m]
+  float x, y;         // midpoint of a piece of polyline [m]
   float dx, dy;       // its unit direction
   float half_length;  // [m]
   float type;         // MapType
+  float z;            // of the midpoint [m]
   float element;      // map element that it is a piece of
 };
 struct EdgeSegment {
@@ -94,6 +96,20 @@ struct Scenarios {
   const RoadPoint* road;      // [P, 8] sorted by cell
   const EdgeSegment* edge;    // [D, 8] sorted by cell, repeated in every cell they touch
 
+  int F;
+  const float* near_limits;        // [3] radius [m] and number of road points that the lists serve,
+                                   // and the step in which they tell distances [m]
+  const float* near_level;         // [F, 2] lowest and highest of the road points listed [m]; highest
+                                   // below lowest where nothing is listed
+  const int32_t* near_road_start;  // [F+1] road points of a small cell
+  const int32_t* near_lane_start;  // [F+1] its lane pieces
+  const int32_t* near_edge_start;  // [F+1] its edge segments
+  const uint16_t* near_road;       // [NP] by distance from its center, counted from the scenario's
+                                   // first road point
+  const uint8_t* near_step;        // [NP] that distance, in steps, rounded down
+  const uint16_t* near_lane;       // [NL] all that may be within kLaneReach
+  const uint16_t* near_edge;       // [NE] all that may be nearest, counted from the scenario's first
+
   static constexpr auto& python_name = "Scenarios";
   template <class F>
   static constexpr void fields(F&& f) {
@@ -134,11 +150,21 @@ struct Scenarios {
     f("cell_edge", &Scenarios::cell_edge, "C+1");
     f("road", &Scenarios::road, "P", "8");
     f("edge", &Scenarios::edge, "D", "8");
+    f("near_limits", &Scenarios::near_limits, "3");
+    f("near_level", &Scenarios::near_level, "F", "2");
+    f("near_road_start", &Scenarios::near_road_start, "F+1");
+    f("near_lane_start", &Scenarios::near_lane_start, "F+1");
+    f("near_edge_start", &Scenarios::near_edge_start, "F+1");
+    f("near_road", &Scenarios::near_road, "NP");
+    f("near_step", &Scenarios::near_step, "NP");
+    f("near_lane", &Scenarios::near_lane, "NL");
+    f("near_edge", &Scenarios::near_edge, "NE");
   }
   template <class Size>
   void bind(Size&& size) {
     S = size("S");
     N = size("N");
+    F = size("F");
   }
 };
 

@@ -17,6 +17,16 @@ struct Weights {
 };
 
 namespace cpu {
+// How step and observe run: body by body, or with tuned stages compiled for ever wider machines.
+enum class Form : int { kPlain, kVector, kAvx2, kAvx512 };
+Form form();
+bool use_form(Form);  // false, and no change, where this CPU cannot
+
+// The lists of near.h within Scenarios.near_limits: their lengths, [F, 3] of road points, lanes and
+// edges; then, with room made, the lists.
+void count_near(const Scenarios&, int32_t* counts);
+void fill_near(const Scenarios&);
+
 void reset(const Scenarios&, const State&, const bool* mask, const Params&);
 void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&,
           const Params&);

@@ -44,6 +44,7 @@ struct State {
   float* prev_route_s;         // [W, A]
   int32_t* prev_route;         // [W, A]
   bool* prev_valid;            // [W, A]
+  int32_t* slot;               // [W, A] of this step: the ego slot that drives the agent, or -1
   uint8_t* prev_stops_served;  // [W, A]
 
   int32_t* ego;      // [W, E] agent index of each ego, -1 for none
@@ -59,6 +60,7 @@ struct State {
   float* ongoing;  // [W, E, M] the action that goes on; a plan's waypoints in the world frame
 
   int32_t* scenario;  // [W] index into Scenarios
+  bool* still;        // [W] of this step: no ego is left to drive, nothing moves
   int32_t* step;      // [W] steps since reset
   int64_t* seed;      // [W] what random numbers are drawn from, with the scenario's key
   int32_t* member;    // [W] index within a group of forks
@@ -90,6 +92,7 @@ struct State {
     f("prev_route_s", &State::prev_route_s, "W", "A");
     f("prev_route", &State::prev_route, "W", "A");
     f("prev_valid", &State::prev_valid, "W", "A");
+    f("slot", &State::slot, "W", "A");
     f("prev_stops_served", &State::prev_stops_served, "W", "A");
     f("ego", &State::ego, "W", "E");
     f("terminated", &State::terminated, "W", "E");
@@ -101,6 +104,7 @@ struct State {
     f("lagged_accel", &State::lagged_accel, "W", "E");
     f("ongoing", &State::ongoing, "W", "E", "M");
     f("scenario", &State::scenario, "W");
+    f("still", &State::still, "W");
     f("step", &State::step, "W");
     f("seed", &State::seed, "W");
     f("member", &State::member, "W");

@@ -114,6 +114,21 @@ void need_capacity(const Scenarios& c, const State& st, const bool* mask) {
   }
 }
 
+// Columns beyond the features would stay unwritten.
+void check_columns(const Observation& obs) {
+  const bool indices = obs.road.format == RowFormat::kIndex;
+  if (obs.agents.format == RowFormat::kIndex)
+    throw py::value_error("Observation.agents: expected rows of features, got int32");
+  for (const auto& [name, columns, features] :
+       {std::tuple{"ego", obs.CE, static_cast<int>(kNumEgoFeatures)},
+        {"agents", obs.CA, static_cast<int>(kNumAgentFeatures)},
+        {"road", obs.CR, indices ? 1 : static_cast<int>(kNumRoadFeatures)}})
+    if (columns > features)
+      throw py::value_error(std::string("Observation.") + name + ": expected at most " +
+                            std::to_string(features) + " columns, got " +
+                            std::to_string(columns));
+}
+
 // What Python calls, by the name that it calls.
 namespace api {
 
@@ -168,6 +183,7 @@ void observe(const Scenarios& c, const State& st, const Observation& obs, py::ha
   need_scenarios(c, st);
   same_size("Observation", "W", st.W, obs.W);
   same_size("Observation", "E", st.E, obs.E);
+  check_columns(obs);
   for (const auto& [name, slots] : {std::pair{"agents", obs.O}, {"road", obs.B}, {"lights", obs.I}})
     if (slots > kMaxNearest)
       throw py::value_error(std::string("Observation.") + name + ": expected at most " +
@@ -241,6 +257,27 @@ void inverse(const Scenarios& c, const State& before, const State& after, py::ha
       });
 }
 
+void count_near(const Scenarios& c, py::handle counts) {
+  cpu::count_near(
+      c, data<int32_t>(argument<int32_t>("counts", counts, {{"F", c.F}, {"3", 3}}, c.device)));
+}
+
+std::string cpu_form() {
+  static constexpr const char* names[] = {"plain", "vector", "avx2", "avx512"};
+  return names[static_cast<int>(cpu::form())];
+}
+void use_cpu_form(const std::string& name) {
+  for (const auto& [known, form] : {std::pair{"plain", cpu::Form::kPlain},
+                                    {"vector", cpu::Form::kVector},
+                                    {"avx2", cpu::Form::kAvx2},
+                                    {"avx512", cpu::Form::kAvx512}}) {
+    if (name != known) continue;
+    if (cpu::use_form(form)) return;
+    throw py::value_error("use_cpu_form: this CPU cannot run " + name);
+  }
+  throw py::value_error("use_cpu_form: expected plain, vector, avx2 or avx512, got " + name);
+}
+
 }  // namespace api
 
 // The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested
@@ -277,6 +314,8 @@ void check(const Params& p) {
        {std::pair{"plan_steps", p.plan_steps}, {"replan_every", p.replan_every}})
     if (steps < 1 || steps > kMaxPlanSteps)
       refuse(name, "1.." + std::to_string(kMaxPlanSteps), py::int_(steps));
+  if (p.slot_order < kNearestFirst || p.slot_order > kBounded)
+    refuse("slot_order", "0..2", py::int_(p.slot_order));
   if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));
 }
 
@@ -358,4 +397,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("noise", &api::noise, py::arg("scenarios"), py::arg("state"), py::arg("noise"));
   m.def("inverse", &api::inverse, py::arg("scenarios"), py::arg("before"), py::arg("after"),
         py::arg("action"), py::arg("params"));
+  m.def("count_near", &api::count_near, py::arg("scenarios"), py::arg("counts"));
+  m.def("fill_near", &cpu::fill_near, py::arg("scenarios"));
+  m.def("cpu_form", &api::cpu_form);
+  m.def("use_cpu_form", &api::use_cpu_form, py::arg("name"));
 }

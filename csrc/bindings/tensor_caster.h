@@ -7,6 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "../rows.h"
 #include "dlpack.h"
 
 namespace alpagym {
@@ -29,8 +30,28 @@ ALPAGYM_DTYPE(float, kFloat, 32, "float32");
 ALPAGYM_DTYPE(int32_t, kInt, 32, "int32");
 ALPAGYM_DTYPE(int64_t, kInt, 64, "int64");
 ALPAGYM_DTYPE(uint8_t, kUInt, 8, "uint8");
+ALPAGYM_DTYPE(uint16_t, kUInt, 16, "uint16");
 ALPAGYM_DTYPE(bool, kBool, 8, "bool");
 #undef ALPAGYM_DTYPE
+
+// Rows take several dtypes; the tensor's tells the format.
+template <>
+struct DTypeOf<Rows> {
+  static constexpr auto name = "rows";
+};
+inline bool read_format(const dlpack::DType& dtype, RowFormat* format) {
+  if (dtype == dlpack::DType{dlpack::kFloat, 32, 1})
+    *format = RowFormat::kFloat32;
+  else if (dtype == dlpack::DType{dlpack::kFloat, 16, 1})
+    *format = RowFormat::kFloat16;
+  else if (dtype == dlpack::DType{dlpack::kBfloat, 16, 1})
+    *format = RowFormat::kBfloat16;
+  else if (dtype == dlpack::DType{dlpack::kInt, 32, 1})
+    *format = RowFormat::kIndex;
+  else
+    return false;
+  return true;
+}
 
 inline std::string describe(const dlpack::Tensor& t) {
   std::string s;
@@ -92,17 +113,18 @@ inline bool is_plain_tensor(py::handle h) {
   return type == tensor || type == parameter;
 }
 
-// Borrow `h` as a contiguous T[rank].  `name()` and `want()` are called only to word an error.
-template <class T, class Name, class Want>
-dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
-  using V = std::remove_const_t<T>;
+// Borrow `h` as a contiguous tensor of `rank` whose dtype is fit.  `name()` and `want()` are called
+// only to word an error.
+template <class Fits, class Name, class Want>
+dlpack::Tensor borrow_if(py::handle h, int rank, Fits&& fits, const char* dtype, Name&& name,
+                         Want&& want) {
   if (!is_plain_tensor(h))
     throw py::type_error(name() + ": expected torch.Tensor, got " + Py_TYPE(h.ptr())->tp_name);
   dlpack::Tensor t;
   if (exchange_api().tensor_from_object(h.ptr(), &t) != 0) {
     const std::string reason =
         py::str(py::error_already_set().value());  // the first line; a trace may follow
-    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() +
+    throw py::value_error(name() + ": expected contiguous " + dtype + want() +
                           ", got a tensor without plain memory (" +
                           reason.substr(0, reason.find('\n')) + ")");
   }
@@ -112,13 +134,19 @@ dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
     contiguous &= t.shape[d] == 1 || t.strides[d] == size;
     size *= t.shape[d];
   }
-  if (t.ndim != rank || t.dtype != DTypeOf<V>::value || (size > 0 && !contiguous))
-    throw py::value_error(name() + ": expected contiguous " + DTypeOf<V>::name + want() + ", got " +
+  if (t.ndim != rank || !fits(t.dtype) || (size > 0 && !contiguous))
+    throw py::value_error(name() + ": expected contiguous " + dtype + want() + ", got " +
                           describe(t) + (size > 0 && !contiguous ? ", not contiguous" : ""));
   if (t.device.type != kCPU && t.device.type != kCUDA)
     throw py::value_error(name() + ": expected a tensor on cpu or cuda, got " + describe(t));
   if (!t.data && size > 0) throw py::value_error(name() + ": tensor has no memory");
   return t;
+}
+template <class T, class Name, class Want>
+dlpack::Tensor borrow(py::handle h, int rank, Name&& name, Want&& want) {
+  using D = DTypeOf<std::remove_const_t<T>>;
+  return borrow_if(
+      h, rank, [](const dlpack::DType& dtype) { return dtype == D::value; }, D::name, name, want);
 }
 
 template <class T>
@@ -164,7 +192,7 @@ class Dimensions {
     int64_t size;
     const char* field;
   };
-  Known known_[24];
+  Known known_[32];
   int count_ = 0;
 };
 
@@ -198,7 +226,16 @@ struct tensor_struct_caster {
         throw type_error("expected " + std::string(S::python_name) + " with a tensor " + field +
                          ", got " + Py_TYPE(src.ptr())->tp_name);
       }
-      const dlpack::Tensor t = borrow<T>(attr, rank, name, want);
+      dlpack::Tensor t;
+      if constexpr (std::is_same_v<T, Rows>)
+        t = borrow_if(
+            attr, rank,
+            [&](const dlpack::DType& dtype) {
+              return read_format(dtype, &(value.*member).format);
+            },
+            "float32, float16, bfloat16 or int32 ", name, want);
+      else
+        t = borrow<T>(attr, rank, name, want);
       for (int d = 0; d < rank; ++d)
         if (!dimensions.agrees(symbol[d], t.shape[d], field))
           throw value_error(name() + ": expected " + DTypeOf<std::remove_const_t<T>>::name +
@@ -211,7 +248,10 @@ struct tensor_struct_caster {
         throw value_error(name() + ": expected the device of " + owner() + device_field + ", got " +
                           describe(t));
       }
-      value.*member = data<T>(t);
+      if constexpr (std::is_same_v<T, Rows>)
+        (value.*member).data = data<char>(t);
+      else
+        value.*member = data<T>(t);
     });
     value.bind([&](std::string_view symbol) { return dimensions.size_of(symbol); });
     return true;

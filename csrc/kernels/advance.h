@@ -16,10 +16,10 @@ struct Advance {
 
   ALPAGYM_HD void operator()(int i) const {
     const int w = i / st.A, a = i % st.A;
-    if (st.world_done(w)) return;
+    if (st.still[w]) return;
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
-    const int e = st.ego_slot(w, a);
+    const int e = st.slot[i];
     if (e >= 0 && st.ego_done(w, e)) {  // an ego that is done leaves a world that goes on
       st.valid[i] = false;
       return;
@@ -83,7 +83,7 @@ struct Advance {
     const Traffic traffic = traffic_of(st, p, i / st.A);
     const int row = world.first + a;
     if ((traffic != Traffic::kIdm && traffic != Traffic::kLogThenIdm) ||
-        !drives(c, row, route_of(c, row)) || st.ego_slot(i / st.A, a) >= 0)
+        !drives(c, row, route_of(c, row)) || st.slot[i] >= 0)
       return true;
     Box own = box_of(c, row, {log.x, log.y, log.yaw});
     own.half_length += traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;

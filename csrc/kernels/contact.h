@@ -20,6 +20,13 @@ ALPAGYM_HD Collision classify(const Box& ego, const Box& other) {
   return overlap(zone, other) ? Collision::kRear : Collision::kLateral;
 }
 
+// An ego that is judged.
+struct Judged {
+  int k, i, a;  // slot of [W, E], index in State, agent
+  World world;
+  Box box;
+};
+
 // One thread per ego. Clears all reward terms and writes those of contact and lane.
 struct Contact {
   Scenarios c;
@@ -29,6 +36,19 @@ struct Contact {
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {
+    Judged ego;
+    if (!begin(k, ego)) return;
+    Collision worst = Collision::kNone;
+    for (int b = 0; b < ego.world.agents; ++b) meet(ego, b, worst);
+    const float z = st.z[ego.i];
+    const Vec2 heading{ego.box.frame.cos, ego.box.frame.sin};
+    const Vec2 center{ego.box.frame.x, ego.box.frame.y};
+    finish(ego, worst, is_offroad(c, ego.world.s, ego.box, z),
+           lane_at(c, ego.world.s, center, heading, z));
+  }
+
+  // Clears what is written of slot k; whether an ego is there to be judged.
+  ALPAGYM_HD bool begin(int k, Judged& ego) const {
     const int w = k / st.E, a = st.ego[k];
     out.collision[k] = static_cast<uint8_t>(Collision::kNone);
     out.ttc[k] = INFINITY;
@@ -37,49 +57,37 @@ struct Contact {
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     for (int r = 0; r < out.R; ++r) terms[r] = 0.f;
     const World world = world_of(c, st, w);
-    if (a < 0 || a >= world.agents || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a]) return;
+    if (a < 0 || a >= world.agents || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a])
+      return false;
     const int i = w * st.A + a;
-    const Box ego = box_of(c, world.first + a, pose_of(st, i));
-    collide(k, i, world, a, ego);
-    terms[kCollisionAny] = out.collision[k] != static_cast<uint8_t>(Collision::kNone);
-    terms[kCollisionAtFault] = out.collision[k] == static_cast<uint8_t>(Collision::kFront) ||
-                               out.collision[k] == static_cast<uint8_t>(Collision::kLateral);
-    terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
-    const bool offroad = is_offroad(c, world.s, ego, st.z[i]);
-    terms[kOffroad] = offroad && !st.offroad[k];
-    st.offroad[k] = offroad;
-    assign_lane(k, i, world, ego, terms);
+    ego = {k, i, a, world, box_of(c, world.first + a, pose_of(st, i))};
+    return true;
   }
 
-  // A collision counts in the step in which it begins: boxes that overlap now and did not before.
+  // The ego and agent b. A collision counts in the step in which it begins: boxes that overlap now and did not before.
   // An agent that appears on top of the ego began nothing. With several at once, fault weighs most.
   // The time to collision is 0 as long as boxes overlap, whatever began it.
-  ALPAGYM_HD void collide(int k, int i, World world, int a, const Box& ego) const {
-    const int first = (i / st.A) * st.A;
-    const float reach = radius(ego), speed = st.speed[i];
-    const Vec2 velocity{speed * ego.frame.cos, speed * ego.frame.sin};
-    Collision worst = Collision::kNone;
-    for (int b = 0; b < world.agents; ++b) {
-      const int j = first + b;
-      if (b == a || !st.valid[j] || !may_touch(world, a, b, i, j)) continue;
-      const Box other = box_of(c, world.first + b, pose_of(st, j));
-      const float distance = norm({other.frame.x - ego.frame.x, other.frame.y - ego.frame.y});
-      const float gap = distance - reach - radius(other);
-      if (gap > (fabsf(speed) + fabsf(st.speed[j])) * p.ttc_horizon) continue;
-      if (gap <= 0.f && overlap(ego, other)) {
-        if (st.prev_valid[j] && !overlap(box_of(c, world.first + a, prev_pose_of(st, i)),
-                                         box_of(c, world.first + b, prev_pose_of(st, j)))) {
-          const Collision kind = classify(ego, other);
-          if (worst == Collision::kNone || worst == Collision::kRear) worst = kind;
-        }
-        out.ttc[k] = 0.f;
-        continue;
+  ALPAGYM_HD void meet(const Judged& ego, int b, Collision& worst) const {
+    const auto& [k, i, a, world, box] = ego;
+    const int j = i - a + b;
+    if (b == a || !st.valid[j] || !may_touch(world, a, b, i, j)) return;
+    const float speed = st.speed[i];
+    const Box other = box_of(c, world.first + b, pose_of(st, j));
+    const float distance = norm({other.frame.x - box.frame.x, other.frame.y - box.frame.y});
+    const float gap = distance - radius(box) - radius(other);
+    if (gap > (fabsf(speed) + fabsf(st.speed[j])) * p.ttc_horizon) return;
+    if (gap <= 0.f && overlap(box, other)) {
+      if (st.prev_valid[j] && !overlap(box_of(c, world.first + a, prev_pose_of(st, i)),
+                                       box_of(c, world.first + b, prev_pose_of(st, j)))) {
+        const Collision kind = classify(box, other);
+        if (worst == Collision::kNone || worst == Collision::kRear) worst = kind;
       }
-      const Vec2 relative{st.speed[j] * other.frame.cos - velocity.x,
-                          st.speed[j] * other.frame.sin - velocity.y};
-      out.ttc[k] = fminf(out.ttc[k], time_to_collision(ego, other, relative, p.ttc_horizon));
+      out.ttc[k] = 0.f;
+      return;
     }
-    out.collision[k] = static_cast<uint8_t>(worst);
+    const Vec2 relative{st.speed[j] * other.frame.cos - speed * box.frame.cos,
+                        st.speed[j] * other.frame.sin - speed * box.frame.sin};
+    out.ttc[k] = fminf(out.ttc[k], time_to_collision(box, other, relative, p.ttc_horizon));
   }
 
   ALPAGYM_HD bool may_touch(World world, int a, int b, int i, int j) const {
@@ -87,11 +95,20 @@ struct Contact {
                            c.agent[world.first + b].height);
   }
 
-  // The own lane, and whether every lane under the center runs more than 120 degrees against the
-  // heading. Beyond all lanes the distance to the own one counts as kLaneReach.
-  ALPAGYM_HD void assign_lane(int k, int i, World world, const Box& ego, float* terms) const {
-    const Vec2 heading{ego.frame.cos, ego.frame.sin};
-    const LaneFix fix = lane_at(c, world.s, {ego.frame.x, ego.frame.y}, heading, st.z[i]);
+  // Writes what was found: among it the own lane, and whether every lane under the center runs more
+  // than 120 degrees against the heading. Beyond all lanes the distance to the own one counts as
+  // kLaneReach.
+  ALPAGYM_HD void finish(const Judged& ego, Collision worst, bool offroad,
+                         const LaneFix& fix) const {
+    const int k = ego.k;
+    float* terms = out.terms + static_cast<int64_t>(k) * out.R;
+    out.collision[k] = static_cast<uint8_t>(worst);
+    terms[kCollisionAny] = worst != Collision::kNone;
+    terms[kCollisionAtFault] = worst == Collision::kFront || worst == Collision::kLateral;
+    terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
+    terms[kOffroad] = offroad && !st.offroad[k];
+    st.offroad[k] = offroad;
+    const Vec2 heading{ego.box.frame.cos, ego.box.frame.sin};
     out.lane[k] = fix.element;
     if (fix.element >= 0) {
       out.lane_offset[k] = fix.offset;

@@ -5,13 +5,18 @@
 
 namespace alpagym::kernels {
 
-// One thread per agent. Keeps the step before, by which later stages tell what began in this one.
+// One thread per agent. Keeps the step before, by which later stages tell what began in this one,
+// and which worlds stand still and which agents are egos, by which they know whom to pass over.
 struct Remember {
   State st;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   ALPAGYM_HD void operator()(int i) const {
-    if (st.world_done(i / st.A)) return;
+    const int w = i / st.A, a = i % st.A;
+    const bool still = st.world_done(w);
+    if (a == 0) st.still[w] = still;
+    if (still) return;
+    st.slot[i] = st.ego_slot(w, a);
     st.prev_x[i] = st.x[i];
     st.prev_y[i] = st.y[i];
     st.prev_yaw[i] = st.yaw[i];
@@ -35,7 +40,7 @@ struct Take {
 
   ALPAGYM_HD void operator()(int k) const {
     const int w = k / st.E;
-    if (st.world_done(w) || action_age(st, w, p) != 0) return;
+    if (st.still[w] || action_age(st, w, p) != 0) return;
     const float* u = action + static_cast<int64_t>(k) * st.M;
     float* kept = st.ongoing + static_cast<int64_t>(k) * st.M;
     if (p.action != kTrajectory) {
@@ -67,12 +72,12 @@ struct Control {
 
   ALPAGYM_HD void operator()(int i) const {
     const int w = i / st.A, a = i % st.A;
-    if (!st.valid[i] || st.world_done(w)) return;
+    if (!st.valid[i] || st.still[w]) return;
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
     switch (static_cast<Controller>(st.controller[i])) {
       case Controller::kPolicy:
-        return decode(i, world.first + a, st.ego_slot(w, a));
+        return decode(i, world.first + a, st.slot[i]);
       case Controller::kIdm:
         return drive(i, world, a);
       case Controller::kConstantVelocity:

@@ -21,11 +21,11 @@ struct Decide {
 
   ALPAGYM_HD void operator()(int i) const {
     const int w = i / st.A, a = i % st.A;
-    if (!st.valid[i] || st.world_done(w)) return;
+    if (!st.valid[i] || st.still[w]) return;
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
     if (static_cast<Controller>(st.controller[i]) == Controller::kLog) take_over(i, w, world, a);
-    if (static_cast<Controller>(st.controller[i]) != Controller::kIdm || st.ego_slot(w, a) >= 0)
+    if (static_cast<Controller>(st.controller[i]) != Controller::kIdm || st.slot[i] >= 0)
       return;
     st.change_wait[i] = fmaxf(st.change_wait[i] - p.dt, 0.f);
     const int index = route_index(c, world, a, st.route[i]);
@@ -42,7 +42,7 @@ struct Decide {
   ALPAGYM_HD void take_over(int i, int w, World world, int a) const {
     const int row = world.first + a;
     const Route route = route_of(c, row);
-    if (!drives(c, row, route) || st.ego_slot(w, a) >= 0) return;
+    if (!drives(c, row, route) || st.slot[i] >= 0) return;
     const Traffic traffic = traffic_of(st, p, w);
     const int frame = frame_of_step(c, world.s, st.step[w]);
     const bool now = traffic == Traffic::kIdm ||

@@ -16,9 +16,9 @@ struct Follow {
 
   ALPAGYM_HD void operator()(int k) const {
     const int w = k / st.E, a = st.ego[k], i = w * st.A + a;
-    if (a < 0 || st.world_done(w)) return;
+    if (a < 0 || st.still[w]) return;
     const World world = world_of(c, st, w);
-    if (a >= world.agents || !st.valid[i] || st.ego_slot(w, a) != k % st.E) return;
+    if (a >= world.agents || !st.valid[i] || st.slot[i] != k % st.E) return;
     if (static_cast<Controller>(st.controller[i]) == Controller::kPolicy)
       drive(k, i, c.agent[world.first + a].rear_axle);
     else  // the vehicle is in the motion that another controller gives it

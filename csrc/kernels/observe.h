@@ -29,6 +29,18 @@ ALPAGYM_HD Viewer viewer(const Scenarios& c, const State& st, int k) {
   return {true, w, i, world, a, frame_of(pose_of(st, i))};
 }
 
+// Slots without an ego are cleared once: a pose of negative zeros, which count as zeros and which
+// nothing else leaves there, says that all rows of the slot have been. The last stage writes it.
+constexpr uint32_t kNegativeZero = 0x80000000u;
+ALPAGYM_HD bool is_clear(const Observation& obs, int k) {
+  for (int n = 0; n < 4; ++n)
+    if (bits_of(obs.pose[4 * k + n]) != kNegativeZero) return false;
+  return true;
+}
+ALPAGYM_HD void mark_clear(const Observation& obs, int k) {
+  for (int n = 0; n < 4; ++n) obs.pose[4 * k + n] = -0.f;
+}
+
 // One thread per ego: the ego itself and its route.
 struct ObserveRoute {
   Scenarios c;
@@ -40,14 +52,28 @@ struct ObserveRoute {
 
   ALPAGYM_HD void operator()(int k) const {
     if (mask && !mask[k / st.E]) return;
-    float* ego = obs.ego + k * kNumEgoFeatures;
+    const Viewer v = viewer(c, st, k);
+    if (!v.present && is_clear(obs, k)) return;
+    float* pose = obs.pose + 4 * k;
+    float* ego_row = obs.ego + k * obs.CE;
     float* route_row = obs.route + k * obs.H * kNumRouteFeatures;
     bool* seen = obs.route_mask + k * obs.H;
-    clear(ego, kNumEgoFeatures);
+    clear(pose, 4);
+    clear(ego_row, obs.CE);
     clear(route_row, obs.H * kNumRouteFeatures);
     clear(seen, obs.H);
-    const Viewer v = viewer(c, st, k);
     if (!v.present) return;
+    pose[0] = v.frame.x;
+    pose[1] = v.frame.y;
+    pose[2] = st.z[v.i];
+    pose[3] = st.yaw[v.i];
+    float ego[kNumEgoFeatures] = {};
+    describe(ego, v);
+    for (int n = 0; n < obs.CE; ++n) ego_row[n] = ego[n];
+    look_ahead(route_row, seen, v);
+  }
+
+  ALPAGYM_HD void describe(float* ego, const Viewer& v) const {
     const int row = v.world.first + v.a;
     ego[kEgoSpeed] = st.speed[v.i];
     ego[kEgoAccel] = st.accel[v.i];
@@ -55,7 +81,7 @@ struct ObserveRoute {
     ego[kEgoLength] = c.agent[row].length;
     ego[kEgoWidth] = c.agent[row].width;
     const Route route = route_of(c, row);
-    if (route.n < 2) return;
+    if (route.n < 2 || obs.CE <= kEgoRouteOffset) return;
     const float s = st.route_s[v.i];
     const Projection on = project_near(route, {v.frame.x, v.frame.y}, s);
     ego[kEgoRouteOffset] = on.d < 0.f ? -sqrtf(on.distance2) : sqrtf(on.distance2);
@@ -64,6 +90,12 @@ struct ObserveRoute {
     ego[kEgoGoalDistance] = fmaxf(c.log_length[row] - s, 0.f);
     ego[kEgoStopDistance] =
         fminf(stop_gap(c, st, p, v.world, v.a, v.i, p.route_horizon), p.route_horizon);
+  }
+
+  ALPAGYM_HD void look_ahead(float* route_row, bool* seen, const Viewer& v) const {
+    const Route route = route_of(c, v.world.first + v.a);
+    if (route.n < 2) return;
+    const float s = st.route_s[v.i];
     for (int h = 0; h < obs.H; ++h) {
       const float ahead = (h + 1) * p.route_step;
       if (s + ahead > route.length()) break;
@@ -92,11 +124,12 @@ struct ObserveAgents {
 
   ALPAGYM_HD void operator()(int k) const {
     if (mask && !mask[k / st.E]) return;
-    float* rows = obs.agents + static_cast<int64_t>(k) * obs.O * kNumAgentFeatures;
-    bool* seen = obs.agents_mask + k * obs.O;
-    clear(rows, obs.O * kNumAgentFeatures);
-    clear(seen, obs.O);
     const Viewer v = viewer(c, st, k);
+    if (!v.present && is_clear(obs, k)) return;
+    const int64_t first = static_cast<int64_t>(k) * obs.O;
+    bool* seen = obs.agents_mask + first;
+    clear_rows(obs.agents, first, obs.O, obs.CA);
+    clear(seen, obs.O);
     if (!v.present) return;
     Nearest nearest(obs.O);
     for (int b = 0; b < v.world.agents; ++b) {
@@ -107,26 +140,26 @@ struct ObserveAgents {
     }
     nearest.sort();
     for (int n = 0; n < nearest.n; ++n) {
-      write(rows + n * kNumAgentFeatures, v, nearest.index[n]);
+      write(first + n, v, nearest.index[n]);
       seen[n] = true;
     }
   }
 
-  ALPAGYM_HD void write(float* f, const Viewer& v, int b) const {
+  ALPAGYM_HD void write(int64_t at, const Viewer& v, int b) const {
+    float f[kNumAgentFeatures];
     const int j = v.w * st.A + b, row = v.world.first + b;
     const Vec2 position = to_local(v.frame, {st.x[j], st.y[j]});
-    const Vec2 heading = rotate_into(v.frame, {cosf(st.yaw[j]), sinf(st.yaw[j])});
+    const Frame other = frame_of(pose_of(st, j));
+    const Vec2 heading = rotate_into(v.frame, {other.cos, other.sin});
     f[kAgentX] = position.x;
     f[kAgentY] = position.y;
     f[kAgentCos] = heading.x;
     f[kAgentSin] = heading.y;
-    f[kAgentVx] = st.speed[j] * heading.x;
-    f[kAgentVy] = st.speed[j] * heading.y;
+    f[kAgentSpeed] = st.speed[j];
     f[kAgentLength] = c.agent[row].length;
     f[kAgentWidth] = c.agent[row].width;
-    f[kAgentIsVehicle] = c.type[row] == kVehicle;
-    f[kAgentIsPedestrian] = c.type[row] == kPedestrian;
-    f[kAgentIsCyclist] = c.type[row] == kCyclist;
+    f[kAgentKind] = c.type[row];
+    write_row(obs.agents, at, f, obs.CA);
   }
 };
 
@@ -141,11 +174,12 @@ struct ObserveRoad {
 
   ALPAGYM_HD void operator()(int k) const {
     if (mask && !mask[k / st.E]) return;
-    float* rows = obs.road + static_cast<int64_t>(k) * obs.B * kNumRoadFeatures;
-    bool* seen = obs.road_mask + k * obs.B;
-    clear(rows, obs.B * kNumRoadFeatures);
-    clear(seen, obs.B);
     const Viewer v = viewer(c, st, k);
+    if (!v.present && is_clear(obs, k)) return;
+    const int64_t first = static_cast<int64_t>(k) * obs.B;
+    bool* seen = obs.road_mask + first;
+    clear_rows(obs.road, first, obs.B, obs.CR);
+    clear(seen, obs.B);
     if (!v.present) return;
     const Grid g = grid_of(c, v.world.s);
     const float radius = p.road_radius, x = v.frame.x - g.x, y = v.frame.y - g.y;
@@ -164,22 +198,28 @@ struct ObserveRoad {
     }
     nearest.sort();
     for (int n = 0; n < nearest.n; ++n) {
-      write(rows + n * kNumRoadFeatures, v.frame, c.road[nearest.index[n]]);
+      write(first + n, v, nearest.index[n]);
       seen[n] = true;
     }
   }
 
-  ALPAGYM_HD static void write(float* f, const Frame& frame, const RoadPoint& r) {
-    const Vec2 position = to_local(frame, {r.x, r.y}), direction = rotate_into(frame, {r.dx, r.dy});
+  ALPAGYM_HD void write(int64_t at, const Viewer& v, int n) const {
+    if (obs.road.format == RowFormat::kIndex) {
+      static_cast<int32_t*>(obs.road.data)[at] = n;
+      return;
+    }
+    const RoadPoint r = c.road[n];
+    float f[kNumRoadFeatures];
+    const Vec2 position = to_local(v.frame, {r.x, r.y});
+    const Vec2 direction = rotate_into(v.frame, {r.dx, r.dy});
     f[kRoadX] = position.x;
     f[kRoadY] = position.y;
     f[kRoadCos] = direction.x;
     f[kRoadSin] = direction.y;
     f[kRoadHalfLength] = r.half_length;
-    f[kRoadIsLane] = r.type == 0.f;
-    f[kRoadIsLine] = r.type == 1.f;
-    f[kRoadIsEdge] = r.type == 2.f;
-    f[kRoadIsOther] = r.type > 2.f;
+    f[kRoadKind] = r.type;
+    f[kRoadHeight] = r.z - st.z[v.i];
+    write_row(obs.road, at, f, obs.CR);
   }
 };
 
@@ -195,12 +235,13 @@ struct ObserveLights {
 
   ALPAGYM_HD void operator()(int k) const {
     if (mask && !mask[k / st.E]) return;
+    const Viewer v = viewer(c, st, k);
+    if (!v.present && is_clear(obs, k)) return;
     float* rows = obs.lights + k * obs.I * kNumLightFeatures;
     bool* seen = obs.lights_mask + k * obs.I;
     clear(rows, obs.I * kNumLightFeatures);
     clear(seen, obs.I);
-    const Viewer v = viewer(c, st, k);
-    if (!v.present) return;
+    if (!v.present) return mark_clear(obs, k);
     const int row = v.world.first + v.a;
     const int first = c.light_start[v.world.s], count = c.light_start[v.world.s + 1] - first;
     const float front = st.route_s[v.i] + 0.5f * c.agent[row].length;

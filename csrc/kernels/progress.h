@@ -14,9 +14,9 @@ struct Progress {
 
   ALPAGYM_HD void operator()(int i) const {
     const int w = i / st.A, a = i % st.A;
-    if (!st.valid[i] || st.world_done(w)) return;
+    if (!st.valid[i] || st.still[w]) return;
     const Controller controller = static_cast<Controller>(st.controller[i]);
-    if (controller == Controller::kLog && st.ego_slot(w, a) < 0) return;
+    if (controller == Controller::kLog && st.slot[i] < 0) return;
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
     const int index = route_index(c, world, a, st.route[i]);

@@ -11,7 +11,7 @@ struct Tick {
   State st;
   ALPAGYM_HD int size() const { return st.W; }
   ALPAGYM_HD void operator()(int w) const {
-    if (!st.world_done(w)) st.step[w] += 1;
+    if (!st.still[w]) st.step[w] += 1;
   }
 };
 

@@ -40,6 +40,31 @@ class Traffic(Enum):
     lead into someone who is off theirs; then IDM, agent by agent, for the rest of the episode."""
 
 
+class RowFormat(Enum):
+    """How the rows of observed agents and road points are stored."""
+
+    float32 = "float32"
+    float16 = "float16"
+    """11 bits: 3 cm at 50 m."""
+    bfloat16 = "bfloat16"
+    """8 bits: 25 cm at 50 m."""
+    compact = "compact"
+    """Road points as indices into the map, from which `alpagym.rows.decode` makes float32 rows
+    where they are consumed; agents as float32."""
+
+
+class SlotOrder(Enum):
+    """Which elements fill the slots of an observation, and in which order."""
+
+    nearest_first = "nearest_first"
+    """The nearest, sorted by distance."""
+    nearest = "nearest"
+    """The nearest, in an order that says nothing: faster on a CPU."""
+    bounded = "bounded"
+    """About the nearest: none that is left out is nearer by more than 6 m than one that is there.
+    Fastest on a CPU, and for road points alone; agents, and a GPU, have the nearest."""
+
+
 DRIVES_ON = {"idm", "log_then_idm"}
 """Traffic that changes lanes, and drives on beyond its routes."""
 
@@ -102,6 +127,16 @@ class SimConfig:
     """Observed route waypoints."""
     num_lights: int = 4
     """Observed traffic lights."""
+    row_format: RowFormat = RowFormat.float32
+    """Of the rows of agents and road points."""
+    slot_order: SlotOrder = SlotOrder.nearest_first
+    """Of agents and road points."""
+    ego_columns: int = 10
+    """Features of the ego; fewer leave out the last of `EgoFeature`."""
+    agent_columns: int = 8
+    """Likewise of `AgentFeature`."""
+    road_columns: int = 7
+    """Likewise of `RoadFeature`."""
     agent_radius: float = 60.0
     """[m]"""
     road_radius: float = 50.0

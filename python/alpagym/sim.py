@@ -7,6 +7,9 @@ on torch's current stream; nothing else is allocated and nothing waits.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -14,8 +17,17 @@ from torch import Tensor
 
 from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
-from alpagym.config import ActionType, RewardConfig, RewardTerm, SimConfig, Traffic
-from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
+from alpagym.config import ActionType, RewardConfig, RewardTerm, RowFormat, SimConfig, SlotOrder, Traffic
+from alpagym.types import (
+    AgentFeature,
+    EgoFeature,
+    Observation,
+    Outcome,
+    RoadFeature,
+    Scenarios,
+    State,
+    TensorStruct,
+)
 
 __all__ = [
     "Collision",
@@ -26,6 +38,7 @@ __all__ = [
     "action_size",
     "commit",
     "control_size",
+    "cpu_form",
     "cuda_built",
     "fork",
     "inverse",
@@ -39,6 +52,8 @@ __all__ = [
     "reset",
     "step",
     "traffic_code",
+    "use_cpu_form",
+    "with_near",
 ]
 
 T = TypeVar("T", bound=TensorStruct)
@@ -48,19 +63,36 @@ _DTYPES = {
     "int32": torch.int32,
     "int64": torch.int64,
     "uint8": torch.uint8,
+    "uint16": torch.uint16,
     "bool": torch.bool,
+}
+_ROW_DTYPES = {
+    RowFormat.float32: torch.float32,
+    RowFormat.float16: torch.float16,
+    RowFormat.bfloat16: torch.bfloat16,
+    RowFormat.compact: torch.float32,
 }
 
 
-def _allocate(cls: type[T], device: str | torch.device, **sizes: int) -> T:
-    """A struct of zeros whose shapes follow the core's list of fields."""
+def _allocate(
+    cls: type[T],
+    device: str | torch.device,
+    rows: Mapping[str, torch.dtype] | None = None,
+    **sizes: int,
+) -> T:
+    """A struct of zeros whose shapes follow the core's list of fields; `rows` by field."""
 
     def size(symbol: str) -> int:
         return int(symbol) if symbol.isdigit() else sizes[symbol]
 
+    dtypes = {**_DTYPES, **(rows or {})}
     return cls(
         **{
-            name: torch.zeros([size(d) for d in dims], dtype=_DTYPES[dtype], device=device)
+            name: torch.zeros(
+                [size(d) for d in dims],
+                dtype=dtypes[name if dtype == "rows" else dtype],
+                device=device,
+            )
             for name, dtype, dims in _core.fields[cls.__name__]
         }
     )
@@ -94,7 +126,8 @@ def make_observation(state: State, config: SimConfig) -> Observation:
     """Room for what the egos of `state` see.
 
     Raises:
-        ValueError: more slots are asked for than the core holds.
+        ValueError: more slots are asked for than the core holds, or more columns than there are
+            features.
     """
     for name in ("num_agents", "num_road_points", "num_lights"):
         if not 0 <= getattr(config, name) <= _core.max_nearest:
@@ -105,16 +138,27 @@ def make_observation(state: State, config: SimConfig) -> Observation:
         raise ValueError(
             f"sim.num_route_points: expected at least 0, got {config.num_route_points}"
         )
+    for name, features in (("ego", EgoFeature), ("agent", AgentFeature), ("road", RoadFeature)):
+        columns = getattr(config, f"{name}_columns")
+        if not 0 <= columns <= len(features):
+            raise ValueError(
+                f"sim.{name}_columns: expected 0 to {len(features)}, got {columns}"
+            )
     w, e = state.ego.shape
+    dtype, compact = _ROW_DTYPES[config.row_format], config.row_format is RowFormat.compact
     return _allocate(
         Observation,
         state.device,
+        {"agents": dtype, "road": torch.int32 if compact else dtype},
         W=w,
         E=e,
         O=config.num_agents,
         B=config.num_road_points,
         H=config.num_route_points,
         I=config.num_lights,
+        CE=config.ego_columns,
+        CA=config.agent_columns,
+        CR=1 if compact else config.road_columns,
     )
 
 
@@ -145,6 +189,7 @@ def make_params(config: SimConfig) -> Params:
         lane_changes=int(config.lane_changes),
         end_on=int(end_on),
         bad_action=int(config.bad_action == "terminate"),
+        slot_order=list(SlotOrder).index(config.slot_order),
         **{
             name: getattr(config, name)
             for name in (
@@ -248,12 +293,62 @@ def inverse(
     units, and not bounded. Controls are told by heading and speed, curvature and steering are 0
     where the way is below 1 mm. Zeros for slots without an ego, and for egos absent before or
     after. A plan has no inverse, since two states do not tell what lies further ahead: cut it from
-    the record with `alpagym.scenarios.plans.recorded_plans`.
+    the record with `alpagym.scenarios.recorded_plans.recorded_plans`.
 
     Raises:
         ValueError: `params` is for actions that are plans.
     """
     _core.inverse(scenarios, before, after, action, params)
+
+
+def with_near(scenarios: Scenarios, config: SimConfig) -> Scenarios:
+    """The same scenarios with lists of what is near each place of their maps.
+
+    With them the CPU need not search the map at every step. They serve observations of at most
+    `config.num_road_points` road points within `config.road_radius`; for others, and where no lane
+    is near, the map is searched as before. On a GPU they are not used, and not made.
+    """
+    if scenarios.device.type != "cpu":
+        return scenarios
+    cells = 4 * (len(scenarios.cell_road) - 1)
+    starts = {
+        f"near_{name}_start": torch.zeros(cells + 1, dtype=torch.int32)
+        for name in ("road", "lane", "edge")
+    }
+    step = (config.road_radius + 0.25 * math.sqrt(2.0) * scenarios.grid[:, 2].max().item()) / 255
+    limits = torch.tensor([config.road_radius, config.num_road_points, step])
+    listed = replace(
+        scenarios, near_limits=limits, near_level=torch.zeros(cells, 2), **starts
+    )
+    counts = torch.zeros(cells, 3, dtype=torch.int32)
+    _core.count_near(listed, counts)
+    for start, count in zip(starts.values(), counts.unbind(1), strict=True):
+        torch.cumsum(count, 0, out=start[1:])
+    roads, lanes, edges = (int(start[-1]) for start in starts.values())
+    listed = replace(
+        listed,
+        near_road=torch.zeros(roads, dtype=torch.uint16),
+        near_step=torch.zeros(roads, dtype=torch.uint8),
+        near_lane=torch.zeros(lanes, dtype=torch.uint16),
+        near_edge=torch.zeros(edges, dtype=torch.uint16),
+    )
+    _core.fill_near(listed)
+    return listed
+
+
+def cpu_form() -> str:
+    """How the CPU runs `step` and `observe`: `plain`, `vector`, `avx2` or `avx512`."""
+    return str(_core.cpu_form())
+
+
+def use_cpu_form(name: str) -> None:
+    """Run them otherwise: for tests and measurements. Forms differ in speed, and in the order of
+    slots where `SlotOrder` leaves it open.
+
+    Raises:
+        ValueError: an unknown form, or one that this CPU cannot run.
+    """
+    _core.use_cpu_form(name)
 
 
 def cuda_built() -> bool:

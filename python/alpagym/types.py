@@ -117,10 +117,32 @@ class Scenarios(TensorStruct):
     cell_edge: Tensor
     """Offsets of the edge segments that touch a cell. int32 [C+1]"""
     road: Tensor
-    """x, y, z of the midpoint [m], unit direction, half length [m], `MapType`, index of the map
-    element. [P, 8]"""
+    """x, y of the midpoint [m], unit direction, half length [m], `MapType`, z of the midpoint [m],
+    index of the map element. [P, 8]"""
     edge: Tensor
     """x0, y0, x1, y1, mean z [m], unused; the drivable area is on the left. [D, 8]"""
+    near_limits: Tensor
+    """Radius [m] and number of road points that the lists of what is near serve, and the step in
+    which they tell distances [m]. [3]"""
+    near_level: Tensor
+    """Lowest and highest z of the road points listed [m]; highest below lowest where nothing is
+    listed. [F, 2]"""
+    near_road_start: Tensor
+    """Offsets of the road points near a small cell (a quarter of a grid cell; F is 0 without
+    lists). int32 [F+1]"""
+    near_lane_start: Tensor
+    """Offsets of the lane pieces near a small cell. int32 [F+1]"""
+    near_edge_start: Tensor
+    """Offsets of the edge segments near a small cell. int32 [F+1]"""
+    near_road: Tensor
+    """By distance from the cell's center, counted from the scenario's first road point. uint16
+    [NP]"""
+    near_step: Tensor
+    """That distance in steps, rounded down. uint8 [NP]"""
+    near_lane: Tensor
+    """Lane pieces, counted likewise. uint16 [NL]"""
+    near_edge: Tensor
+    """Edge segments, counted from the scenario's first. uint16 [NE]"""
 
 
 @dataclass
@@ -173,6 +195,8 @@ class State(TensorStruct):
     """route one step earlier. int32 [W, A]"""
     prev_valid: Tensor
     """valid one step earlier. bool [W, A]"""
+    slot: Tensor
+    """Of the last step: the ego slot that drives the agent, or -1. int32 [W, A]"""
     prev_stops_served: Tensor
     """stops_served one step earlier. uint8 [W, A]"""
     ego: Tensor
@@ -196,6 +220,8 @@ class State(TensorStruct):
     """The action that goes on; a plan's waypoints in the world frame. [W, E, M]"""
     scenario: Tensor
     """Index into `Scenarios`. int32 [W]"""
+    still: Tensor
+    """Of the last step: no ego was left to drive, and nothing moved. bool [W]"""
     step: Tensor
     """Steps since reset. int32 [W]"""
     seed: Tensor
@@ -270,15 +296,14 @@ class AgentFeature(IntEnum):
     COS = 2
     """Heading relative to the ego's."""
     SIN = 3
-    VX = 4
-    """Velocity relative to the world, in ego axes [m/s]"""
-    VY = 5
-    LENGTH = 6
+    SPEED = 4
+    """Along its heading [m/s]"""
+    LENGTH = 5
     """[m]"""
-    WIDTH = 7
-    IS_VEHICLE = 8
-    IS_PEDESTRIAN = 9
-    IS_CYCLIST = 10
+    WIDTH = 6
+    """[m]"""
+    KIND = 7
+    """`AgentType`"""
 
 
 class RoadFeature(IntEnum):
@@ -292,10 +317,10 @@ class RoadFeature(IntEnum):
     SIN = 3
     HALF_LENGTH = 4
     """[m]"""
-    IS_LANE = 5
-    IS_LINE = 6
-    IS_EDGE = 7
-    IS_OTHER = 8
+    KIND = 5
+    """`MapType`"""
+    HEIGHT = 6
+    """Above the ego [m]"""
 
 
 class RouteFeature(IntEnum):
@@ -329,17 +354,23 @@ class LightFeature(IntEnum):
 class Observation(TensorStruct):
     """What each ego sees, in its own frame (x forward, y left), SI units, unseen slots zero.
 
-    `EgoFeature` and the like name the columns. In ego mode the environment drops E.
+    `EgoFeature` and the like name the columns; where CE, CA or CR is smaller, the last ones are
+    left out. In ego mode the environment drops E.
     """
 
+    pose: Tensor
+    """x, y, z [m] and yaw [rad] in the world: no feature, but what turns compact road rows into the
+    ego's frame (`alpagym.rows.decode`). [W, E, 4]"""
     ego: Tensor
-    """Speed, accel, curvature, size, place on the route, limit, goal, next stop. [W, E, 10]"""
+    """Speed, accel, curvature, size, place on the route, limit, goal, next stop. [W, E, CE]"""
     agents: Tensor
-    """Nearest other agents: position, heading, velocity, size, kind. [W, E, O, 11]"""
+    """Nearest other agents: position, heading, speed, size, kind; float32, float16 or bfloat16.
+    rows [W, E, O, CA]"""
     agents_mask: Tensor
     """Whether the slot is filled. bool [W, E, O]"""
     road: Tensor
-    """Nearest road points: midpoint, direction, half length, kind. [W, E, B, 9]"""
+    """Nearest road points: midpoint, direction, half length, kind, height; likewise, or compact:
+    int32 indices into `Scenarios.road` in one column. rows [W, E, B, CR]"""
     road_mask: Tensor
     """Whether the slot is filled. bool [W, E, B]"""
     route: Tensor

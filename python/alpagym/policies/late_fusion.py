@@ -57,17 +57,16 @@ class LateFusion(Policy):
         self.scales = nn.ModuleDict(
             {
                 "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
-                "agents": features.Scale(features.AGENT_SCALE),
-                "road": features.Scale(features.ROAD_SCALE),
+                "agents": features.Scale(features.AGENT_SCALE, features.AGENT_KINDS),
+                "road": features.Scale(features.ROAD_SCALE, features.ROAD_KINDS),
                 "route": features.Scale(features.ROUTE_SCALE),
                 "lights": features.Scale(features.LIGHT_SCALE),
             }
         )
         self.encoders = nn.ModuleDict(
             {
-                "agents": encoder(len(features.AGENT_SCALE), config.width),
-                "road": encoder(len(features.ROAD_SCALE), config.width),
-                "lights": encoder(len(features.LIGHT_SCALE), config.width),
+                name: encoder(self.scales[name].size, config.width)
+                for name in ("agents", "road", "lights")
             }
         )
         route_size = sim_config.num_route_points * len(features.ROUTE_SCALE)

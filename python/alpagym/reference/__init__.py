@@ -51,7 +51,9 @@ def step(
         setattr(out, f"margin_{name}", np.full(shape, np.inf))
     for world in worlds(scenarios, state):
         w = world.w
+        state.still[w] = world.done()
         if not world.done():
+            state.slot[w] = [world.ego_slot(a) for a in range(state.x.shape[1])]
             for name in BEFORE:
                 getattr(state, f"prev_{name}")[w] = getattr(state, name)[w]
             decide(world, config, out.margin_control[w])

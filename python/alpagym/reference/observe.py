@@ -19,7 +19,7 @@ def observe(scenarios: list[Place], state: SimpleNamespace, c: SimConfig) -> Sim
     `margin` [W, E] tells how near the ego was to where stops and limits of its route change.
     """
     w, e = state.ego.shape
-    slots = {"agents": (c.num_agents, 11), "road": (c.num_road_points, 9)}
+    slots = {"agents": (c.num_agents, 8), "road": (c.num_road_points, 7)}
     slots |= {"route": (c.num_route_points, 5), "lights": (c.num_lights, 7)}
     out = SimpleNamespace(ego=np.zeros((w, e, 10)), margin=np.full((w, e), np.inf))
     for name, (count, columns) in slots.items():
@@ -80,7 +80,7 @@ def _nearest(candidates: list[tuple[float, int]], radius: float) -> list[int]:
 
 
 def agents(world: World, a: int, c: SimConfig) -> list[list[float]]:
-    """Position, heading, velocity, size and kind of the other agents, nearest first."""
+    """Position, heading, speed, size and kind of the other agents, nearest first."""
     here, rows = world.position(a), []
     others = [b for b in range(world.num_agents) if b != a and world.get("valid", b)]
     level = [b for b in others if world.same_level(a, b)]
@@ -88,33 +88,30 @@ def agents(world: World, a: int, c: SimConfig) -> list[list[float]]:
     for b in _nearest(distance, c.agent_radius):
         agent = world.place.agents[b]
         heading = into_frame(unit(world.get("yaw", b)), world.get("yaw", a))
-        kinds = (AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST)
         rows.append(
             [
                 *_local(world, a, world.position(b)),
                 *heading,
-                *(world.get("speed", b) * heading),
+                world.get("speed", b),
                 agent.length,
                 agent.width,
-                *(float(agent.type == kind) for kind in kinds),
+                float(agent.type),
             ]
         )
     return rows
 
 
 def road(world: World, a: int, c: SimConfig) -> list[list[float]]:
-    """Midpoint, direction, half length and kind of the pieces of the map, nearest first."""
+    """Midpoint, direction, half length, kind and height of the pieces of the map, nearest first."""
     points, here, rows = world.place.road, world.position(a), []
     level = [
-        n for n in range(len(points)) if world.place.same_level(world.get("z", a), points[n, 2])
+        n for n in range(len(points)) if world.place.same_level(world.get("z", a), points[n, 6])
     ]
     distance = [(float(np.linalg.norm(points[n, :2] - here)), n) for n in level]
     for n in _nearest(distance, c.road_radius):
-        direction = into_frame(points[n, 3:5], world.get("yaw", a))
-        kind = int(points[n, 6])
-        known = (MapType.LANE, MapType.ROAD_LINE, MapType.ROAD_EDGE)
-        kinds = [float(kind == k) for k in known] + [float(kind not in known)]
-        rows.append([*_local(world, a, points[n, :2]), *direction, points[n, 5], *kinds])
+        direction = into_frame(points[n, 2:4], world.get("yaw", a))
+        height = points[n, 6] - world.get("z", a)
+        rows.append([*_local(world, a, points[n, :2]), *direction, *points[n, 4:6], height])
     return rows
 
 

@@ -118,11 +118,11 @@ def assign_lane(
     """
     place, heading = world.place, unit(world.get("yaw", a))
     found, under = [], []
-    for road in place.road[place.road[:, 6] == MapType.LANE]:
-        if not place.same_level(world.get("z", a), road[2]):
+    for road in place.road[place.road[:, 5] == MapType.LANE]:
+        if not place.same_level(world.get("z", a), road[6]):
             continue
-        direction = road[3:5]
-        start, end = road[:2] - road[5] * direction, road[:2] + road[5] * direction
+        direction = road[2:4]
+        start, end = road[:2] - road[4] * direction, road[:2] + road[4] * direction
         on = Route(np.array([[*start, 0, 0], [*end, 0, 0]])).project(world.position(a), 0, 0)
         cosine = float(direction @ heading)
         cost = on.distance + TURN_COST * (1.0 - cosine)

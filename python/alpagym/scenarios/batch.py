@@ -130,8 +130,8 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
         length[:, None] > 1e-6, span[:, :2] / np.maximum(length, 1e-6)[:, None], [1.0, 0.0]
     )
     road = np.zeros((len(middle), 8), np.float32)
-    road[:, :3], road[:, 3:5], road[:, 5], road[:, 6] = middle, direction, 0.5 * length, pieces.type
-    road[:, 7] = pieces.element
+    road[:, :2], road[:, 2:4], road[:, 4] = middle[:, :2], direction, 0.5 * length
+    road[:, 5], road[:, 6], road[:, 7] = pieces.type, middle[:, 2], pieces.element
     ij = grid.index(middle[:, :2])
     order, road_count = _sorted_by_cell(ij[:, 1] * grid.columns + ij[:, 0], num_cells)
 
@@ -333,7 +333,19 @@ def batch(
     tensors = {
         name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
-    return Scenarios(**tensors).to(device)
+    return Scenarios(**tensors, **_no_near_lists()).to(device)
+
+
+def _no_near_lists() -> dict[str, torch.Tensor]:
+    """Lists of what is near are made where they are used (`alpagym.sim.with_near`)."""
+    starts = ("near_road_start", "near_lane_start", "near_edge_start")
+    entries = {"near_road": torch.uint16, "near_step": torch.uint8}
+    entries |= {"near_lane": torch.uint16, "near_edge": torch.uint16}
+    return (
+        {"near_limits": torch.zeros(3), "near_level": torch.zeros(0, 2)}
+        | {name: torch.zeros(1, dtype=torch.int32) for name in starts}
+        | {name: torch.zeros(0, dtype=dtype) for name, dtype in entries.items()}
+    )
 
 
 def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.ndarray]:

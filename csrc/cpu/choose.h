@@ -1,0 +1,78 @@
+// The m smallest of a list of squared distances, exactly, without sorting them.
+#pragma once
+#include <algorithm>
+
+#include "simd.h"
+
+namespace alpagym::cpu {
+
+// Candidates whose squared distance is known; room for whole vectors.
+struct Candidates {
+  static constexpr int kMax = 2048;
+
+  int n = 0;
+  alignas(32) float distance2[kMax + simd::kLanes];
+  int32_t index[kMax + simd::kLanes];
+
+  void add(float d2, int32_t i) {
+    distance2[n] = d2;
+    index[n++] = i;
+  }
+};
+
+inline int count_below(const Candidates& c, float limit) {
+  simd::Int8 sum{};
+  for (int k = 0; k < c.n; k += simd::kLanes) sum -= simd::load(c.distance2 + k) <= limit;
+  int total = 0;
+  for (int k = 0; k < simd::kLanes; ++k) total += sum[k];
+  return total;
+}
+
+// Writes the indices of the m candidates with the smallest (distance2, index) in the order of the
+// list, and returns how many: all of them if there are no more than m.
+//
+// Halves the interval in which the limit lies until as many are below it as are wanted; where
+// distances are equal and no limit separates them, the smaller indices win.
+inline int choose(Candidates& c, int m, int32_t* out) {
+  if (c.n <= m) {
+    std::copy(c.index, c.index + c.n, out);
+    return c.n;
+  }
+  if (m <= 0) return 0;
+  for (int k = c.n; k < c.n + simd::kLanes; ++k) c.distance2[k] = INFINITY;
+  float low = -1.f, high = 0.f;  // at most m - 1 are up to low, at least m up to high
+  for (int k = 0; k < c.n; ++k) high = std::max(high, c.distance2[k]);
+  int ties = 0;  // how many with a distance of exactly `high` are wanted; 0 for all
+  for (;;) {
+    const float middle = low + 0.5f * (high - low);
+    if (!(middle > low && middle < high)) {
+      ties = m - count_below(c, low);
+      break;
+    }
+    const int below = count_below(c, middle);
+    if (below == m) {
+      high = middle;
+      break;
+    }
+    (below < m ? low : high) = middle;
+  }
+  int n = 0;
+  if (!ties) {
+    for (int k = 0; k < c.n; ++k) {
+      out[n] = c.index[k];
+      n += c.distance2[k] <= high;
+    }
+    return n;
+  }
+  int32_t equal[Candidates::kMax];
+  int num_equal = 0;
+  for (int k = 0; k < c.n; ++k) {
+    if (c.distance2[k] <= low) out[n++] = c.index[k];
+    else if (c.distance2[k] <= high) equal[num_equal++] = c.index[k];
+  }
+  std::sort(equal, equal + num_equal);
+  for (int k = 0; k < ties; ++k) out[n++] = equal[k];
+  return n;
+}
+
+}  // namespace alpagym::cpu

@@ -14,7 +14,7 @@ namespace alpagym {
 constexpr int kNearSteps = 256;  // distances of road points from a center are told in so many steps
 
 struct Near {
-  int cell;         // index into the lists, -1 where there is none
+  int lists;        // index of its lists, -1 where there are none
   Vec2 center;      // [m]
   float half_size;  // half the side of the cell [m]
 };
@@ -23,15 +23,16 @@ struct Near {
 // which of them are on the level of an agent is not known before. Otherwise it may end sooner.
 ALPAGYM_HD bool lists_all(float low, float high) { return high - low > 1.f; }
 
-// The small cell of a point; none outside the grid.
+// The small cell of a point; without lists outside the grid.
 ALPAGYM_HD Near near_of(const Scenarios& c, int s, Vec2 p) {
   const Grid g = grid_of(c, s);
   const float side = 0.5f * g.cell;
   const float column = floorf((p.x - g.x) / side), row = floorf((p.y - g.y) / side);
   const int columns = 2 * g.columns, rows = 2 * g.rows;
-  if (!(column >= 0.f && row >= 0.f && column < columns && row < rows)) return {-1, {0.f, 0.f}, 0.f};
+  if (!(column >= 0.f && row >= 0.f && column < columns && row < rows))
+    return {-1, {0.f, 0.f}, 0.f};
   const int x = static_cast<int>(column), y = static_cast<int>(row);
-  return {4 * g.first + y * columns + x,
+  return {c.V ? c.near_cell[4 * g.first + y * columns + x] : -1,
           {g.x + (x + 0.5f) * side, g.y + (y + 0.5f) * side},
           0.5f * side};
 }

@@ -17,8 +17,8 @@ enum EndOn : int {
 // What becomes of an action that is not finite: the agent coasts on, or its episode ends.
 enum BadAction : int { kCoast = 0, kTerminate = 1 };
 
-// Which elements fill the slots of an observation: the nearest, sorted or not, or about the nearest.
-// Where that gains nothing, the first is as good an answer as any.
+// Which elements fill the slots of an observation: the nearest, sorted or not, or about the
+// nearest. Where that gains nothing, the first is as good an answer as any.
 enum SlotOrder : int { kNearestFirst = 0, kNearest = 1, kBounded = 2 };
 
 constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts

@@ -4,8 +4,9 @@
 // S = scenarios, N = agents of all scenarios, U = routes (one of each agent, then the lane routes
 // of all scenarios), L = log cells, Q = route points, M = stops, G = stretches beside another lane,
 // K = lights, J = light-state cells, C = grid cells, P = road points, D = edge segments in cells,
-// F = small cells with lists of what is near (near.h; 0 without lists), NP, NL, NE = their entries.
-// Ragged arrays lie one scenario (or agent) after the other; "X+1" arrays hold the offsets.
+// V = small cells (near.h; 0 without lists), F = those with lists of what is near, NP, NL, NE =
+// their entries. Ragged arrays lie one scenario (or agent) after the other; "X+1" arrays hold the
+// offsets.
 #pragma once
 #include <cstdint>
 
@@ -96,19 +97,19 @@ struct Scenarios {
   const RoadPoint* road;      // [P, 8] sorted by cell
   const EdgeSegment* edge;    // [D, 8] sorted by cell, repeated in every cell they touch
 
-  int F;
+  int V;
   const float* near_limits;        // [3] radius [m] and number of road points that the lists serve,
                                    // and the step in which they tell distances [m]
-  const float* near_level;         // [F, 2] lowest and highest of the road points listed [m]; highest
-                                   // below lowest where nothing is listed
-  const int32_t* near_road_start;  // [F+1] road points of a small cell
+  const int32_t* near_cell;        // [V] the lists of a small cell, -1 for none
+  const float* near_level;         // [F, 2] lowest and highest of the road points listed [m]
+  const int32_t* near_road_start;  // [F+1] road points near a small cell
   const int32_t* near_lane_start;  // [F+1] its lane pieces
   const int32_t* near_edge_start;  // [F+1] its edge segments
   const uint16_t* near_road;       // [NP] by distance from its center, counted from the scenario's
                                    // first road point
   const uint8_t* near_step;        // [NP] that distance, in steps, rounded down
   const uint16_t* near_lane;       // [NL] all that may be within kLaneReach
-  const uint16_t* near_edge;       // [NE] all that may be nearest, counted from the scenario's first
+  const uint16_t* near_edge;  // [NE] all that may be nearest, counted from the scenario's first
 
   static constexpr auto& python_name = "Scenarios";
   template <class F>
@@ -151,6 +152,7 @@ struct Scenarios {
     f("road", &Scenarios::road, "P", "8");
     f("edge", &Scenarios::edge, "D", "8");
     f("near_limits", &Scenarios::near_limits, "3");
+    f("near_cell", &Scenarios::near_cell, "V");
     f("near_level", &Scenarios::near_level, "F", "2");
     f("near_road_start", &Scenarios::near_road_start, "F+1");
     f("near_lane_start", &Scenarios::near_lane_start, "F+1");
@@ -164,7 +166,7 @@ struct Scenarios {
   void bind(Size&& size) {
     S = size("S");
     N = size("N");
-    F = size("F");
+    V = size("V");
   }
 };
 

@@ -32,8 +32,8 @@ ALPAGYM_HD float wrap_angle(float a) {
   return wrapped >= kPi ? wrapped - kTwoPi : (wrapped < -kPi ? -kPi : wrapped);
 }
 
-// Sine and cosine, at most 1e-7 off for angles up to some thousand turns; NaN and infinity give NaN.
-// The same operations for a number and for a vector of numbers, on any machine: multiples of a
+// Sine and cosine, at most 1e-7 off for angles up to some thousand turns; NaN and infinity give
+// NaN. The same operations for a number and for a vector of numbers, on any machine: multiples of a
 // quarter turn are taken away in three steps (Cody and Waite), and minimax polynomials do the rest
 // (coefficients of S. Moshier's Cephes library).
 template <class F>
@@ -44,8 +44,9 @@ ALPAGYM_HD void sincos(F angle, F& sin, F& cos) {
               quarters * 7.549789948768648e-8f;
   const F r2 = r * r;
   const F s = ((r2 * -1.9515295891e-4f + 8.3321608736e-3f) * r2 - 1.6666654611e-1f) * r2 * r + r;
-  const F c = ((r2 * 2.443315711809948e-5f - 1.388731625493765e-3f) * r2 +
-               4.166664568298827e-2f) * r2 * r2 - 0.5f * r2 + 1.f;
+  const F c = ((r2 * 2.443315711809948e-5f - 1.388731625493765e-3f) * r2 + 4.166664568298827e-2f) *
+                  r2 * r2 -
+              0.5f * r2 + 1.f;
   // quarters modulo 4, by which the quadrants take turns
   const F turns = quarters * 0.25f, whole = (turns + kRound) - kRound;
   const F quadrant = quarters - whole * 4.f;  // -2, -1, 0, 1 or 2

@@ -22,8 +22,8 @@ enum class Form : int { kPlain, kVector, kAvx2, kAvx512 };
 Form form();
 bool use_form(Form);  // false, and no change, where this CPU cannot
 
-// The lists of near.h within Scenarios.near_limits: their lengths, [F, 3] of road points, lanes and
-// edges; then, with room made, the lists.
+// The lists of near.h within Scenarios.near_limits: their lengths, [V, 3] of road points, lanes and
+// edges, left alone where there are none; then, with room made and numbered, the lists.
 void count_near(const Scenarios&, int32_t* counts);
 void fill_near(const Scenarios&);
 

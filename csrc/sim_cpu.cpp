@@ -42,7 +42,7 @@ void for_blocks(int worlds, int egos, Body&& body) {
     body(Block{{b * size, std::min(size, worlds - b * size)}, worlds, form});
 }
 
-// visit(cell, lists) for every small cell of every scenario.
+// visit(cell, lists) for every small cell that is to have lists, of every scenario.
 template <class Visit>
 void for_near(const Scenarios& c, Visit&& visit) {
 #pragma omp parallel
@@ -52,6 +52,7 @@ void for_near(const Scenarios& c, Visit&& visit) {
     for (int s = 0; s < c.S; ++s) {
       const auto maker = std::make_unique<NearMaker>(c, s);
       for (int n = 0; n < maker->cells(); ++n) {
+        if (!maker->wanted(n)) continue;
         maker->make(n, *lists);
         visit(4 * c.cell_start[s] + n, *lists);
       }
@@ -101,7 +102,8 @@ void count_near(const Scenarios& c, int32_t* counts) {
   });
 }
 void fill_near(const Scenarios& c) {
-  for_near(c, [&](int cell, const NearLists& lists) {
+  for_near(c, [&](int small, const NearLists& lists) {
+    const int cell = c.near_cell[small];
     const auto copy = [&](const auto* from, int n, const auto* to, const int32_t* start) {
       std::copy(from, from + n, const_cast<std::decay_t<decltype(*from)>*>(to) + start[cell]);
     };

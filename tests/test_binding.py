@@ -218,11 +218,20 @@ def test_observe_checks_sizes() -> None:
         sim.observe(rig.scenarios, rig.state, other, rig.params)
     wide = replace(
         rig.observation,
-        agents=torch.zeros(3, 1, 300, 11),
+        agents=torch.zeros(3, 1, 300, 8),
         agents_mask=torch.zeros(3, 1, 300, dtype=torch.bool),
     )
     with refused(ValueError, "Observation.agents: expected at most 256 slots, got 300"):
         sim.observe(rig.scenarios, rig.state, wide, rig.params)
+    more = replace(rig.observation, ego=torch.zeros(3, 1, 11))
+    with refused(ValueError, "Observation.ego: expected at most 10 columns, got 11"):
+        sim.observe(rig.scenarios, rig.state, more, rig.params)
+    slots = rig.config.num_agents
+    counted = replace(rig.observation, agents=torch.zeros(3, 1, slots, 8, dtype=torch.int32))
+    with refused(ValueError, "Observation.agents: expected rows of features, got int32"):
+        sim.observe(rig.scenarios, rig.state, counted, rig.params)
+    with refused(ValueError, "sim.road_columns: expected 0 to 7, got 8"):
+        sim.make_observation(rig.state, SimConfig(road_columns=8))
     with refused(ValueError, "sim.num_road_points: expected 0 to 256, got 257"):
         sim.make_observation(rig.state, SimConfig(num_road_points=257))
 

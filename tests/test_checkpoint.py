@@ -111,7 +111,7 @@ def test_a_failure_while_saving_keeps_the_older_file(saved, monkeypatch):
 def test_truncated_files(saved, keep):
     path, _ = saved
     path.write_bytes(path.read_bytes()[:keep])
-    refuse(path, "not a policy of format alpagym-policy-1")
+    refuse(path, "not a policy of format alpagym-policy-2")
 
 
 def test_files_of_other_formats(tmp_path):
@@ -138,10 +138,10 @@ def test_safetensors_of_another_program(tmp_path):
     path = tmp_path / "model.safetensors"
     weights = {"layer.weight": torch.zeros(2, 2)}
     save_file(weights, path)
-    refuse(path, "expected metadata of format alpagym-policy-1, got None")
+    refuse(path, "expected metadata of format alpagym-policy-2, got None")
     save_file(weights, path, metadata={"alpagym": "not json"})
     refuse(path)
-    for header in ([], "x", 3, {"format": "alpagym-policy-9"}, {"format": "alpagym-policy-1"}):
+    for header in ([], "x", 3, {"format": "alpagym-policy-9"}, {"format": "alpagym-policy-2"}):
         save_file(weights, path, metadata={"alpagym": json.dumps(header)})
         refuse(path)
     save_file(weights, path, metadata={"alpagym": "[" * 100_000})

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenario_files import SHARED
 from torch import Tensor
 
 from alpagym import sim
@@ -17,6 +16,7 @@ from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import Observation, Scenarios
+from scenario_files import SHARED
 
 FORMS = ("vector", "avx2", "avx512")
 WORLDS = 21  # more than one block, and no multiple of it

@@ -125,8 +125,7 @@ void check_columns(const Observation& obs) {
         {"road", obs.CR, indices ? 1 : static_cast<int>(kNumRoadFeatures)}})
     if (columns > features)
       throw py::value_error(std::string("Observation.") + name + ": expected at most " +
-                            std::to_string(features) + " columns, got " +
-                            std::to_string(columns));
+                            std::to_string(features) + " columns, got " + std::to_string(columns));
 }
 
 // What Python calls, by the name that it calls.
@@ -259,7 +258,7 @@ void inverse(const Scenarios& c, const State& before, const State& after, py::ha
 
 void count_near(const Scenarios& c, py::handle counts) {
   cpu::count_near(
-      c, data<int32_t>(argument<int32_t>("counts", counts, {{"F", c.F}, {"3", 3}}, c.device)));
+      c, data<int32_t>(argument<int32_t>("counts", counts, {{"V", c.V}, {"3", 3}}, c.device)));
 }
 
 std::string cpu_form() {

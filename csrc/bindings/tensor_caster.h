@@ -230,9 +230,7 @@ struct tensor_struct_caster {
       if constexpr (std::is_same_v<T, Rows>)
         t = borrow_if(
             attr, rank,
-            [&](const dlpack::DType& dtype) {
-              return read_format(dtype, &(value.*member).format);
-            },
+            [&](const dlpack::DType& dtype) { return read_format(dtype, &(value.*member).format); },
             "float32, float16, bfloat16 or int32 ", name, want);
       else
         t = borrow<T>(attr, rank, name, want);

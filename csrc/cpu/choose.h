@@ -67,8 +67,10 @@ inline int choose(Candidates& c, int m, int32_t* out) {
   int32_t equal[Candidates::kMax];
   int num_equal = 0;
   for (int k = 0; k < c.n; ++k) {
-    if (c.distance2[k] <= low) out[n++] = c.index[k];
-    else if (c.distance2[k] <= high) equal[num_equal++] = c.index[k];
+    if (c.distance2[k] <= low)
+      out[n++] = c.index[k];
+    else if (c.distance2[k] <= high)
+      equal[num_equal++] = c.index[k];
   }
   std::sort(equal, equal + num_equal);
   for (int k = 0; k < ties; ++k) out[n++] = equal[k];

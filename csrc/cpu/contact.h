@@ -21,10 +21,10 @@ inline Collision collide(const kernels::Contact& o, const kernels::Judged& ego,
     const simd::Float8 other = simd::load(present.speed + at);
     const simd::Float8 rx = other * simd::load(present.cos + at) - vx,
                        ry = other * simd::load(present.sin + at) - vy;
-    const simd::Float8 t = simd::min(
-        simd::max(-(dx * rx + dy * ry) / simd::max(rx * rx + ry * ry, simd::splat(1e-6f)),
-                  simd::splat(0.f)),
-        simd::splat(o.p.ttc_horizon));
+    const simd::Float8 t =
+        simd::min(simd::max(-(dx * rx + dy * ry) / simd::max(rx * rx + ry * ry, simd::splat(1e-6f)),
+                            simd::splat(0.f)),
+                  simd::splat(o.p.ttc_horizon));
     const simd::Float8 x = dx + t * rx, y = dy + t * ry;
     const simd::Float8 touching = simd::load(present.radius + at) + (reach + 0.01f);
     const simd::Int8 near = x * x + y * y <= touching * touching * 1.001f;
@@ -39,8 +39,8 @@ inline Collision collide(const kernels::Contact& o, const kernels::Judged& ego,
 // signed_edge_distance (grid.h) from a list; NaN where the list does not serve.
 inline float listed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
   const Near near = near_of(c, s, p);
-  if (near.cell < 0) return NAN;
-  const int from = c.near_edge_start[near.cell], n = c.near_edge_start[near.cell + 1] - from;
+  if (near.lists < 0) return NAN;
+  const int from = c.near_edge_start[near.lists], n = c.near_edge_start[near.lists + 1] - from;
   if (n == 0) return NAN;
   const EdgeSegment* edges = c.edge + c.cell_edge[c.cell_start[s]];
   constexpr int kMax = 64;  // entries of a list at most
@@ -71,7 +71,7 @@ inline float listed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
 }
 
 inline float edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
-  const float listed = c.F ? listed_edge_distance(c, s, p, z) : NAN;
+  const float listed = listed_edge_distance(c, s, p, z);
   return listed == listed ? listed : signed_edge_distance(c, s, p, z);
 }
 
@@ -86,10 +86,9 @@ inline bool offroad(const Scenarios& c, int s, const Box& box, float z) {
 
 // lane_at (lanes.h) by lists.
 inline LaneFix lane(const Scenarios& c, int s, Vec2 p, Vec2 heading, float z) {
-  const Near near = c.F ? near_of(c, s, p) : Near{-1, {0.f, 0.f}, 0.f};
-  if (near.cell < 0 || !(c.near_level[2 * near.cell] <= c.near_level[2 * near.cell + 1]))
-    return lane_at(c, s, p, heading, z);
-  const int from = c.near_lane_start[near.cell], n = c.near_lane_start[near.cell + 1] - from;
+  const Near near = near_of(c, s, p);
+  if (near.lists < 0) return lane_at(c, s, p, heading, z);
+  const int from = c.near_lane_start[near.lists], n = c.near_lane_start[near.lists + 1] - from;
   const int first = c.cell_road[c.cell_start[s]];
   const RoadPoint* road = c.road + first;
   LaneFix fix{-1, 0.f, {1.f, 0.f}, 2.f};

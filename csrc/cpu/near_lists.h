@@ -1,6 +1,7 @@
 // Making the lists of near.h: once a map, on the host.
 #pragma once
 #include <algorithm>
+#include <vector>
 
 #include "../lanes.h"
 #include "../near.h"
@@ -9,19 +10,19 @@ namespace alpagym::cpu {
 
 // What is near one small cell.
 struct NearLists {
-  static constexpr int kMaxRoad = 1 << 16, kMaxLane = 256, kMaxEdge = 64;
+  static constexpr int kMaxRoad = 1 << 16, kMaxEdge = 64;
 
   int roads = 0, lanes = 0, edges = 0;  // entries
   float low = INFINITY, high = -INFINITY;
   uint16_t road[kMaxRoad];
   uint8_t step[kMaxRoad];
-  uint16_t lane[kMaxLane], edge[kMaxEdge];
+  uint16_t lane[kMaxRoad], edge[kMaxEdge];
 };
 
 // Lists of the small cells of one scenario, one after the other in the same memory.
 class NearMaker {
  public:
-  static constexpr float kBesideLanes = 4.f;  // cells farther from every lane have no lists [m]
+  static constexpr float kBesideLanes = 4.f;  // cells farther from every lane need no lists [m]
 
   NearMaker(const Scenarios& c, int s)
       : c_(c),
@@ -33,22 +34,29 @@ class NearMaker {
         half_(0.25f * grid_.cell),
         diagonal_(half_ * sqrtf(2.f)),
         first_road_(c.cell_road[grid_.first]),
-        first_edge_(c.cell_edge[grid_.first]) {}
+        first_edge_(c.cell_edge[grid_.first]),
+        marked_(cells()) {
+    const int last = grid_.first + grid_.columns * grid_.rows;
+    if (c.cell_road[last] - first_road_ > kIndices || c.cell_edge[last] - first_edge_ > kIndices)
+      return;
+    for (int k = first_road_; k < c.cell_road[last]; ++k)
+      if (c.road[k].type == kLaneType) mark(c.road[k]);
+  }
 
   int cells() const { return 4 * grid_.columns * grid_.rows; }
 
-  // The lists of small cell n of the scenario; all empty if none is to be made.
+  // Whether small cell n has lists: those beside a lane. On a map too large for 16 bits none has.
+  bool wanted(int n) const { return marked_[n]; }
+
+  // The lists of small cell n of the scenario.
   void make(int n, NearLists& out) {
     out.roads = out.lanes = out.edges = 0;
     out.low = INFINITY;
     out.high = -INFINITY;
-    const int last = grid_.first + grid_.columns * grid_.rows;
-    if (c_.cell_road[last] - first_road_ > kIndices || c_.cell_edge[last] - first_edge_ > kIndices)
-      return;
     const int columns = 2 * grid_.columns;
     const Vec2 center{grid_.x + (n % columns + 0.5f) * 2.f * half_,
                       grid_.y + (n / columns + 0.5f) * 2.f * half_};
-    if (!list_lanes(center, out)) return;
+    list_lanes(center, out);
     list_road(center, out);
     list_edges(center, out);
   }
@@ -65,31 +73,35 @@ class NearMaker {
       visit(grid_.first + row * grid_.columns + x0, grid_.first + row * grid_.columns + x1 + 1);
   }
 
-  // Whether a lane is beside the cell, and the lists did not overflow.
-  bool list_lanes(Vec2 center, NearLists& out) const {
-    float nearest = INFINITY;
-    bool fits = true;
+  // The small cells in a box around a piece of lane.
+  void mark(const RoadPoint& r) {
+    const float x = fabsf(r.dx) * r.half_length + kBesideLanes,
+                y = fabsf(r.dy) * r.half_length + kBesideLanes;
+    const int columns = 2 * grid_.columns, rows = 2 * grid_.rows;
+    const int x0 = cell_index(r.x - x - grid_.x, 2.f * half_, columns),
+              x1 = cell_index(r.x + x - grid_.x, 2.f * half_, columns);
+    const int y0 = cell_index(r.y - y - grid_.y, 2.f * half_, rows),
+              y1 = cell_index(r.y + y - grid_.y, 2.f * half_, rows);
+    for (int row = y0; row <= y1; ++row)
+      for (int column = x0; column <= x1; ++column) marked_[row * columns + column] = true;
+  }
+
+  // All lane pieces within reach of a point of the cell.
+  void list_lanes(Vec2 center, NearLists& out) const {
     for_cells(center, kLaneReach + kHalfPiece + diagonal_, [&](int from, int to) {
       for (int k = c_.cell_road[from]; k < c_.cell_road[to]; ++k) {
         const RoadPoint& r = c_.road[k];
         if (r.type != kLaneType) continue;
         const Vec2 d{center.x - r.x, center.y - r.y}, direction{r.dx, r.dy};
         const float beyond = fmaxf(fabsf(dot(d, direction)) - r.half_length, 0.f);
-        const float distance = norm({cross(direction, d), beyond});
-        nearest = fminf(nearest, distance);
-        if (distance > kLaneReach + diagonal_ + kSlack) continue;
-        if (out.lanes == NearLists::kMaxLane)
-          fits = false;
-        else
+        if (norm({cross(direction, d), beyond}) <= kLaneReach + diagonal_ + kSlack)
           out.lane[out.lanes++] = static_cast<uint16_t>(k - first_road_);
       }
     });
-    if (fits && nearest <= kBesideLanes + diagonal_) return true;
-    out.lanes = 0;
-    return false;
   }
 
-  // Sorted by distance in steps, as many as can be among the nearest `slots` of a point of the cell.
+  // Sorted by distance in steps, as many as can be among the nearest `slots` of a point of the
+  // cell.
   void list_road(Vec2 center, NearLists& out) {
     int found = 0;
     int counts[kNearSteps + 1] = {};
@@ -131,8 +143,7 @@ class NearMaker {
     const float widest = grid_.cell * static_cast<float>(std::max(grid_.columns, grid_.rows) + 1);
     while (nearest > reach && reach < 2.f * widest) {
       reach *= 2.f;
-      each_edge(center, reach,
-                [&](int, float distance) { nearest = fminf(nearest, distance); });
+      each_edge(center, reach, [&](int, float distance) { nearest = fminf(nearest, distance); });
     }
     const float limit = nearest + 2.f * diagonal_ + kSlack;
     bool fits = true;
@@ -169,7 +180,7 @@ class NearMaker {
   }
 
   static constexpr int kIndices = 1 << 16;  // what 16 bits can tell apart
-  static constexpr float kSlack = 0.01f;  // for rounding [m]
+  static constexpr float kSlack = 0.01f;    // for rounding [m]
 
   const Scenarios& c_;
   int s_;
@@ -178,6 +189,7 @@ class NearMaker {
   int slots_;
   float step_, half_, diagonal_;
   int first_road_, first_edge_;
+  std::vector<bool> marked_;
   uint16_t index_[NearLists::kMaxRoad];
   uint8_t steps_[NearLists::kMaxRoad];
 };

@@ -163,8 +163,8 @@ struct Leveled {
 };
 
 // Squared distances of listed points from `p`; those beyond the radius are left out.
-inline void measure(const NearRoad& near, int from, int to, const RoadPoint* road, int first, Vec2 p,
-                    float radius2, Candidates& out) {
+inline void measure(const NearRoad& near, int from, int to, const RoadPoint* road, int first,
+                    Vec2 p, float radius2, Candidates& out) {
   typedef double Pair4 __attribute__((vector_size(32)));
   const simd::Float8 origin{p.x, p.y, p.x, p.y, p.x, p.y, p.x, p.y};
   for (int k = from; k < to; k += simd::kLanes) {
@@ -201,21 +201,21 @@ inline void measure(const NearRoad& near, int from, int to, const RoadPoint* roa
 inline int choose_road(const kernels::ObserveRoad& o, const kernels::Viewer& v, int32_t* index) {
   const Scenarios& c = o.c;
   const int slots = o.obs.B;
-  if (c.F == 0 || o.p.road_radius > c.near_limits[0] || slots > c.near_limits[1]) return -1;
+  if (c.V == 0 || o.p.road_radius > c.near_limits[0] || slots > c.near_limits[1]) return -1;
   if (slots == 0) return 0;
   const Vec2 p{v.frame.x, v.frame.y};
   const Near cell = near_of(c, v.world.s, p);
-  if (cell.cell < 0) return -1;
-  const float low = c.near_level[2 * cell.cell], high = c.near_level[2 * cell.cell + 1];
-  const int start = c.near_road_start[cell.cell];
+  if (cell.lists < 0) return -1;
+  const float low = c.near_level[2 * cell.lists], high = c.near_level[2 * cell.lists + 1];
+  const int start = c.near_road_start[cell.lists];
   NearRoad near{c.near_road + start, c.near_step + start,
-                c.near_road_start[cell.cell + 1] - start};
+                c.near_road_start[cell.lists + 1] - start};
   const int first = c.cell_road[c.cell_start[v.world.s]];
   const float size = c.near_limits[2], radius = o.p.road_radius, z = o.st.z[v.i];
   const float off = norm({p.x - cell.center.x, p.y - cell.center.y});
-  const bool level = !c.has_z[v.world.s] ||
-                     (fabsf(z - low) < kSameLevel && fabsf(z - high) < kSameLevel);
-  if (!(low <= high) || (!level && !lists_all(low, high))) return -1;
+  const bool level =
+      !c.has_z[v.world.s] || (fabsf(z - low) < kSameLevel && fabsf(z - high) < kSameLevel);
+  if (!level && !lists_all(low, high)) return -1;
   Leveled leveled;
   if (!level)
     near = leveled.keep(near, c.road + first, z, slots, static_cast<int>(2.f * off / size) + 2);
@@ -223,7 +223,8 @@ inline int choose_road(const kernels::ObserveRoad& o, const kernels::Viewer& v, 
     return last < 0 ? 0
            : last >= kNearSteps - 1
                ? near.n
-               : static_cast<int>(std::upper_bound(near.step, near.step + near.n, last) - near.step);
+               : static_cast<int>(std::upper_bound(near.step, near.step + near.n, last) -
+                                  near.step);
   };
   // Below this many steps an entry is nearer than the distance for sure; above the other it is not.
   const auto surely = [&](float distance) { return static_cast<int>(floorf(distance / size)) - 2; };
@@ -231,12 +232,11 @@ inline int choose_road(const kernels::ObserveRoad& o, const kernels::Viewer& v, 
   const bool more = near.n > slots;
   const float last = more ? near.step[slots - 1] * size : 0.f;
   int n = std::min({near.n, slots, count_up_to(surely(radius - off))});
-  if (o.p.slot_order != kBounded && more)
-    n = std::min(n, count_up_to(surely(last - 2.f * off)));
+  if (o.p.slot_order != kBounded && more) n = std::min(n, count_up_to(surely(last - 2.f * off)));
   for (int k = 0; k < n; ++k) index[k] = first + near.index[k];
   if (o.p.slot_order == kBounded) return n;
-  const int end = count_up_to(
-      maybe(more ? fminf(last + size + 2.f * off, radius + off) : radius + off));
+  const int end =
+      count_up_to(maybe(more ? fminf(last + size + 2.f * off, radius + off) : radius + off));
   if (end - n > Candidates::kMax) return -1;
   Candidates between;
   measure(near, n, end, c.road + first, first, p, radius * radius, between);
@@ -249,8 +249,7 @@ inline void observe_road(const kernels::ObserveRoad& o, int k) {
   int32_t index[kMaxNearest + simd::kLanes];
   const int n = v.present ? choose_road(o, v, index) : 0;
   if (n < 0) return o(k);
-  if (o.p.slot_order == kNearestFirst)
-    sort_by_distance(o.c.road, index, n, {v.frame.x, v.frame.y});
+  if (o.p.slot_order == kNearestFirst) sort_by_distance(o.c.road, index, n, {v.frame.x, v.frame.y});
   const int64_t first = static_cast<int64_t>(k) * o.obs.B;
   write_rows(o.obs.road, first, o.obs.B, o.obs.CR, turn_of(v.frame, v.present ? o.st.z[v.i] : 0.f),
              o.c.road, index, n);

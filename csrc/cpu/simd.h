@@ -30,9 +30,7 @@ inline Float8 sqrt(Float8 a) {
   for (int k = 0; k < kLanes; ++k) r[k] = sqrtf(a[k]);
   return r;
 }
-inline Float8 swap_pairs(Float8 a) {
-  return __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6);
-}
+inline Float8 swap_pairs(Float8 a) { return __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6); }
 
 // The lanes where a comparison holds: a byte of ones for each, the first lane lowest.
 inline uint64_t lanes_of(Int8 mask) {

@@ -6,26 +6,26 @@
 
 // `flatten` brings all that a function calls into it, and so under its target.
 #if defined(__x86_64__)
-#define ALPAGYM_FORMS(STAGE, BODY)                                                         \
-  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) {         \
-    run(body, worlds);                                                                     \
-  }                                                                                        \
-  [[gnu::flatten, gnu::target("avx2,bmi,bmi2,lzcnt,popcnt")]] void STAGE##_avx2(           \
-      const kernels::BODY& body, Worlds worlds) {                                          \
-    run(body, worlds);                                                                     \
-  }                                                                                        \
-  [[gnu::flatten, gnu::target("arch=x86-64-v4")]] void STAGE##_avx512(                     \
-      const kernels::BODY& body, Worlds worlds) {                                          \
-    run(body, worlds);                                                                     \
+#define ALPAGYM_FORMS(STAGE, BODY)                                                               \
+  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) {               \
+    run(body, worlds);                                                                           \
+  }                                                                                              \
+  [[gnu::flatten, gnu::target("avx2,bmi,bmi2,lzcnt,popcnt")]] void STAGE##_avx2(                 \
+      const kernels::BODY& body, Worlds worlds) {                                                \
+    run(body, worlds);                                                                           \
+  }                                                                                              \
+  [[gnu::flatten, gnu::target("arch=x86-64-v4")]] void STAGE##_avx512(const kernels::BODY& body, \
+                                                                      Worlds worlds) {           \
+    run(body, worlds);                                                                           \
   }
-#define ALPAGYM_RUN(STAGE)                                                                 \
-  if (form == Form::kAvx512) return STAGE##_avx512(body, worlds);                          \
-  if (form == Form::kAvx2) return STAGE##_avx2(body, worlds);                              \
+#define ALPAGYM_RUN(STAGE)                                        \
+  if (form == Form::kAvx512) return STAGE##_avx512(body, worlds); \
+  if (form == Form::kAvx2) return STAGE##_avx2(body, worlds);     \
   return STAGE##_vector(body, worlds)
 #else
-#define ALPAGYM_FORMS(STAGE, BODY)                                                         \
-  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) {         \
-    run(body, worlds);                                                                     \
+#define ALPAGYM_FORMS(STAGE, BODY)                                                 \
+  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) { \
+    run(body, worlds);                                                             \
   }
 #define ALPAGYM_RUN(STAGE) return STAGE##_vector(body, worlds)
 #endif
@@ -77,8 +77,6 @@ void contact(Form form, const kernels::Contact& body, Worlds worlds) { ALPAGYM_R
 void observe_agents(Form form, const kernels::ObserveAgents& body, Worlds worlds) {
   ALPAGYM_RUN(agents);
 }
-void observe_road(Form form, const kernels::ObserveRoad& body, Worlds worlds) {
-  ALPAGYM_RUN(road);
-}
+void observe_road(Form form, const kernels::ObserveRoad& body, Worlds worlds) { ALPAGYM_RUN(road); }
 
 }  // namespace alpagym::cpu

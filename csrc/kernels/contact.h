@@ -64,9 +64,10 @@ struct Contact {
     return true;
   }
 
-  // The ego and agent b. A collision counts in the step in which it begins: boxes that overlap now and did not before.
-  // An agent that appears on top of the ego began nothing. With several at once, fault weighs most.
-  // The time to collision is 0 as long as boxes overlap, whatever began it.
+  // The ego and agent b. A collision counts in the step in which it begins: boxes that overlap now
+  // and did not before. An agent that appears on top of the ego began nothing. With several at
+  // once, fault weighs most. The time to collision is 0 as long as boxes overlap, whatever began
+  // it.
   ALPAGYM_HD void meet(const Judged& ego, int b, Collision& worst) const {
     const auto& [k, i, a, world, box] = ego;
     const int j = i - a + b;

@@ -25,8 +25,7 @@ struct Decide {
     const World world = world_of(c, st, w);
     if (a >= world.agents) return;
     if (static_cast<Controller>(st.controller[i]) == Controller::kLog) take_over(i, w, world, a);
-    if (static_cast<Controller>(st.controller[i]) != Controller::kIdm || st.slot[i] >= 0)
-      return;
+    if (static_cast<Controller>(st.controller[i]) != Controller::kIdm || st.slot[i] >= 0) return;
     st.change_wait[i] = fmaxf(st.change_wait[i] - p.dt, 0.f);
     const int index = route_index(c, world, a, st.route[i]);
     const Route route = route_of(c, index);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alpagym.config import ActionType, PolicyConfig, SimConfig, Traffic, check
+from alpagym.config import PolicyConfig, SimConfig, check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.reward_ranges import Ranges, check_ranges
 
-FORMAT = "alpagym-policy-1"
+FORMAT = "alpagym-policy-2"
 
 
 class CheckpointError(ValueError):
@@ -35,8 +36,10 @@ def save_policy(
     header = {
         "format": FORMAT,
         "policy": asdict(policy_config),
-        "sim": asdict(sim_config)
-        | {"action": sim_config.action.name, "traffic": sim_config.traffic.name},
+        "sim": {
+            name: value.name if isinstance(value, Enum) else value
+            for name, value in asdict(sim_config).items()
+        },
         "reward_ranges": policy.ranges,
         "licenses": licenses,
     }
@@ -93,7 +96,9 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
         found = header.get("format") if isinstance(header, dict) else None
         raise ValueError(f"expected metadata of format {FORMAT}, got {found}")
     stored = dict(header["sim"])
-    stored["action"], stored["traffic"] = ActionType[stored["action"]], Traffic[stored["traffic"]]
+    for f in fields(SimConfig):
+        if isinstance(f.default, Enum):
+            stored[f.name] = type(f.default)[stored[f.name]]
     stored["end_on"] = tuple(str(event) for event in stored["end_on"])
     policy_config, sim_config = PolicyConfig(**header["policy"]), SimConfig(**stored)
     for part, config in (("policy", policy_config), ("sim", sim_config)):

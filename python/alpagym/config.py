@@ -355,7 +355,7 @@ class TrainConfig:
     num_replays: int = 12
     """Scenarios shown in the report."""
     data: DataConfig = field(default_factory=DataConfig)
-    sim: SimConfig = field(default_factory=SimConfig)
+    sim: SimConfig = field(default_factory=lambda: SimConfig(slot_order=SlotOrder.nearest))
     reward: RewardConfig = field(default_factory=lambda: REWARD_PRESETS["dense"])
     reward_functions: tuple[str, ...] = ()
     """Reward functions of users, added to the terms: `module:function`, or entry points of

@@ -81,12 +81,13 @@ class VectorEnv:
         self.num_worlds = num_worlds
         self._traffic, self._shares = _mixture(traffic, num_worlds, self.device)
         kinds = set(traffic) if traffic is not None else {self.config.traffic.name}
-        self.scenarios: Scenarios = batch(
+        packed = batch(
             scenarios,
             device,
             lanes=bool(kinds & DRIVES_ON),
             seconds=self.config.max_steps * self.config.dt,
         )
+        self.scenarios: Scenarios = sim.with_near(packed, self.config)
         self.scenario_ids = [s.id for s in scenarios]
         self._params = sim.make_params(self.config)
         self._base_weights = sim.make_weights(_checked(reward, "reward."), device)

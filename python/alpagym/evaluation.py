@@ -14,6 +14,7 @@ from alpagym import sim
 from alpagym.config import DRIVES_ON, SimConfig
 from alpagym.policies.policy import Policy
 from alpagym.render.replay import Rollout
+from alpagym.rows import decode
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import State
@@ -175,7 +176,7 @@ def _drive(
     for t in range(max(s.num_steps for s in scenarios)):
         if not isinstance(driver, str):
             sim.observe(packed, state, seen, params)
-            action[:, 0] = driver.mean(seen.map(lambda t: t.squeeze(1)))
+            action[:, 0] = driver.mean(decode(seen.map(lambda t: t.squeeze(1)), packed))
         sim.step(packed, state, outcome, action, weights, params)
         terms += outcome.terms[:, 0]
         happened |= outcome.terms[:, 0] > 0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alpagym import sim
 from alpagym.config import ImitationConfig, SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.types import Observation, Scenarios
 
@@ -97,7 +98,7 @@ def _replay(
     observations, moves, known = [], [], []
     for step in range(int(horizon.max())):
         sim.observe(scenarios, state, seen, params)
-        observations.append(seen.map(lambda t: t.squeeze(1).clone()))
+        observations.append(decode(seen.map(lambda t: t.squeeze(1).clone()), scenarios))
         state.terminated.zero_()  # a recorded ego drives on, whatever the rules say
         sim.step(scenarios, state, outcome, idle, weights, params)
         names = ("accel", "prev_speed", "yaw", "prev_yaw", "valid", "prev_valid")

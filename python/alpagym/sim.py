@@ -17,7 +17,15 @@ from torch import Tensor
 
 from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
-from alpagym.config import ActionType, RewardConfig, RewardTerm, RowFormat, SimConfig, SlotOrder, Traffic
+from alpagym.config import (
+    ActionType,
+    RewardConfig,
+    RewardTerm,
+    RowFormat,
+    SimConfig,
+    SlotOrder,
+    Traffic,
+)
 from alpagym.types import (
     AgentFeature,
     EgoFeature,
@@ -141,9 +149,7 @@ def make_observation(state: State, config: SimConfig) -> Observation:
     for name, features in (("ego", EgoFeature), ("agent", AgentFeature), ("road", RoadFeature)):
         columns = getattr(config, f"{name}_columns")
         if not 0 <= columns <= len(features):
-            raise ValueError(
-                f"sim.{name}_columns: expected 0 to {len(features)}, got {columns}"
-            )
+            raise ValueError(f"sim.{name}_columns: expected 0 to {len(features)}, got {columns}")
     w, e = state.ego.shape
     dtype, compact = _ROW_DTYPES[config.row_format], config.row_format is RowFormat.compact
     return _allocate(
@@ -311,22 +317,24 @@ def with_near(scenarios: Scenarios, config: SimConfig) -> Scenarios:
     if scenarios.device.type != "cpu":
         return scenarios
     cells = 4 * (len(scenarios.cell_road) - 1)
-    starts = {
-        f"near_{name}_start": torch.zeros(cells + 1, dtype=torch.int32)
-        for name in ("road", "lane", "edge")
-    }
     step = (config.road_radius + 0.25 * math.sqrt(2.0) * scenarios.grid[:, 2].max().item()) / 255
-    limits = torch.tensor([config.road_radius, config.num_road_points, step])
     listed = replace(
-        scenarios, near_limits=limits, near_level=torch.zeros(cells, 2), **starts
+        scenarios,
+        near_limits=torch.tensor([config.road_radius, config.num_road_points, step]),
+        near_cell=torch.full((cells,), -1, dtype=torch.int32),
     )
-    counts = torch.zeros(cells, 3, dtype=torch.int32)
+    counts = torch.full((cells, 3), -1, dtype=torch.int32)
     _core.count_near(listed, counts)
-    for start, count in zip(starts.values(), counts.unbind(1), strict=True):
-        torch.cumsum(count, 0, out=start[1:])
-    roads, lanes, edges = (int(start[-1]) for start in starts.values())
+    wanted = counts[:, 0] >= 0
+    listed.near_cell[wanted] = torch.arange(int(wanted.sum()), dtype=torch.int32)
+    starts = torch.nn.functional.pad(counts[wanted].cumsum(0), (0, 0, 1, 0)).int().T.contiguous()
+    roads, lanes, edges = starts[:, -1].tolist()
     listed = replace(
         listed,
+        near_level=torch.zeros(int(wanted.sum()), 2),
+        near_road_start=starts[0],
+        near_lane_start=starts[1],
+        near_edge_start=starts[2],
         near_road=torch.zeros(roads, dtype=torch.uint16),
         near_step=torch.zeros(roads, dtype=torch.uint8),
         near_lane=torch.zeros(lanes, dtype=torch.uint16),
@@ -342,8 +350,9 @@ def cpu_form() -> str:
 
 
 def use_cpu_form(name: str) -> None:
-    """Run them otherwise: for tests and measurements. Forms differ in speed, and in the order of
-    slots where `SlotOrder` leaves it open.
+    """Run them otherwise, for tests and measurements.
+
+    Forms differ in speed, and in the order of slots where `SlotOrder` leaves it open.
 
     Raises:
         ValueError: an unknown form, or one that this CPU cannot run.

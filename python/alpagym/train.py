@@ -130,6 +130,7 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
             config.scenarios, config.data, config.sim.dt, config.seed, say
         )
         packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
+        packed = sim.with_near(packed, config.sim)
     run = RunDirectory(path, yaml, started)
     job = Job(config, device, console, run, train_set, held_out, packed, policy, functions, ranges)
     split = {

@@ -124,19 +124,19 @@ class Scenarios(TensorStruct):
     near_limits: Tensor
     """Radius [m] and number of road points that the lists of what is near serve, and the step in
     which they tell distances [m]. [3]"""
+    near_cell: Tensor
+    """The lists of a small cell (a quarter of a grid cell), -1 for none. int32 [V]"""
     near_level: Tensor
-    """Lowest and highest z of the road points listed [m]; highest below lowest where nothing is
-    listed. [F, 2]"""
+    """Lowest and highest z of the road points listed [m]. [F, 2]"""
     near_road_start: Tensor
-    """Offsets of the road points near a small cell (a quarter of a grid cell; F is 0 without
-    lists). int32 [F+1]"""
+    """Offsets of the road points near a small cell. int32 [F+1]"""
     near_lane_start: Tensor
     """Offsets of the lane pieces near a small cell. int32 [F+1]"""
     near_edge_start: Tensor
     """Offsets of the edge segments near a small cell. int32 [F+1]"""
     near_road: Tensor
-    """By distance from the cell's center, counted from the scenario's first road point. uint16
-    [NP]"""
+    """By distance from the center of the cell, counted from the scenario's first road point.
+    uint16 [NP]"""
     near_step: Tensor
     """That distance in steps, rounded down. uint8 [NP]"""
     near_lane: Tensor

@@ -12,6 +12,7 @@ from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, condition, draw_weights
+from alpagym.rows import decode
 from alpagym.types import Observation, Outcome, Scenarios, State
 
 
@@ -138,7 +139,7 @@ class Roller:
                 columns.copy_(tensor.squeeze(1))
             torch.logical_not(self._state.done.squeeze(1), out=record.valid[t])
             sim.noise(self._scenarios, self._state, self._noise)
-            now = record.observation.index(t)
+            now = decode(record.observation.index(t), self._scenarios)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
             sim.step(

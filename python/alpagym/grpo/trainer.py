@@ -19,6 +19,7 @@ from alpagym.grpo.rollout import Recording, Roller
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges
+from alpagym.rows import decode
 from alpagym.types import Observation, Scenarios
 
 
@@ -167,7 +168,7 @@ class GrpoTrainer:
         self, seen: Observation, action: Tensor, old_log_prob: Tensor, advantage: Tensor
     ) -> dict[str, Tensor]:
         """One gradient step on N recorded steps; returns scalars on the device."""
-        config = self.config
+        config, seen = self.config, decode(seen, self.scenarios)
         log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
         anchor = None
         if self.anchor is not None:

@@ -54,6 +54,12 @@ class LateFusion(Policy):
                 "LateFusion drives with an action a step, "
                 f"got sim.replan_every={sim_config.replan_every}"
             )
+        for name, wanted in (("ego", 10), ("agent", 8), ("road", 6)):
+            columns = getattr(sim_config, f"{name}_columns")
+            if columns < wanted:
+                raise ValueError(
+                    f"LateFusion reads {wanted} features, got sim.{name}_columns={columns}"
+                )
         self.scales = nn.ModuleDict(
             {
                 "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),

@@ -10,7 +10,7 @@ from alpagym.config import SimConfig
 from alpagym.reference.geometry import Margin, into_frame, unit, wrap_angle
 from alpagym.reference.traffic import stop_gap
 from alpagym.reference.world import Place, World, worlds
-from alpagym.scenarios.scenario import AgentType, LightState, MapType
+from alpagym.scenarios.scenario import LightState
 
 
 def observe(scenarios: list[Place], state: SimpleNamespace, c: SimConfig) -> SimpleNamespace:

@@ -343,6 +343,7 @@ def _no_near_lists() -> dict[str, torch.Tensor]:
     entries |= {"near_lane": torch.uint16, "near_edge": torch.uint16}
     return (
         {"near_limits": torch.zeros(3), "near_level": torch.zeros(0, 2)}
+        | {"near_cell": torch.zeros(0, dtype=torch.int32)}
         | {name: torch.zeros(1, dtype=torch.int32) for name in starts}
         | {name: torch.zeros(0, dtype=dtype) for name, dtype in entries.items()}
     )

@@ -60,18 +60,17 @@ class LateFusion(Policy):
                 raise ValueError(
                     f"LateFusion reads {wanted} features, got sim.{name}_columns={columns}"
                 )
-        self.scales = nn.ModuleDict(
-            {
-                "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
-                "agents": features.Scale(features.AGENT_SCALE, features.AGENT_KINDS),
-                "road": features.Scale(features.ROAD_SCALE, features.ROAD_KINDS),
-                "route": features.Scale(features.ROUTE_SCALE),
-                "lights": features.Scale(features.LIGHT_SCALE),
-            }
-        )
+        scales = {
+            "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
+            "agents": features.Scale(features.AGENT_SCALE, features.AGENT_KINDS),
+            "road": features.Scale(features.ROAD_SCALE, features.ROAD_KINDS),
+            "route": features.Scale(features.ROUTE_SCALE),
+            "lights": features.Scale(features.LIGHT_SCALE),
+        }
+        self.scales = nn.ModuleDict(scales)
         self.encoders = nn.ModuleDict(
             {
-                name: encoder(self.scales[name].size, config.width)
+                name: encoder(scales[name].size, config.width)
                 for name in ("agents", "road", "lights")
             }
         )

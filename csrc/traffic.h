@@ -135,7 +135,7 @@ struct Way {
 constexpr float kClearance = 0.3f;  // room that a driver leaves between its side and others [m]
 constexpr float kStands = 0.5f;     // slower agents stand [m/s]
 constexpr float kPatience = 8.f;    // who has stood longer no longer waits for who stands [s]
-constexpr float kThrough = 40.f;   // so far whoever is behind a stop sign looks ahead [m]
+constexpr float kThrough = 40.f;    // so far whoever is behind a stop sign looks ahead [m]
 constexpr float kTie = 0.8f;        // who comes first by less is not certain: keys decide [s]
 constexpr float kWayStep = 2.f;     // spacing at which the ways of others are looked at [m]
 
@@ -206,8 +206,8 @@ struct Driver {
     const Way way{its_route, st.route_s[j], frame_of(pose_of(st, j)), follows};
     for (float at = 0.f; at <= reach; at += 2.f * kWayStep)
       if (corridor.near(way.about(at), size + 2.f * kWayStep))
-        return fminf(demand, yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired,
-                                      pedestrian));
+        return fminf(demand,
+                     yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired, pedestrian));
     return demand;
   }
 

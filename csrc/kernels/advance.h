@@ -104,8 +104,7 @@ struct Advance {
       return true;
     const bool drives_on = drives(c, row, route_of(c, row));
     Box own = box_of(c, row, {log.x, log.y, log.yaw});
-    own.half_length +=
-        drives_on && traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;
+    own.half_length += drives_on && traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;
     own.half_width += 0.3f;
     return !meets(i, world, a, own, !drives_on);
   }

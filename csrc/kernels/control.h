@@ -107,8 +107,8 @@ struct Control {
     const Pose pose = pose_of(st, i);
     const float desired = speed_factor(c, st, p, world, a, i) * pace_at(route, s);
     const Line line = line_before(c, st, p, world, a, i);
-    const float horizon = fmaxf(fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f),
-                                line.sign ? kThrough : 0.f);
+    const float horizon =
+        fmaxf(fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f), line.sign ? kThrough : 0.f);
     const float offset = project_near(route, {pose.x, pose.y}, s).d;
     const int first = point_before(route, s), last = point_before(route, s + horizon) + 2;
     const Driver driver{c,

@@ -30,7 +30,7 @@ struct State {
   float* route_s;         // [W, A] arc length reached on the route followed [m]
   int32_t* route;         // [W, A] route followed: 0 its own, k > 0 lane route k - 1
   float* change_wait;     // [W, A] time until the next lane change may begin [s]
-  float* stood;           // [W, A] time stood since last driving faster than 3 m/s [s]
+  float* stood;           // [W, A] time since it first stood, or stood at its sign [s]
   bool* valid;            // [W, A] whether the slot holds an agent now
   uint8_t* controller;    // [W, A] Controller
   uint8_t* stops_served;  // [W, A] stops of the route that no longer hold the agent

@@ -39,6 +39,7 @@ ALPAGYM_HD float stop_gap(const Scenarios& c, const State& st, const Params& p, 
 struct Line {
   float gap;   // from the front bumper, INFINITY if none is near [m]
   bool light;  // a light's, not a sign's or yield line
+  bool sign;   // a stop sign's
 };
 
 ALPAGYM_HD Line line_before(const Scenarios& c, const State& st, const Params& p, World world,
@@ -51,9 +52,9 @@ ALPAGYM_HD Line line_before(const Scenarios& c, const State& st, const Params& p
     if (gap > 30.f) break;
     if (gap <= -0.5f) continue;
     const bool light = c.stop_light[m] >= 0;
-    if (!light || gap + 0.5f > stopping) return {gap, light};
+    if (!light || gap + 0.5f > stopping) return {gap, light, c.stop_light[m] == kStopSign};
   }
-  return {INFINITY, false};
+  return {INFINITY, false, false};
 }
 
 // Whether the agent has just crossed a sign or yield line: those on the major road still go first.
@@ -134,6 +135,8 @@ struct Way {
 constexpr float kClearance = 0.3f;  // room that a driver leaves between its side and others [m]
 constexpr float kStands = 0.5f;     // slower agents stand [m/s]
 constexpr float kPatience = 8.f;    // who has stood longer no longer waits for who stands [s]
+constexpr float kThrough = 40.f;    // so far whoever is behind a stop sign looks ahead [m]
+constexpr float kTie = 0.8f;        // who comes first by less is not certain: keys decide [s]
 constexpr float kWayStep = 2.f;     // spacing at which the ways of others are looked at [m]
 
 struct Driver {
@@ -146,6 +149,7 @@ struct Driver {
   float horizon;  // how far it looks along its route [m]
   float half_length, half_width;
   float offset;  // its own signed distance from the route, which it takes back on the way [m]
+  Line line;
   Corridor corridor;
 
   ALPAGYM_HD int first_point() const { return point_before(route, st.route_s[i]); }
@@ -158,7 +162,6 @@ struct Driver {
     float demand = idm_accel(p, speed, desired, INFINITY, 0.f);
     demand = fminf(demand,
                    idm_accel(p, speed, desired, stop_gap(c, st, p, world, a, i, horizon), speed));
-    const Line line = line_before(c, st, p, world, a, i);
     const int first = i - a;
     for (int b = 0; b < world.agents; ++b) {
       const int j = first + b;
@@ -166,12 +169,12 @@ struct Driver {
       const Vec2 d{st.x[j] - st.x[i], st.y[j] - st.y[i]};
       const float reach = horizon + 10.f + 4.f * fabsf(st.speed[j]);
       if (dot(d, d) > reach * reach) continue;
-      demand = fminf(demand, response_to(b, j, desired, line));
+      demand = fminf(demand, response_to(b, j, desired));
     }
     return demand;
   }
 
-  ALPAGYM_HD float response_to(int b, int j, float desired, Line line) const {
+  ALPAGYM_HD float response_to(int b, int j, float desired) const {
     const Vec2 center{st.x[j], st.y[j]};
     const float size = half_width + kClearance + half_diagonal(c.agent[world.first + b]);
     float demand = INFINITY;
@@ -196,15 +199,15 @@ struct Driver {
         its_route.n >= 2 && st.controller[j] == static_cast<uint8_t>(Controller::kIdm);
     float reach = fminf(4.f * its_speed + 6.f, 45.f);
     if (follows && line.gap < INFINITY)
-      reach = fmaxf(reach, 25.f);  // who stands there may start
+      reach = fmaxf(reach, line.sign ? kThrough : 25.f);  // who stands there may start
     else if (follows && its_speed < kStands)
       reach = 12.f;
     if (!corridor.near(center, size + reach + kWayStep)) return demand;
     const Way way{its_route, st.route_s[j], frame_of(pose_of(st, j)), follows};
     for (float at = 0.f; at <= reach; at += 2.f * kWayStep)
       if (corridor.near(way.about(at), size + 2.f * kWayStep))
-        return fminf(demand, yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired, line,
-                                      pedestrian));
+        return fminf(demand,
+                     yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired, pedestrian));
     return demand;
   }
 
@@ -222,10 +225,10 @@ struct Driver {
   // both then go the same way, to fall in behind.
   // The other one's way is looked at from `from` to `reach`, or to where it must stop.
   ALPAGYM_HD float yield_to(int b, int j, const Way& way, float from, float reach, float desired,
-                            Line line, bool pedestrian) const {
+                            bool pedestrian) const {
     const float speed = st.speed[i], s = st.route_s[i], other_speed = fmaxf(st.speed[j], 0.f);
     const bool follows = way.follows, waits = other_speed < kStands;
-    const Line its = follows ? line_before(c, st, p, world, b, j) : Line{INFINITY, false};
+    const Line its = follows ? line_before(c, st, p, world, b, j) : Line{INFINITY, false, false};
     const bool both_lights = line.light && its.light;
     const bool held = line.gap < INFINITY && !both_lights;
     if (its.gap < INFINITY && !both_lights) {
@@ -294,7 +297,7 @@ struct Driver {
     if (!inside && (out + 1.f < own_in || own_out + 1.f < in))
       return INFINITY;  // one is gone before the other comes
     const bool goes_first =
-        rank != its_rank ? rank < its_rank : own_in < in - 0.3f || (own_in < in + 0.3f && a < b);
+        rank != its_rank ? rank < its_rank : own_in < in - kTie || (own_in < in + kTie && a < b);
     if (goes_first && !inside && !pedestrian) return INFINITY;
     return idm_accel(p, speed, desired, gap, speed);
   }

@@ -8,12 +8,11 @@ import torch
 
 import scenario_factory as factory
 from alpagym import env, sim
-from alpagym.config import REWARD_PRESETS, SimConfig, Traffic
+from alpagym.config import REWARD_PRESETS, Traffic
 from alpagym.scenarios.batch import batch
 from alpagym.scenarios.lanes import lanes_of
-from alpagym.scenarios.procedural import KINDS, generate
-from alpagym.scenarios.scenario import AgentType, LightState, MapType, Scenario
-from long_run import drive_long
+from alpagym.scenarios.procedural import generate
+from alpagym.scenarios.scenario import LightState, MapType, Scenario
 from simulating import Rig
 from test_parity import Tally, check_outcome, check_state
 
@@ -191,102 +190,6 @@ def test_the_route_of_an_ego_grows_with_the_length_of_episodes() -> None:
     assert torch.equal(first, long.route[long.route_start[ego] :][: count[0]])
 
 
-# ---- takeover from the log
-
-
-def follower(**options) -> Rig:
-    """The ego at 10 m/s, agent 1 behind it at the same speed."""
-    scenario = factory.straight(factory.Actor(factory.STRAIGHT, 8.0, 10.0), frames=80)
-    return Rig([scenario], traffic=Traffic.log_then_idm, max_steps=200, **options)
-
-
-def test_the_log_is_replayed_as_long_as_the_ego_follows_its_own(device) -> None:
-    then, log = (
-        follower(device=device),
-        Rig(
-            [factory.straight(factory.Actor(factory.STRAIGHT, 8.0, 10.0), frames=80)], device=device
-        ),
-    )
-    for _ in range(60):
-        then.step()
-        log.step()
-        for name in ("x", "y", "yaw", "speed", "valid", "controller"):
-            assert torch.equal(getattr(then.state, name), getattr(log.state, name)), name
-
-
-def test_idm_takes_over_once_the_ego_deviates_and_never_gives_back(device) -> None:
-    rig = follower(device=device)
-    brake = rig.zero_action()
-    brake[..., 0] = -4.0
-    controllers, gaps = [], []
-    for t in range(60):
-        rig.step(brake if t < 30 else None)
-        controllers.append(int(rig.state.controller[0, 1]))
-        gaps.append(float(rig.state.x[0, 0] - rig.state.x[0, 1]) - 4.6)
-    taken = controllers.index(IDM)
-    assert 5 < taken < 20  # 2 m are lost after 1 s of braking at 4 m/s^2
-    assert set(controllers[taken:]) == {IDM}
-    assert min(gaps) > 0.5
-
-
-def test_idm_takes_over_from_one_whose_recorded_path_is_blocked(device) -> None:
-    rig = follower(device=device, reactive_distance=1e6)
-    brake = rig.zero_action()
-    brake[..., 0] = -6.0
-    for _ in range(40):
-        rig.step(brake)
-    assert rig.state.controller[0, 1] == IDM
-    assert rig.state.x[0, 0] - rig.state.x[0, 1] > 4.6
-
-
-def test_who_was_taken_over_neither_vanishes_nor_jumps_with_the_record(device) -> None:
-    behind = factory.Actor(factory.STRAIGHT, 5.0, 9.0, absent=(30, 45))
-    rig = Rig(
-        [factory.straight(behind, frames=80)],
-        device=device,
-        traffic=Traffic.log_then_idm,
-        reactive_distance=0.5,
-        max_steps=100,
-    )
-    brake = rig.zero_action()
-    brake[..., 0] = -2.0
-    states = []
-    for _ in range(70):
-        rig.step(brake)
-        states.append(rig.state.clone())
-    x = torch.stack([s.x[0, 1] for s in states])
-    assert all(s.valid[0, 1] for s in states)
-    assert (x.diff().abs() < 1.5).all()
-
-
-def test_who_appears_in_the_record_drives_by_idm_from_there_once_there_is_room(device) -> None:
-    late = factory.Actor(factory.STRAIGHT, 60.0, 8.0, absent=(0, 20))
-    free = Rig([factory.straight(late)], device=device, traffic=Traffic.idm)
-    states = run(free, 25)
-    valid = [bool(s.valid[0, 1]) for s in states]
-    assert valid.index(True) == 14  # frame 20 is reached by step 15
-    assert states[-1].controller[0, 1] == IDM
-    at = float(states[14].x[0, 1])
-    on_it = factory.Actor(factory.STRAIGHT, at + 20.0, 0.0)
-    blocked = Rig([factory.straight(late, on_it)], device=device, traffic=Traffic.idm)
-    first = next(t for t, s in enumerate(run(blocked, 35)) if s.valid[0, 1])
-    assert first > 14
-
-
-def test_parked_agents_stay_and_walkers_go_on_beyond_the_record(device) -> None:
-    parked = factory.Actor(factory.STRAIGHT, 150.0, 0.0)
-    path = factory.line((10.0, -40.0), (10.0, 100.0))
-    walker = factory.Actor(path, 0.0, 1.5, type=AgentType.PEDESTRIAN, size=factory.WALKER)
-    rig = Rig([factory.straight(parked, walker)], device=device, traffic=Traffic.idm, max_steps=600)
-    states = run(rig, 450)
-    assert all(torch.equal(s.x[:, 1], states[0].x[:, 1]) for s in states)
-    y = torch.stack([s.y[0, 2] for s in states])
-    there = torch.stack([s.valid[0, 2] for s in states])
-    assert y[there].diff().max() == pytest.approx(0.15, abs=1e-4)
-    assert not there[-1]
-    assert y[there].max() - y[35] == pytest.approx(50.0, abs=0.3)
-
-
 # ---- keys and mixtures
 
 
@@ -415,24 +318,3 @@ def test_traffic_stays_finite_from_disturbed_states(device) -> None:
             for name, tensor in s.tensors().items():
                 if tensor.dtype.is_floating_point:
                     assert tensor.isfinite().all(), name
-
-
-# ---- sixty seconds
-
-
-def check_long_run(scenarios: list[Scenario], *, overlaps: int, standstills: int) -> None:
-    overlapping, standing = drive_long(scenarios, SimConfig(traffic=Traffic.idm), 600)
-    assert len({name for name, *_ in overlapping}) <= overlaps, overlapping
-    assert len({name for name, *_ in standing}) <= standstills, standing
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_idm_alone_drives_for_a_minute_without_overlap_or_gridlock(kind) -> None:
-    check_long_run([generate(kind, seed) for seed in range(3)], overlaps=0, standstills=0)
-
-
-@pytest.mark.heavy
-def test_idm_alone_drives_for_a_minute_over_many_seeds() -> None:
-    """One all-way stop of these 360 scenarios still blocks itself."""
-    scenarios = [generate(KINDS[i % 9], 1000 + i) for i in range(360)]
-    check_long_run(scenarios, overlaps=0, standstills=1)

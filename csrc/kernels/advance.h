@@ -63,7 +63,8 @@ struct Advance {
     st.curvature[i] = u.curvature;
   }
 
-  // Beyond the record, who stands stays; who moves goes straight on for a while and leaves.
+  // Beyond the record, who stands stays; who moves goes straight on for a while and leaves, a
+  // vehicle as soon as something is in its way.
   ALPAGYM_HD void walk_on(int i, World world, int a) const {
     constexpr float kWay = 50.f;  // [m]
     if (!st.valid[i]) return;
@@ -75,26 +76,37 @@ struct Advance {
     st.x[i] += st.speed[i] * p.dt * cosf(st.yaw[i]);
     st.y[i] += st.speed[i] * p.dt * sinf(st.yaw[i]);
     const LogPose& last = c.log[log_cell(c, world.s, c.num_frames[world.s] - 1, a)];
-    if (norm({st.x[i] - last.x, st.y[i] - last.y}) > kWay) st.valid[i] = false;
+    const int row = world.first + a;
+    if (norm({st.x[i] - last.x, st.y[i] - last.y}) > kWay ||
+        (c.type[row] != kPedestrian && meets(i, world, a, box_of(c, row, pose_of(st, i)), false)))
+      st.valid[i] = false;
   }
 
-  // Whether an agent that appears where IDM may drive would stand clear of where others were.
+  // Whether a box in the place of agent a would overlap where others were; `off_record`: where
+  // those were that do not replay their log.
+  ALPAGYM_HD bool meets(int i, World world, int a, const Box& own, bool off_record) const {
+    for (int b = 0; b < world.agents; ++b) {
+      const int j = i - a + b;
+      if (b == a || !st.prev_valid[j]) continue;
+      if (off_record && static_cast<Controller>(st.controller[j]) == Controller::kLog) continue;
+      if (overlap(own, box_of(c, world.first + b, prev_pose_of(st, j)))) return true;
+    }
+    return false;
+  }
+
+  // Whether a vehicle that appears where IDM may drive would stand clear of where others were. One
+  // that IDM will not drive keeps clear of those alone that have left the record.
   ALPAGYM_HD bool has_room(int i, World world, int a, const LogPose& log) const {
     const Traffic traffic = traffic_of(st, p, i / st.A);
     const int row = world.first + a;
     if ((traffic != Traffic::kIdm && traffic != Traffic::kLogThenIdm) ||
-        !drives(c, row, route_of(c, row)) || st.slot[i] >= 0)
+        c.type[row] == kPedestrian || st.slot[i] >= 0)
       return true;
+    const bool drives_on = drives(c, row, route_of(c, row));
     Box own = box_of(c, row, {log.x, log.y, log.yaw});
-    own.half_length += traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;
+    own.half_length += drives_on && traffic == Traffic::kIdm ? 1.f + 0.5f * fabsf(log.speed) : 0.5f;
     own.half_width += 0.3f;
-    for (int b = 0; b < world.agents; ++b) {
-      const int j = i - a + b;
-      if (b != a && st.prev_valid[j] &&
-          overlap(own, box_of(c, world.first + b, prev_pose_of(st, j))))
-        return false;
-    }
-    return true;
+    return !meets(i, world, a, own, !drives_on);
   }
 
   // The vehicle model moves the rear axle; the state keeps the box center.

@@ -105,13 +105,15 @@ struct Control {
     const Route route = route_of(c, route_index(c, world, a, st.route[i]));
     const float s = st.route_s[i], speed = st.speed[i];
     if (route.n < 2) {
-      st.accel[i] = -p.idm_decel;
+      st.accel[i] = fmaxf(-p.idm_decel, -speed / p.dt);
       st.curvature[i] = 0.f;
       return;
     }
     const Pose pose = pose_of(st, i);
     const float desired = speed_factor(c, st, p, world, a, i) * pace_at(route, s);
-    const float horizon = fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f);
+    const Line line = line_before(c, st, p, world, a, i);
+    const float horizon =
+        fmaxf(fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f), line.sign ? kThrough : 0.f);
     const float offset = project_near(route, {pose.x, pose.y}, s).d;
     const int first = point_before(route, s), last = point_before(route, s + horizon) + 2;
     const Driver driver{c,
@@ -125,8 +127,10 @@ struct Control {
                         0.5f * c.agent[row].length,
                         0.5f * c.agent[row].width,
                         offset,
+                        line,
                         corridor_of(route, first, last, frame_of(pose))};
-    st.accel[i] = driver.accel(desired);
+    // Drivers never back up, and a record may hand over one whose speed is just below 0.
+    st.accel[i] = fmaxf(driver.accel(desired), -speed / p.dt);
     st.curvature[i] = pursue(route, pose, s, speed, c.agent[row].rear_axle, offset);
   }
 };

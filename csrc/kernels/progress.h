@@ -24,7 +24,7 @@ struct Progress {
     if (route.n < 2) return;
     if (st.speed[i] > 3.f)
       st.stood[i] = 0.f;
-    else if (st.speed[i] < 0.5f)
+    else if (st.stood[i] > 0.f || st.speed[i] < 0.5f)
       st.stood[i] += p.dt;
     st.route_s[i] = project_near(route, {st.x[i], st.y[i]}, st.route_s[i]).s;
     if (controller != Controller::kLog) st.z[i] = sample(route, st.route_s[i]).z;
@@ -37,8 +37,9 @@ struct Progress {
     const int m = c.stop_start[route] + st.stops_served[i];
     if (m >= c.stop_start[route + 1] || st.stops_served[i] == 255) return;
     const float gap = c.stop_s[m] - st.route_s[i] - 0.5f * c.agent[row].length;
-    if (gap < -1.f || (c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f))
-      st.stops_served[i] += 1;
+    const bool stands = c.stop_light[m] == kStopSign && st.speed[i] < 0.5f && gap < 4.f;
+    if (stands) st.stood[i] = p.dt;  // from here on others count its time at the sign
+    if (gap < -1.f || stands) st.stops_served[i] += 1;
   }
 };
 

@@ -170,7 +170,7 @@ class State(TensorStruct):
     change_wait: Tensor
     """Time until the next lane change may begin [s]. [W, A]"""
     stood: Tensor
-    """Time stood since last driving faster than 3 m/s [s]. [W, A]"""
+    """Time since it first stood, or since it stood at its stop sign; 0 above 3 m/s [s]. [W, A]"""
     valid: Tensor
     """Whether the slot holds an agent now. bool [W, A]"""
     controller: Tensor

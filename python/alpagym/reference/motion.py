@@ -19,6 +19,7 @@ from alpagym.reference.geometry import (
 )
 from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
 from alpagym.reference.world import Place, World, worlds
+from alpagym.scenarios.scenario import AgentType
 from alpagym.sim import Controller, control_size
 
 BEFORE = (
@@ -183,7 +184,7 @@ def control(world: World, action: np.ndarray, c: SimConfig, margin: np.ndarray) 
                 asked[a] = (Driver(c, world, a, decisions).accel(), pursue(world, a))
                 margin[a] = min(margin[a], decisions.least)
             else:
-                asked[a] = (-c.idm_decel, 0.0)
+                asked[a] = (max(-c.idm_decel, -world.get("speed", a) / c.dt), 0.0)
     return asked
 
 
@@ -290,7 +291,10 @@ def _replay(world: World, a: int, c: SimConfig) -> None:
 
 
 def _walk_on(world: World, a: int, c: SimConfig) -> None:
-    """Beyond the record: who stands stays, who moves goes straight on for 50 m and leaves."""
+    """Beyond the record: who stands stays, who moves goes straight on for 50 m and leaves.
+
+    A vehicle leaves as soon as something is in its way.
+    """
     if not world.get("valid", a):
         return
     world.set(a, accel=0, curvature=0)
@@ -301,20 +305,32 @@ def _walk_on(world: World, a: int, c: SimConfig) -> None:
     x, y = world.position(a) + speed * c.dt * unit(world.get("yaw", a))
     world.set(a, x=x, y=y)
     gone = float(np.linalg.norm(world.position(a) - world.place.log[-1, a, :2]))
-    world.set(a, valid=gone <= 50.0)
+    walks = world.place.agents[a].type == AgentType.PEDESTRIAN
+    world.set(a, valid=gone <= 50.0 and (walks or not _meets(world, a, world.box(a), False)))
+
+
+def _meets(world: World, a: int, own: Box, off_record: bool) -> bool:
+    """Whether a box overlaps where others were; `off_record`: those that do not replay theirs."""
+    others = [b for b in range(world.num_agents) if b != a and world.get("prev_valid", b)]
+    if off_record:
+        others = [b for b in others if world.get("controller", b) != Controller.LOG]
+    return any(separation(own, world.box(b, "prev_")) <= 0.0 for b in others)
 
 
 def _has_room(world: World, a: int, at: Box, speed: float, c: SimConfig) -> bool:
-    """Whether an agent that appears where IDM may drive stands clear of where others were."""
+    """Whether a vehicle that appears where IDM may drive stands clear of where others were.
+
+    One that IDM will not drive keeps clear of those alone that have left the record.
+    """
     traffic, agent = world.traffic(c), world.place.agents[a]
     if traffic not in (Traffic.idm, Traffic.log_then_idm):
         return True
-    if not world.drives(a) or world.ego_slot(a) >= 0:
+    if agent.type == AgentType.PEDESTRIAN or world.ego_slot(a) >= 0:
         return True
-    more = 1.0 + 0.5 * abs(speed) if traffic is Traffic.idm else 0.5
+    drives = world.drives(a)
+    more = 1.0 + 0.5 * abs(speed) if drives and traffic is Traffic.idm else 0.5
     own = Box(at.center, at.yaw, agent.length + 2 * more, agent.width + 0.6)
-    others = [b for b in range(world.num_agents) if b != a and world.get("prev_valid", b)]
-    return all(separation(own, world.box(b, "prev_")) > 0.0 for b in others)
+    return not _meets(world, a, own, off_record=not drives)
 
 
 def progress(world: World, c: SimConfig, margins: np.ndarray) -> None:
@@ -332,7 +348,7 @@ def progress(world: World, c: SimConfig, margins: np.ndarray) -> None:
         margins[a] = min(margins[a], abs(speed - 3.0), abs(speed - 0.5))
         if speed > 3.0:
             world.set(a, stood=0)
-        elif speed < 0.5:
+        elif speed < 0.5 or world.get("stood", a) > 0.0:
             world.set(a, stood=world.get("stood", a) + c.dt)
         s = path.route.project_near(world.position(a), world.get("route_s", a)).s
         world.set(a, route_s=s)
@@ -343,5 +359,7 @@ def progress(world: World, c: SimConfig, margins: np.ndarray) -> None:
             at, light = path.stops[served]
             gap = at - world.front_s(a)
             stood = light == STOP_SIGN and world.get("speed", a) < 0.5 and gap < 4.0
+            if stood:
+                world.set(a, stood=c.dt)
             if gap < -1.0 or stood:
                 world.set(a, stops_served=served + 1)

@@ -16,6 +16,10 @@ from alpagym.sim import Controller
 STOP_SIGN = -1
 CLEARANCE = 0.3
 """Room that a driver leaves between its side and others [m]."""
+THROUGH = 40.0
+"""So far whoever is behind a stop sign looks ahead [m]."""
+TIE = 0.8
+"""Who comes first by less is not certain: keys decide [s]."""
 STANDS, PATIENCE = 0.5, 8.0
 """Slower agents stand [m/s]."""
 RETURN_ACCEL = 1.2
@@ -60,8 +64,20 @@ def stop_gap(c: SimConfig, world: World, a: int, horizon: float, margin: Margin)
     return np.inf
 
 
-def line_before(c: SimConfig, world: World, a: int, margin: Margin) -> tuple[float, bool]:
-    """Gap to the line before which the agent still is and can stop, inf for none; if a light's.
+@dataclass
+class Line:
+    """The line before which an agent still is and can stop."""
+
+    gap: float = np.inf
+    """From the front bumper, inf if none is near [m]."""
+    light: bool = False
+    """A light's, not a sign's or yield line."""
+    sign: bool = False
+    """A stop sign's."""
+
+
+def line_before(c: SimConfig, world: World, a: int, margin: Margin) -> Line:
+    """The line before which the agent still is and can stop.
 
     Signs and yield lines count from 30 m on, lights where braking suffices.
     """
@@ -72,8 +88,8 @@ def line_before(c: SimConfig, world: World, a: int, margin: Margin) -> tuple[flo
             break
         near = margin.reached(gap, -0.5)
         if near and (light < 0 or margin.reached(gap + 0.5 - stopping)):
-            return gap, light >= 0
-    return np.inf, False
+            return Line(gap, light >= 0, light == STOP_SIGN)
+    return Line()
 
 
 def came_from_line(world: World, a: int, margin: Margin) -> bool:
@@ -153,19 +169,24 @@ class Driver:
         self.route = self.path.route
         self.s = world.get("route_s", a)
         self.speed = world.get("speed", a)
+        self.line = line_before(self.config, world, a, self.margin)
         self.horizon = min(15.0 + 3.5 * max(self.speed, 0.0), 80.0)
+        if self.line.sign:
+            self.horizon = max(self.horizon, THROUGH)
         self.first = int(np.clip(self.s, 0.0, self.route.length) / ROUTE_SPACING)
         end = np.clip(self.s + self.horizon, 0.0, self.route.length)
         self.last = int(end / ROUTE_SPACING) + 1
         self.desired = speed_factor(self.config, world, a) * self.path.pace_at(self.s)
-        self.line = line_before(self.config, world, a, self.margin)
         self.offset = offset_from_route(world, a)
 
     def respond(self, gap: float, closing: float) -> float:
         return idm_accel(self.config, self.speed, self.desired, gap, closing)
 
     def accel(self) -> float:
-        """The hardest demand of the free road, the next stop and every agent nearby."""
+        """The hardest demand of the free road, the next stop and every agent nearby.
+
+        Never more than stops it, since drivers do not back up.
+        """
         world = self.world
         stop = stop_gap(self.config, world, self.a, self.horizon, self.margin)
         demands = [self.respond(np.inf, 0.0), self.respond(stop, self.speed)]
@@ -176,7 +197,7 @@ class Driver:
             reach = self.horizon + 10.0 + 4.0 * abs(world.get("speed", b))
             if self.margin.reached(reach - distance):
                 demands.append(self.response_to(b))
-        return min(demands)
+        return max(min(demands), -self.speed / self.config.dt)
 
     def response_to(self, b: int) -> float:
         """To a leader: keep the gap. To whom the way crosses: give way, or not."""
@@ -207,18 +228,17 @@ class Driver:
         other, speed = world.place.agents[b], max(world.get("speed", b), 0.0)
         follows = follows_route(world, b)
         waits = not m.reached(world.get("speed", b), STANDS)
-        gap_to_line, at_light = self.line
-        its_gap, its_light = line_before(c, world, b, m) if follows else (np.inf, False)
-        both_lights = at_light and its_light
-        held = gap_to_line < np.inf and not both_lights
-        if its_gap < np.inf and not both_lights:
-            if not held or (at_light and not its_light):
+        line, its = self.line, line_before(c, world, b, m) if follows else Line()
+        both_lights = line.light and its.light
+        held = line.gap < np.inf and not both_lights
+        if its.gap < np.inf and not both_lights:
+            if not held or (line.light and not its.light):
                 return np.inf
-            if not its_light and not self.waits_longer(b, its_gap):
+            if not its.light and not self.waits_longer(b, its.gap):
                 return np.inf
         reach = min(4.0 * speed + 6.0, 45.0)
-        if follows and gap_to_line < np.inf:
-            reach = max(reach, 25.0)
+        if follows and line.gap < np.inf:
+            reach = max(reach, THROUGH if line.sign else 25.0)
         elif follows and waits:
             reach = 12.0
         met = self.meet(b, follows, reach)
@@ -243,7 +263,7 @@ class Driver:
             fast = not m.reached(3.0 - speed)
             if (before_it and not crossing_too) or (gone_first and fast):
                 return np.inf
-            wait = max(gap_to_line, 0.0) + 0.5 * c.idm_gap
+            wait = max(line.gap, 0.0) + 0.5 * c.idm_gap
             return self.respond(min(wait, max(gap, 0.0)), self.speed)
         inside = not m.reached(met.enter - other.length / 2, 0.5)  # already there: others wait
         if waits and not inside and rank < 2 + its_rank:
@@ -255,9 +275,9 @@ class Driver:
         if rank != its_rank:
             first = rank < its_rank
         elif self.a < b:
-            first = not m.reached(own_in - its_in, 0.3)
+            first = not m.reached(own_in - its_in, TIE)
         else:
-            first = not m.reached(own_in - its_in, -0.3)
+            first = not m.reached(own_in - its_in, -TIE)
         if first and not inside and not walks:
             return np.inf
         return self.respond(gap, self.speed)

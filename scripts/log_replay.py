@@ -33,6 +33,8 @@ from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, Scenario, 
 ROOT = Path(__file__).resolve().parents[1]
 GROWTH = 2.0
 """A control: with a box so much larger on a record, collisions must show [m]."""
+DRIVEN = 5.0
+"""A vehicle that gets farther than this from its first place is driven [m]."""
 CAUSES = ROOT / "docs" / "log_replay_causes.json"
 
 
@@ -71,15 +73,11 @@ class Dataset:
 
 def replay(name: str, path: Path) -> Dataset:
     """Every loadable scenario of a folder, all agents on their logs, to the end of the record."""
-    files = [f for f in sorted(path.rglob("*")) if f.is_file()] if path.is_dir() else [path]
-    scenarios, skipped = [], []
-    for file in files:
-        try:
-            loaded, left_out = load_scenarios(file)
-        except ScenarioError as error:
-            loaded, left_out = [], [Skipped(str(file), str(error))]
-        scenarios += loaded
-        skipped += left_out
+    files = [f for f in path.rglob("*") if f.is_file()]
+    try:
+        scenarios, skipped = load_scenarios(path)
+    except ScenarioError as error:
+        scenarios, skipped = [], [Skipped(str(path), str(error))]
     if not scenarios:
         return Dataset(name, len(files), [], skipped, 0)
     config = replace(SimConfig(), end_on=())
@@ -202,16 +200,24 @@ def starts(rollout: Rollout, dataset: str) -> Iterator[Case]:
 
 
 def _others(d: Dataset) -> list[str]:
-    """A row on the recorded agents that are not egos and that move."""
-    moving = overlap = offroad = 0
+    """A row on the recorded agents that are not egos and that move, and the vehicles that drive."""
+    counts = np.zeros((2, 3), int)
     for r in d.rollouts:
-        flags = np.delete(r.scenario.flags, r.scenario.ego)
-        flags = flags[(flags & AgentFlag.PARKED) == 0]
-        moving += len(flags)
-        overlap += int(((flags & AgentFlag.OVERLAPS_IN_LOG) > 0).sum())
-        offroad += int(((flags & AgentFlag.OFFROAD_IN_LOG) > 0).sum())
-    share = [f"{n} ({n / moving:.1%})" if moving else "0" for n in (overlap, offroad)]
-    return [f"| {d.name} | {moving} | {' | '.join(share)} |"]
+        tracks, flags = r.scenario.tracks, r.scenario.flags
+        moves = (flags & AgentFlag.PARKED) == 0
+        moves[r.scenario.ego] = False
+        away = (
+            tracks.xyz[..., :2]
+            - tracks.xyz[np.arange(len(flags)), tracks.valid.argmax(1), None, :2]
+        )
+        farthest = np.where(tracks.valid, np.linalg.norm(away, axis=-1), 0.0).max(1)
+        drives = moves & (tracks.type == AgentType.VEHICLE) & (farthest > DRIVEN)
+        held = [(flags & f) > 0 for f in (AgentFlag.OVERLAPS_IN_LOG, AgentFlag.OFFROAD_IN_LOG)]
+        counts += [[m.sum(), *((m & h).sum() for h in held)] for m in (moves, drives)]
+    cells = [
+        f"{n} | " + " | ".join(f"{k} ({k / max(n, 1):.1%})" for k in own) for n, *own in counts
+    ]
+    return [f"| {d.name} | {' | '.join(cells)} |"]
 
 
 def report(datasets: list[Dataset], cases: list[Case], causes: dict[str, dict[str, str]]) -> str:
@@ -224,31 +230,39 @@ def report(datasets: list[Dataset], cases: list[Case], causes: dict[str, dict[st
         "then holds against the recorded ego is real, a fault of the record, or a fault of ours.",
         "",
         "| folder | files | scenarios | at-fault collision | any collision | off-road "
-        "| nearest box [m] | collisions, ego grown | files or records skipped |",
+        "| nearest box [m] | collisions, ego grown | skipped |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for d in datasets:
         n = len(d.rollouts)
+        made = sum("not recorded" in " ".join(r.scenario.notes) for r in d.rollouts)
+        drives = f"{n} (egos made: {made})" if made else n
         cells = ["", "", "", "", ""]
         if n:
             cells = [f"{d.count(f)} ({d.count(f) / n:.1%})" for f in ("at_fault", "any", "offroad")]
             gap = min(nearest_gap(r) for r in d.rollouts)
             cells += [f"{gap:.2f}" if gap < np.inf else "none near", str(d.grown)]
-        lines.append(f"| {d.name} | {d.files} | {n} | {' | '.join(cells)} | {len(d.skipped)} |")
+        lines.append(
+            f"| {d.name} | {d.files} | {drives} | {' | '.join(cells)} | {len(d.skipped)} |"
+        )
     lines += [
         "",
         "*nearest box*: the smallest gap between the ego's box and any other over all drives, "
-        "computed apart from the simulator in float64; below zero it would be an overlap. "
+        "computed apart from the simulator in float64; below zero, the depth of an overlap. "
         f"*ego grown*: scenarios with a collision once the ego's box is {GROWTH:.0f} m longer and "
-        "wider, which shows that zeros are not for want of looking.",
+        "wider, which shows that zeros are not for want of looking. *skipped*: files or records of "
+        "no use; one that is read with another as its part does not count. "
+        "*egos made*: nobody drove; the reader makes the ego's track from a planning problem.",
         "",
         "Other recorded agents that move, which become egos in multi-agent mode (those that start "
-        "in an overlap or off-road do not). A record of every road user holds pedestrians on "
-        "sidewalks, cars in driveways and boxes of riders over their bicycles, so these are not "
-        "faults by themselves:",
+        "in an overlap or off-road do not), and of these the vehicles that get "
+        f"{DRIVEN:.0f} m from where they began. A record of every road user holds pedestrians on "
+        "sidewalks, parked cars whose boxes wander, car parks that the map does not count as road "
+        "and boxes of riders over their bicycles, so these are not faults by themselves:",
         "",
-        "| folder | moving agents | overlap another box in the record | off-road in the record |",
-        "| --- | --- | --- | --- |",
+        "| folder | moving agents | overlap another box | off-road "
+        "| driven vehicles | overlap another box | off-road |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for d in datasets:
         lines += _others(d) if d.rollouts else []

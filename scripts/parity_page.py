@@ -32,10 +32,16 @@ quantity's own unit or that in brackets; `a + b x size` means that each number m
 the reference itself is undecided (1 cm for boxes, or what the golden data call fragile); none may
 differ outside.
 
-Rows called *recorded* cover all real scenarios of a format that has a reader: 29 of the Waymo Open
-Motion Dataset, as GPUDrive JSON of both generations and as TFRecord of Scenario protos. Those of
-`alpasim_metrics` and `nuplan` take in a synthetic junction beside them. Of the other formats there
-is no reader yet, and no row.
+Rows called *recorded* are over all 64 scenarios that load from the recordings beside the
+repository, of every format that has a reader but PufferDrive's: 38 of the Waymo Open Motion Dataset
+(28 GPUDrive and Nocturne JSON, 8 ScenarioNet pickles, a `Scenario` and a `tf.Example` TFRecord), 5
+of nuScenes (ScenarioNet pickles), 3 of Argoverse 2 (1 motion, 2 sensor logs), 14 of 12 CommonRoad
+files, 1 RDS-HQ clip, and a synthetic junction in 3 formats (GPUDrive JSON, RDS-HQ, ClipGT). Four of
+these have an ego alone, and hence no pairs of boxes. What is taken of each: every tenth frame
+(`alpasim_metrics`, `nuplan`, `waymax`, there a third of the boxes for off-road), every frame of the
+ego for places on the map of `nuplan` and every other one for its `ttc`, up to 60 pairs of moving
+agents of every tenth frame (`ttc`), 4 s of the ego and those shifted at random (`navsim`, without
+the one scenario that is recorded every 0.5 s).
 """
 
 NOTES = """
@@ -62,8 +68,8 @@ Where a row lets more pass than its reference promises, or covers less:
 - `waymax.offroad, in the simulator`: 599 of 804 boxes. The simulator goes by segments of edges on
   the box's level, Waymax by points with heights counting double; boxes for which the nearest edge
   differs, at gaps and at open ends of edges, are left out.
-- `waymax.offroad corners`, 1 and 8 flips: corners within 1 cm of the line, beyond an open end, as
-  near to another edge, or at a bend, where the side depends on the definition.
+- `waymax.offroad corners`, 1 and 40 flips: corners within 1 cm of the line, beyond an open end, as
+  near to another edge, or within half a meter of a bend, where the side depends on the definition.
 """
 
 TABLE = """\

@@ -99,10 +99,11 @@ def test_wrong_checksum(tmp_path, byte, what):
     refuse(path, "checksum", what)
 
 
-def test_huge_record_length(tmp_path):
+@pytest.mark.parametrize("length", [(256 << 20) + 1, 1 << 30, 1 << 60])
+def test_huge_record_length(tmp_path, length):
     path = tmp_path / "huge.tfrecord"
     data = bytearray(record_bytes(b"abc"))
-    head = struct.pack("<Q", 1 << 60)
+    head = struct.pack("<Q", length)
     from alpagym.scenarios.readers.tfrecord import masked_crc32c
 
     data[:12] = head + struct.pack("<I", masked_crc32c(head))
@@ -125,8 +126,7 @@ def test_other_formats(tmp_path):
         archive.writestr("a.txt", "hello")
     files = {
         "a.png": b"\x89PNG\r\n\x1a\n" + bytes(40),
-        "a.pkl": pickle.dumps({"tracks": []}),
-        "a.xml": b"<?xml version='1.0'?><commonRoad/>",
+        "a.xml": b"<?xml version='1.0'?><svg/>",
         "a.bin": np.random.default_rng(0).bytes(5000),
         "noise.json": np.random.default_rng(1).bytes(5000),
         "zeros": bytes(100),
@@ -136,6 +136,10 @@ def test_other_formats(tmp_path):
         (tmp_path / name).write_bytes(data)
         refuse(tmp_path / name, "of no known format")
     refuse(zipped, "of no known format")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"tracks": []}))
+    refuse(tmp_path / "a.pkl", "a pickle, but no ScenarioNet scenario")
+    (tmp_path / "cut.xml").write_bytes(b"<commonRoad commonRoadVersion='2020a' timeStepSize='0.1'>")
+    refuse(tmp_path / "cut.xml", "not valid XML, perhaps truncated")
     (tmp_path / "empty.json").write_bytes(b"")
     refuse(tmp_path / "empty.json", "the file is empty")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from alpagym.config import REWARD_PRESETS, ActionType, Traffic
@@ -40,4 +41,10 @@ def test_make_targets_that_it_names_exist() -> None:
 def test_it_names_every_choice_and_format() -> None:
     for name in [*REWARD_PRESETS, *(t.name for t in Traffic), *(a.name for a in ActionType)]:
         assert f"`{name}`" in README, name
-    assert len(READERS) == len(re.findall(r"^\| (WOMD|GPUDrive)", README, flags=re.MULTILINE))
+    formats = re.findall(r"^\| ([^|]+) \| (?:–|`(\w+)`) \|", README, flags=re.MULTILINE)
+    assert {name for name, _ in formats} >= {reader.name for reader in READERS}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert {extra for _, extra in formats if extra} == {"womd", "av2", "nvidia", "commonroad"}
+    assert {extra for _, extra in formats if extra} <= extras.keys()

@@ -164,6 +164,20 @@ def test_offroad_is_to_the_right_of_an_edge() -> None:
     np.testing.assert_allclose(got, [-0.5, -2.5, -2.5, -0.5])  # the front right one first
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_around_an_island_every_place_is_on_the_road(first) -> None:
+    """Wherever its outline begins; inside is off the road."""
+    ring = np.array([[0.0, 0.0], [0.0, 3.0], [8.0, 3.0], [8.0, 0.0]])  # clockwise
+    ring = np.roll(ring, -first, 0)
+    line = np.column_stack([np.concatenate([ring, ring[:1]]), np.zeros(5)])
+    edges = waymax.edge_points([line])
+    assert edges is not None
+    angle = np.linspace(0.0, 2 * np.pi, 100, endpoint=False)
+    about = np.stack([4.0 + 7.0 * np.cos(angle), 1.5 + 5.0 * np.sin(angle), 0 * angle], -1)
+    assert (waymax.signed_edge_distance(about, edges) < 0.0).all()
+    assert waymax.signed_edge_distance(np.array([4.0, 1.5, 0.0]), edges) == pytest.approx(1.5, 0.1)
+
+
 def test_heights_count_double_among_edges() -> None:
     """An edge 3 m off and level loses to one 2 m off and 1 m up, but not to one 2 m up."""
     for z, nearest in ((1.0, 2.0), (2.0, -3.0)):

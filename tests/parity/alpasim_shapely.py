@@ -18,8 +18,8 @@ from alpagym.metrics.alpasim.lanes import LineMap
 from alpagym.metrics.alpasim.rounded import gap, outline, touches_front
 from alpagym.metrics.alpasim.scorers import measure
 from alpagym.metrics.drive import Drive
-from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario
+from parity.recorded import recordings
 from parity.row import Row
 
 BAND = 0.01
@@ -82,8 +82,7 @@ def independent_rows(data: Path | None) -> list[Row]:
     rows = [_row(name, "random", count) for name, count in counts.items()]
     if data is not None:
         counts = defaultdict(Tally)
-        scenarios, _ = load_scenarios(data)
-        for scenario in scenarios:
+        for scenario in recordings(data):
             _replayed(scenario, counts)
         rows += [_row(name, "recorded", count) for name, count in counts.items() if count.cases]
     return rows

@@ -18,11 +18,10 @@ from alpagym.metrics.navsim.states import Car, State, Traffic
 from alpagym.metrics.polygon_map import PolygonMap
 from alpagym.metrics.polygons import Polygons
 from alpagym.metrics.scenario_map import polygon_map_of
-from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.scenario import Scenario
 from parity.navsim_shapely import KINDS, Shapes, random_situation
+from parity.recorded import recordings
 from parity.row import Row
-from parity.ttc import recordings
 
 V2 = "NAVSIM 0a380a9"
 V1 = "NAVSIM 3e8291b"
@@ -51,8 +50,8 @@ def rows(golden: Path) -> list[Row]:
 def independent_rows(data: Path | None) -> list[Row]:
     """Terms of proposals against shapely, in float64: every decision must be the same.
 
-    Random situations with eight proposals each; of every recording in `data`, two egos each, which
-    keeps it below half a minute, with the record and the record shifted at random as proposals.
+    Random situations with eight proposals each; of every recording in `data` that has a frame each
+    0.1 s, as NAVSIM needs it, with the record of its ego and that shifted at random as proposals.
     """
     rng = np.random.default_rng(20)
     result = _against_shapely("random", [random_situation(rng, 25, 8) for _ in range(250)])
@@ -64,11 +63,11 @@ def independent_rows(data: Path | None) -> list[Row]:
 def _recorded(rng: np.random.Generator, data: Path) -> list[tuple[np.ndarray, Scene]]:
     result = []
     for scenario in recordings(data):
-        polygon_map = polygon_map_of(scenario)
-        for drive in map(recorded_drive, drives_of(scenario, 2)):
-            states, scene = scene_of(drive, polygon_map)
-            states[1, :, :3] += rng.normal(0, [1.0, 1.0, 0.1])
-            result.append((states, scene))
+        if abs(scenario.dt - 0.1) > 1e-6:
+            continue
+        states, scene = scene_of(recorded_drive(scenario), polygon_map_of(scenario))
+        states[1, :, :3] += rng.normal(0, [1.0, 1.0, 0.1])
+        result.append((states, scene))
     return result
 
 

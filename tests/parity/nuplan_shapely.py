@@ -16,8 +16,8 @@ from alpagym.metrics.nuplan.state import LENGTH, REAR_TO_CENTER, WIDTH, Ego, Tra
 from alpagym.metrics.nuplan.time_to_collision import time_to_collision
 from alpagym.metrics.polygons import Polygons, convex_intersect
 from alpagym.metrics.scenario_map import polygon_map_of
-from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario
+from parity.recorded import recordings
 from parity.row import Row
 
 SHAPELY, SCIPY = "shapely, independent", "scipy, independent"
@@ -38,7 +38,7 @@ def rows(data: Path | None) -> list[Row]:
         *_comfort_rows(rng),
     ]
     if data is not None:
-        result += _recorded_rows(load_scenarios(data)[0])
+        result += _recorded_rows(recordings(data))
     return result
 
 

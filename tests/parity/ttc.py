@@ -14,10 +14,10 @@ import torch
 import scenario_factory as factory
 from alpagym.config import SimConfig, Traffic
 from alpagym.metrics import ttc
-from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.scenario import Scenario
 from alpagym.sim import Controller
+from parity.recorded import recordings
 from parity.row import Row
 from simulating import Rig, error
 
@@ -36,6 +36,7 @@ KERNEL_BAND = 1e-3
 KERNEL_GAP = 1e-4
 """What float32 makes of a gap at such coordinates [m]: a time is off by that over the speed."""
 RANDOM_PAIRS = 3000
+RECORDED_PAIRS = 60
 CROWD = 64
 """Agents of a scenario that lends its worlds two of them at a time."""
 
@@ -199,21 +200,16 @@ def random_pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]
     return first, np.concatenate([center + apart, yaw[1][:, None], size[1]], -1), velocity
 
 
-def recordings(data: Path) -> list[Scenario]:
-    """The recordings of every format that has a reader."""
-    files = sorted((data / "womd_gpudrive_json").rglob("*.json"))
-    files.append(data / "womd_tfrecord" / "motion_data_one_scenario.tfrecord")
-    return [scenario for file in files for scenario in load_scenarios(file)[0]]
-
-
 def recorded_pairs(scenarios: list[Scenario]) -> tuple[np.ndarray, ...]:
-    """Pairs of agents that move against each other less than 30 m apart, of each tenth frame."""
-    pairs = []
+    """Up to `RECORDED_PAIRS` of each scenario, of those that move against each other less than 30 m
+    apart in each tenth frame."""
+    pairs, rng = [], np.random.default_rng(8)
     for scenario in scenarios:
         tracks = scenario.tracks
         pose = np.concatenate([tracks.xyz[..., :2], tracks.yaw[..., None]], -1).astype(np.float64)
         size = tracks.size[:, :2].astype(np.float64)
         velocity = tracks.velocity.astype(np.float64)
+        own = []
         for frame in range(0, tracks.num_frames, 10):
             there = np.flatnonzero(tracks.valid[:, frame])
             boxes = np.concatenate([pose[there, frame], size[there]], -1)
@@ -221,10 +217,11 @@ def recorded_pairs(scenarios: list[Scenario]) -> tuple[np.ndarray, ...]:
             i, j = np.nonzero(np.triu(apart < 30.0, 1))
             change = velocity[there[j], frame] - velocity[there[i], frame]
             moves = np.linalg.norm(change, axis=-1) > 0.05
-            pairs.append((boxes[i][moves], boxes[j][moves], change[moves]))
-    joined = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
-    some = np.random.default_rng(8).permutation(len(joined[0]))[:RANDOM_PAIRS]
-    return tuple(part[some] for part in joined)
+            own.append((boxes[i][moves], boxes[j][moves], change[moves]))
+        joined = [np.concatenate(parts) for parts in zip(*own, strict=True)]
+        some = rng.permutation(len(joined[0]))[:RECORDED_PAIRS]
+        pairs.append([part[some] for part in joined])
+    return tuple(np.concatenate(parts) for parts in zip(*pairs, strict=True))
 
 
 def polygons(boxes: np.ndarray) -> np.ndarray:

@@ -17,8 +17,9 @@ from alpagym.metrics.geometry import corners
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.scenario import MapType
 from alpagym.sim import Controller, RewardTerm
+from parity.recorded import recordings
 from parity.row import Row
-from parity.ttc import kernel_ttc, random_pairs, recordings
+from parity.ttc import kernel_ttc, random_pairs
 from parity.waymax_shapely import BAND, SHAPELY, curved_edge, offroad_row, overlap_row
 from simulating import Rig, error
 

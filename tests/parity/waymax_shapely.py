@@ -58,11 +58,12 @@ def offroad_row(kind: str, lines: list[np.ndarray], boxes: np.ndarray) -> Row:
     nearest = tree.query_nearest(points, all_matches=False)[1]
     away = shapely.distance(points, shapes[nearest])
     at = shapely.line_locate_point(shapes[nearest], points)
-    whole = shapely.length(shapes[nearest])
+    whole, ring = shapely.length(shapes[nearest]), shapely.is_closed(shapes[nearest])
     sides, turn = [], []
     for back, forth in ((-0.6, -0.5), (-0.01, 0.01), (0.5, 0.6)):
         low, high = (np.clip(at + d, 0.0, whole) for d in (back, forth))
         low, high = np.minimum(low, whole - 0.01), np.maximum(high, 0.01)
+        low, high = np.where(ring, np.mod([at + back, at + forth], whole), [low, high])
         p, q = (
             shapely.get_coordinates(shapely.line_interpolate_point(shapes[nearest], s))
             for s in (low, high)
@@ -71,7 +72,8 @@ def offroad_row(kind: str, lines: list[np.ndarray], boxes: np.ndarray) -> Row:
         offset = xy.reshape(-1, 2) - p
         sides.append(tangent[:, 0] * offset[:, 1] - tangent[:, 1] * offset[:, 0])
         turn.append(tangent)
-    bend = (turn[0] * turn[2]).sum(-1) < np.cos(0.2)
+    along = [(turn[i] * turn[j]).sum(-1) for i, j in ((0, 1), (1, 2), (0, 2))]
+    bend = np.min(along, 0) < np.cos(0.2)
     near = np.full(len(points), False)
     beside = tree.query(points, predicate="dwithin", distance=away + 0.1)
     near[beside[0][beside[1] != nearest[beside[0]]]] = True

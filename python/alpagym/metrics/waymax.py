@@ -230,11 +230,24 @@ def progression(
     return np.where(known, share, 0.0), known
 
 
+def _begun_at_longest_step(line: np.ndarray) -> np.ndarray:
+    """A closed line [n, 3] that begins and ends in the middle of its longest step; others as is."""
+    if len(line) < 4 or not np.array_equal(line[0, :2], line[-1, :2]):
+        return line
+    k = int(np.hypot(*np.diff(line[:, :2], axis=0).T).argmax()) + 1
+    middle = 0.5 * (line[k - 1 : k] + line[k : k + 1])
+    return np.concatenate([middle, line[k:], line[1:k], middle])
+
+
 def edge_points(lines: Sequence[np.ndarray]) -> RoadEdgePoints | None:
-    """Points every 0.5 m of directed lines [n, 3], each with an id; None if none has a length."""
+    """Points every 0.5 m of directed lines [n, 3], each with an id; None if none has a length.
+
+    A closed line begins in the middle of its longest step: for Waymax nothing comes before a first
+    point, so at a bend there only one of two steps would tell off-road.
+    """
     found = []
     for line in lines:
-        line = np.asarray(line, np.float64)
+        line = _begun_at_longest_step(np.asarray(line, np.float64))
         length = arc_length(line)[-1]
         if length > 0.0:
             found.append(interpolate(line, np.append(np.arange(0.0, length, SPACING), length)))

@@ -17,6 +17,8 @@ LEVEL_HEIGHT = 2.5
 """Boxes and road edges whose heights differ by less are on one level, as in the simulator [m]."""
 PAIR_FRAMES = 1 << 20
 """Of how many pairs times frames boxes are compared at once, which bounds the memory."""
+BOX_SEGMENTS = 1 << 19
+"""Of how many boxes times road edge segments distances are taken at once, likewise."""
 FRAME_STRIDE = 5
 """Every how many frames the record is searched for off-road boxes."""
 
@@ -166,8 +168,9 @@ def beyond_edge(
     half = 0.5 * np.hypot(segments.step[:, 0], segments.step[:, 1])
     middle = segments.middle
     reach = np.linalg.norm(corners - centers[:, None, :2], axis=-1).max(1)
-    for first in range(0, len(centers), 512):
-        chunk = slice(first, first + 512)
+    block = 1 + BOX_SEGMENTS // max(len(middle), 1)
+    for first in range(0, len(centers), block):
+        chunk = slice(first, first + block)
         to_middle = np.sqrt(squared_distances(centers[chunk], middle))
         if has_z:
             to_middle[np.abs(centers[chunk, None, 2] - middle[None, :, 2]) > LEVEL_HEIGHT] = np.inf

@@ -178,8 +178,8 @@ def _made_scenario(file: _File, problem: Problem, count: int) -> Scenario:
         file.lanelets[i].polygon for i in problem.region.lanelets if i in file.lanelets
     ]
     num_frames = max(record, problem.frame + 2) + int(LONGEST_DRIVE / dt)
-    if num_frames > MAX_FRAMES:
-        raise ScenarioError(f"{file.path}: {num_frames} frames, at most {MAX_FRAMES} are read")
+    if problem.frame > MAX_FRAMES:
+        raise Fault(f"its time must be at most step {MAX_FRAMES}, got {problem.frame}")
     seconds = (num_frames - problem.frame) * dt
     length = 20.0 + min(1.5 * max(problem.speed, 10.0) * seconds, 600.0)
     edges = [e.points for e in file.elements if e.type == MapType.ROAD_EDGE]

@@ -222,8 +222,8 @@ def _on_way(line: np.ndarray, others: Others, num_frames: int) -> _Blocks:
     low, high = line.min(0) - 20.0, line.max(0) + 20.0
     near = others.valid & ((others.xy > low) & (others.xy < high)).all(-1)
     agent, frame = np.nonzero(near[:, : min(record, num_frames)])
-    for begin in range(0, len(agent), 4096):
-        a, t = agent[begin : begin + 4096], frame[begin : begin + 4096]
+    for begin in range(0, len(agent), 512):
+        a, t = agent[begin : begin + 512], frame[begin : begin + 512]
         _, d = project(coarse, others.xy[a, t])
         reach = 0.5 * np.hypot(*others.size[a].T) + 0.5 * WIDTH + 1.0
         a, t = a[np.abs(d) < reach], t[np.abs(d) < reach]

@@ -21,9 +21,13 @@ from alpagym.scenarios.readers.drivable_area import area_edges
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
-MAX_LANELETS = 20_000
-MAX_BOUND_POINTS = 300_000
+MAX_LANELETS = 4_000
+MAX_BOUND_POINTS = 150_000
 """A file with more is refused."""
+MAX_CROSSING_POINTS = 4_000
+"""Lanelets whose bounds cross themselves are part of the road's outline up to so many points."""
+MAX_LANELET = 20_000.0
+"""A longer bound is a data fault [m]."""
 MAX_WIDTH = 60.0
 """Bounds farther apart than this are a data fault [m]."""
 CAP_REACH = 0.2
@@ -119,6 +123,9 @@ def _lanelet(element: ET.Element) -> tuple[Lanelet, bool]:
     right = point_list(element.find("rightBound"), "rightBound")
     if min(len(left), len(right)) < 2:
         raise Fault(f"bounds need 2 points or more, got {len(left)} and {len(right)}")
+    longest = max(float(arc_length(bound)[-1]) for bound in (left, right))
+    if longest > MAX_LANELET:
+        raise Fault(f"bounds must be at most {MAX_LANELET:g} m long, got {longest:.6g} m")
     uneven = len(left) != len(right)
     if uneven:
         count = max(len(left), len(right))
@@ -213,7 +220,7 @@ def map_elements(
             stop.stop_lanes = list(lanelet.successors)
             elements.append(stop)
     elements += [RawElement(MapType.ROAD_LINE, 0, _flat(line)) for line in _lines(lanelets)]
-    edges = _road_edges(lanelets, path)
+    edges = _road_edges(lanelets, path, notes)
     elements += [RawElement(MapType.ROAD_EDGE, 0, line) for line in edges]
     for i, element in enumerate(elements):
         if element.type not in (MapType.LANE, MapType.CROSSWALK):
@@ -241,13 +248,14 @@ def _lines(lanelets: dict[int, Lanelet]) -> list[np.ndarray]:
     return list(lines.values())
 
 
-def _road_edges(lanelets: dict[int, Lanelet], path: Path) -> list[np.ndarray]:
+def _road_edges(lanelets: dict[int, Lanelet], path: Path, notes: list[str]) -> list[np.ndarray]:
     """The outline of the drivable lanelets without the ends at which the map was cut."""
     area = {i: v for i, v in lanelets.items() if not v.kinds & NOT_DRIVABLE}
+    _drop_tangles(area, path, notes)
     rings = area_edges([_flat(v.polygon) for v in area.values()], str(path), "commonroad")
     if not rings:
         return []
-    import shapely  # `area_edges` has found it
+    import shapely
 
     followed = {s for v in area.values() for s in v.successors if s in area}
     ends = [v for v in area.values() if not any(s in area for s in v.successors)]
@@ -265,6 +273,23 @@ def _road_edges(lanelets: dict[int, Lanelet], path: Path) -> list[np.ndarray]:
         keep[tree.query(middle, predicate="dwithin", distance=CAP_REACH)[0]] = False
         edges += _runs(fine, keep)
     return edges
+
+
+def _drop_tangles(area: dict[int, Lanelet], path: Path, notes: list[str]) -> None:
+    """Remove lanelets, in place, that cross themselves so often that their area takes too long."""
+    try:
+        import shapely
+    except ImportError as error:
+        raise ScenarioError(
+            f"{path}: CommonRoad maps need shapely ({error}): pip install alpagym[commonroad]"
+        ) from error
+    crossing = [i for i, v in area.items() if not shapely.is_valid(shapely.Polygon(v.polygon))]
+    points = np.cumsum([len(area[i].polygon) for i in crossing])
+    tangled = [i for i, n in zip(crossing, points, strict=True) if n > MAX_CROSSING_POINTS]
+    for i in tangled:
+        del area[i]
+    if tangled:
+        notes.append(f"left {len(tangled)} lanelets that cross themselves out of the road's area")
 
 
 def _runs(ring: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:

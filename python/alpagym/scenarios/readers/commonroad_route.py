@@ -52,7 +52,7 @@ EDGE_MARGIN = 0.1
 """The car should be able to be so much longer and wider for that [m]."""
 GOAL_OFFSET = 2.5
 """A goal farther beside its lane than this does not bend the line [m]."""
-MAX_LENGTH = 3000.0
+MAX_LENGTH = 2000.0
 """The line is no longer than this [m]; its smoothing takes a dense solve."""
 
 
@@ -164,8 +164,9 @@ def _targets(lanes: dict[int, Lanelet], goal: Region) -> dict[int, tuple[float, 
         for i, lane in lanes.items():
             (s,), (d,) = project(lane.center, middle[None])
             near.append((0.0 if inside(lane.polygon, middle[None])[0] else abs(d), i, float(s)))
+        nearest = min((gap for gap, _, _ in near), default=0.0)
         for gap, i, s in near:
-            if gap <= min(gap for gap, _, _ in near):
+            if gap <= nearest:
                 targets[i] = (s, middle)
     return targets
 

@@ -23,9 +23,10 @@ from alpagym.scenarios.readers.commonroad_xml import (
 )
 from alpagym.scenarios.scenario import AgentType, ScenarioError
 
-MAX_FRAMES = 20_000
-MAX_CELLS = 2_000_000
-"""Agents times frames; a file with more is refused."""
+MAX_FRAMES = 5_000
+MAX_OBSTACLES = 1_000
+MAX_CELLS = 1_000_000
+"""Obstacles times frames; a file with more of any is refused."""
 MIN_DT, MAX_DT = 0.01, 1.0
 """[s]."""
 IN_SECONDS = ("2016", "2017", "2018a")
@@ -128,6 +129,8 @@ def read_obstacles(root: ET.Element, clock: Clock, path: Path, notes: list[str])
             obstacles.append(obstacle)
     notes += [f"left out {count} {reason}" for reason, count in left_out.items()]
 
+    if len(obstacles) > MAX_OBSTACLES:
+        raise ScenarioError(f"{path}: {len(obstacles)} obstacles, at most {MAX_OBSTACLES} are read")
     moving = [o for o in obstacles if not o.static]
     num_frames = max((int(o.frames.max()) + 1 for o in moving), default=0)
     if num_frames > MAX_FRAMES:

@@ -8,6 +8,8 @@ import numpy as np
 
 from alpagym.scenarios.scenario import ScenarioError
 
+MIN_ISLAND = 0.05
+"""A smaller hole is a slit between polygons that do not quite meet, not even a post [m^2]."""
 GAP = 0.1
 """Polygons nearer than this to each other are one area: sources draw neighbors with slits [m]."""
 
@@ -48,7 +50,8 @@ def area_edges(polygons: Iterable[np.ndarray], source: str, extra: str) -> list[
         if part.geom_type != "Polygon" or part.is_empty:
             continue
         outline = shapely.geometry.polygon.orient(part)
-        for ring in (outline.exterior, *outline.interiors):
+        islands = [r for r in outline.interiors if shapely.Polygon(r).area >= MIN_ISLAND]
+        for ring in (outline.exterior, *islands):
             xy = np.asarray(ring.coords)[:, :2]
             z = every[tree.nearest(shapely.points(xy)), 2]
             lines.append(np.column_stack([xy, z]))

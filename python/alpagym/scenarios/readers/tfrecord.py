@@ -10,8 +10,8 @@ import numpy as np
 
 from alpagym.scenarios.scenario import ScenarioError
 
-MAX_RECORD = 1 << 30
-"""A longer record is a data fault [bytes]."""
+MAX_RECORD = 256 << 20
+"""A longer record is a data fault: real ones are below 20 MB [bytes]."""
 
 
 def _byte_table() -> np.ndarray:

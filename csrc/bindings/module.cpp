@@ -8,6 +8,7 @@
 #include "../reward_terms.h"
 #include "../sim.h"
 #include "../world.h"
+#include "encoder.h"
 #include "tensor_caster.h"
 
 #ifndef ALPAGYM_COMMIT
@@ -398,6 +399,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("action"), py::arg("params"));
   m.def("count_near", &api::count_near, py::arg("scenarios"), py::arg("counts"));
   m.def("fill_near", &cpu::fill_near, py::arg("scenarios"));
+  bind_encoder(m);
   m.def("cpu_form", &api::cpu_form);
   m.def("use_cpu_form", &api::use_cpu_form, py::arg("name"));
 }

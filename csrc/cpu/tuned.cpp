@@ -2,33 +2,8 @@
 #include "tuned.h"
 
 #include "contact.h"
+#include "forms.h"
 #include "observe_rows.h"
-
-// `flatten` brings all that a function calls into it, and so under its target.
-#if defined(__x86_64__)
-#define ALPAGYM_FORMS(STAGE, BODY)                                                               \
-  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) {               \
-    run(body, worlds);                                                                           \
-  }                                                                                              \
-  [[gnu::flatten, gnu::target("avx2,bmi,bmi2,lzcnt,popcnt")]] void STAGE##_avx2(                 \
-      const kernels::BODY& body, Worlds worlds) {                                                \
-    run(body, worlds);                                                                           \
-  }                                                                                              \
-  [[gnu::flatten, gnu::target("arch=x86-64-v4")]] void STAGE##_avx512(const kernels::BODY& body, \
-                                                                      Worlds worlds) {           \
-    run(body, worlds);                                                                           \
-  }
-#define ALPAGYM_RUN(STAGE)                                        \
-  if (form == Form::kAvx512) return STAGE##_avx512(body, worlds); \
-  if (form == Form::kAvx2) return STAGE##_avx2(body, worlds);     \
-  return STAGE##_vector(body, worlds)
-#else
-#define ALPAGYM_FORMS(STAGE, BODY)                                                 \
-  [[gnu::flatten]] void STAGE##_vector(const kernels::BODY& body, Worlds worlds) { \
-    run(body, worlds);                                                             \
-  }
-#define ALPAGYM_RUN(STAGE) return STAGE##_vector(body, worlds)
-#endif
 
 namespace alpagym::cpu {
 namespace {
@@ -53,30 +28,41 @@ inline void with_present(const Body& body, const bool* mask, Worlds worlds, Visi
   }
 }
 
-inline void run(const kernels::Contact& body, Worlds worlds) {
-  with_present(body, nullptr, worlds,
-               [&](const Present& present, int k) { contact(body, present, k); });
+template <class Body>
+struct Stage {
+  const Body& body;
+  Worlds worlds;
+};
+
+inline void run(const Stage<kernels::Contact>& s) {
+  with_present(s.body, nullptr, s.worlds,
+               [&](const Present& present, int k) { contact(s.body, present, k); });
 }
-inline void run(const kernels::ObserveAgents& body, Worlds worlds) {
-  with_present(body, body.mask, worlds,
-               [&](const Present& present, int k) { observe_agents(body, present, k); });
+inline void run(const Stage<kernels::ObserveAgents>& s) {
+  with_present(s.body, s.body.mask, s.worlds,
+               [&](const Present& present, int k) { observe_agents(s.body, present, k); });
 }
-inline void run(const kernels::ObserveRoad& body, Worlds worlds) {
+inline void run(const Stage<kernels::ObserveRoad>& s) {
+  const kernels::ObserveRoad& body = s.body;
   const int each = body.st.E;
-  for (int k = worlds.first * each; k < (worlds.first + worlds.count) * each; ++k)
+  for (int k = s.worlds.first * each; k < (s.worlds.first + s.worlds.count) * each; ++k)
     if (!body.mask || body.mask[k / each]) observe_road(body, k);
 }
 
-ALPAGYM_FORMS(contact, Contact)
-ALPAGYM_FORMS(agents, ObserveAgents)
-ALPAGYM_FORMS(road, ObserveRoad)
+ALPAGYM_FORMS(contact_form, Stage<kernels::Contact>)
+ALPAGYM_FORMS(agents_form, Stage<kernels::ObserveAgents>)
+ALPAGYM_FORMS(road_form, Stage<kernels::ObserveRoad>)
 
 }  // namespace
 
-void contact(Form form, const kernels::Contact& body, Worlds worlds) { ALPAGYM_RUN(contact); }
-void observe_agents(Form form, const kernels::ObserveAgents& body, Worlds worlds) {
-  ALPAGYM_RUN(agents);
+void contact(Form form, const kernels::Contact& body, Worlds worlds) {
+  contact_form(form, {body, worlds});
 }
-void observe_road(Form form, const kernels::ObserveRoad& body, Worlds worlds) { ALPAGYM_RUN(road); }
+void observe_agents(Form form, const kernels::ObserveAgents& body, Worlds worlds) {
+  agents_form(form, {body, worlds});
+}
+void observe_road(Form form, const kernels::ObserveRoad& body, Worlds worlds) {
+  road_form(form, {body, worlds});
+}
 
 }  // namespace alpagym::cpu

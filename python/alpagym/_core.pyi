@@ -11,6 +11,8 @@ has_cuda: bool
 """Whether this build has a CUDA backend."""
 commit: str
 """The commit that this build was made from."""
+sets_per_part: int
+"""Sets whose gradients `encode_backward` sums into one part."""
 max_nearest: int
 """Slots that an observation may ask for."""
 route_spacing: float
@@ -111,5 +113,32 @@ def inverse(
 ) -> None: ...
 def count_near(scenarios: Scenarios, counts: Tensor) -> None: ...
 def fill_near(scenarios: Scenarios) -> None: ...
+def encode(
+    rows: Tensor,
+    mask: Tensor,
+    scale: Tensor,
+    first_kind: int,
+    num_kinds: int,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    out: Tensor,
+    largest: Tensor,
+) -> None: ...
+def encode_backward(
+    rows: Tensor,
+    mask: Tensor,
+    scale: Tensor,
+    first_kind: int,
+    num_kinds: int,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    largest: Tensor,
+    gradient: Tensor,
+    parts: Tensor,
+) -> None: ...
 def cpu_form() -> str: ...
 def use_cpu_form(name: str) -> None: ...

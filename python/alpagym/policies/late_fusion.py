@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alpagym.config import PolicyConfig, SimConfig
-from alpagym.policies import features
+from alpagym.policies import features, fused
 from alpagym.policies.policy import Policy
 from alpagym.reward_ranges import Ranges
 from alpagym.types import Observation
@@ -98,13 +98,25 @@ class LateFusion(Policy):
         if self.ranges and observation.ego.shape[-1] == len(features.EGO_SCALE):
             chosen = self.chosen.expand(*observation.ego.shape[:-1], -1)
             observation = replace(observation, ego=torch.cat([observation.ego, chosen], -1))
-        scaled = {name: scale(getattr(observation, name)) for name, scale in self.scales.items()}
-        parts = [scaled["ego"], scaled["route"].flatten(-2)]
-        for name, network in self.encoders.items():
-            mask = getattr(observation, f"{name}_mask")
-            parts.append(masked_max(network(scaled[name]), mask))
+        parts = [
+            self.scales["ego"](observation.ego),
+            self.scales["route"](observation.route).flatten(-2),
+        ]
+        for name in self.encoders:
+            rows, mask = getattr(observation, name), getattr(observation, f"{name}_mask")
+            parts.append(self.encode(name, rows, mask))
         mean: Tensor = self.trunk(torch.cat(parts, -1))
         return mean
+
+    def encode(self, name: str, rows: Tensor, mask: Tensor) -> Tensor:
+        """Largest features of a set of elements, [..., n, columns] -> [..., width]."""
+        network, scale = self.encoders[name], self.scales[name]
+        first, _, last = network
+        if not fused.fits(rows, first.out_features):
+            return masked_max(network(scale(rows)), mask)
+        kinds = (int(scale.kinds[0]), len(scale.kinds)) if len(scale.kinds) else (0, 0)
+        weights = (first.weight, first.bias, last.weight, last.bias)
+        return fused.encode_elements(rows, mask, scale.scale, kinds, *weights)
 
     def choose_weights(self, weights: Mapping[str, float]) -> None:
         """Drive for these reward weights where the observation holds none.

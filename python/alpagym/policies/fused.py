@@ -24,23 +24,28 @@ class _Elements(torch.autograd.Function):
         mask: Tensor,
         scale: Tensor,
         kinds: tuple[int, int],
-        *weights: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
     ) -> Tensor:
-        out = rows.new_empty(len(rows), len(weights[1]))
+        out = rows.new_empty(len(rows), len(b1))
         largest = torch.empty_like(out, dtype=torch.int32)
-        _core.encode(rows, mask, scale, *kinds, *weights, out, largest)
+        _core.encode(rows, mask, scale, kinds[0], kinds[1], w1, b1, w2, b2, out, largest)
         ctx.kinds = kinds
-        ctx.save_for_backward(rows, mask, scale, largest, *weights)
+        ctx.save_for_backward(rows, mask, scale, largest, w1, b1, w2, b2)
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, mask, scale, largest, *weights = ctx.saved_tensors
+        rows, mask, scale, largest, w1, b1, w2, b2 = ctx.saved_tensors
+        weights, (first, count) = (w1, b1, w2, b2), ctx.kinds
         sizes = [w.numel() for w in weights]
         parts = rows.new_empty(-(-len(rows) // _core.sets_per_part), sum(sizes))
+        given = gradient.contiguous()
         _core.encode_backward(
-            rows, mask, scale, *ctx.kinds, *weights, largest, gradient.contiguous(), parts
+            rows, mask, scale, first, count, w1, b1, w2, b2, largest, given, parts
         )
         total = parts.sum(0).split(sizes)
         return (

@@ -111,8 +111,12 @@ class LateFusion(Policy):
     def encode(self, name: str, rows: Tensor, mask: Tensor) -> Tensor:
         """Largest features of a set of elements, [..., n, columns] -> [..., width]."""
         network, scale = self.encoders[name], self.scales[name]
-        first, _, last = network
-        if not fused.fits(rows, first.out_features):
+        assert isinstance(network, nn.Sequential)
+        assert isinstance(scale, features.Scale)
+        first, last = network[0], network[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        if not fused.fits(rows, len(first.bias)):
             return masked_max(network(scale(rows)), mask)
         kinds = (int(scale.kinds[0]), len(scale.kinds)) if len(scale.kinds) else (0, 0)
         weights = (first.weight, first.bias, last.weight, last.bias)

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from alpagym import sim
 from alpagym.bench import sources
 from alpagym.bench.cases import COMMANDS, DENSE, FORMATS, WOMD4_STATISTICS
 from alpagym.bench.compare import compare
 from alpagym.bench.timing import Measurement, median_of
 from alpagym.cli import main
-from alpagym.config import SimConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 LINE = re.compile(r"([\w.]+) (\d[-+.\de]*)")
+FORMATS_KEPT = ("fp32", "fp16", "bf16", "compact")
 STAGES = ("step", "observe", "reset", "fork", "noise")
 
 
@@ -75,7 +76,17 @@ def test_step_times_each_stage_and_states_bytes(bench, device, tmp_path) -> None
 
     stored = json.loads(path.read_text())
     assert stored.keys() == {"machine", "options", "notes", "metrics"}
-    facts = {"device", "cpu", "cores", "threads", "clock", "torch", "compiler", "commit"}
+    facts = {
+        "device",
+        "cpu",
+        "cpu_form",
+        "cores",
+        "threads",
+        "clock",
+        "torch",
+        "compiler",
+        "commit",
+    }
     assert facts <= stored["machine"].keys()
     assert stored["options"]["worlds"] == "2,4"
     assert stored["options"]["quick"] is True
@@ -95,18 +106,48 @@ def test_older_cases_keep_their_names(bench) -> None:
 
 
 def test_threads_are_compared(bench) -> None:
-    metrics, _ = bench("step", "case=synthetic4", "worlds=2", "threads=1,2")
+    metrics, _ = bench("step", "case=synthetic4", "worlds=2", "format=fp32", "threads=1,2")
     label = "synthetic4.fp32.w2"
     rates = [metrics[f"{label}.t{n}.agent_steps_per_s"] for n in (1, 2)]
     speedup = metrics[f"{label}.t2.speedup_over_t1"]
     assert speedup == pytest.approx(rates[1] / rates[0], rel=1e-3)
 
 
+def test_forms_of_the_code_are_compared_and_the_fastest_left_as_it_was(bench, tmp_path) -> None:
+    path, before = tmp_path / "a.json", sim.cpu_form()
+    metrics, _ = bench(
+        *("step", "case=synthetic4", "worlds=2", "format=fp32", "threads=1", "device=cpu"),
+        *("form=plain,vector", f"json={path}"),
+    )
+    for form in ("plain", "vector"):
+        assert metrics[f"synthetic4.fp32.w2.{form}.ns_per_agent_step"] > 0
+    assert json.loads(path.read_text())["machine"]["cpu_form"] == "plain,vector"
+    assert sim.cpu_form() == before
+
+
+def test_formats_move_fewer_bytes(bench) -> None:
+    metrics, _ = bench("step", "case=synthetic4", "worlds=2", "threads=1", "device=cpu")
+    moved = {f: metrics[f"synthetic4.{f}.w2.bytes_per_agent_step"] for f in FORMATS}
+    rows = 2 * 7 * (63 + 200)
+    assert moved["fp32"] - moved["fp16"] == pytest.approx(rows, abs=1)
+    assert moved["fp16"] == moved["bf16"]
+    assert moved["fp32"] - moved["compact"] == pytest.approx(4 * 6 * 200, abs=1)
+    assert moved["fp32"] == moved["sorted"] == moved["bounded"]
+    assert metrics["synthetic4.near_lists_bytes_per_scenario"] > 0
+
+
+def test_a_dense_observation_has_the_numbers_of_pufferdrive() -> None:
+    seen = sim.make_observation(sim.make_state(1, 64, num_egos=3), sources.sim_config(DENSE))
+    sizes = [t[0, 0].numel() for t in (seen.ego, seen.agents, seen.road, seen.route, seen.lights)]
+    assert sizes == [7, 63 * 7, 200 * 7, 0, 0]
+
+
 def test_options_of_the_simulator_replace_those_of_the_case(bench) -> None:
     moved = []
     for slots in (200, 0):
         metrics, _ = bench(
-            "step", "case=synthetic4", "worlds=2", f"sim.num_road_points={slots}", "threads=1"
+            *("step", "case=synthetic4", "worlds=2", "format=fp32", "threads=1"),
+            f"sim.num_road_points={slots}",
         )
         moved.append(metrics["synthetic4.fp32.w2.bytes_per_agent_step"])
     assert moved[0] > moved[1] + 200 * 4
@@ -116,9 +157,11 @@ def test_memory_of_a_world_grows_with_egos(bench) -> None:
     metrics, _ = bench("step", "case=memory.a64,memory.a64.multi")
     assert metrics["memory.a64.bytes_per_world"] > 64 * 4
     assert metrics["memory.a64.bytes_per_world"] < metrics["memory.a64.multi.bytes_per_world"]
+    seen = {f: metrics[f"memory.a64.multi.{f}.observation_bytes_per_world"] for f in FORMATS_KEPT}
+    assert seen["compact"] < seen["fp16"] == seen["bf16"] < seen["fp32"]
 
 
-@pytest.mark.parametrize("case", ["binding", "binding.w64"])
+@pytest.mark.parametrize("case", ["binding.w0", "binding", "binding.w64"])
 def test_binding_times_every_call(bench, case: str) -> None:
     metrics, _ = bench("binding", f"case={case}")
     assert {f"{case}.{stage}_us_per_call" for stage in STAGES} <= metrics.keys()
@@ -138,16 +181,18 @@ def test_train_counts_steps_of_the_learner(bench) -> None:
 
 
 def test_recorded_scenes(bench, shared_data) -> None:
-    metrics, _ = bench("step", "case=womd4", "worlds=4", "threads=1", f"data={shared_data}")
+    metrics, _ = bench(
+        *("step", "case=womd4", "worlds=4", "format=fp32", "threads=1", f"data={shared_data}")
+    )
     assert metrics["womd4.fp32.w4.ns_per_agent_step"] > 0
     hosts = sources.kept("womd4", 4, shared_data).hosts
-    found = sources.statistics(hosts, SimConfig(**DENSE))
+    found = sources.statistics(hosts, sources.sim_config(DENSE))
     assert found == pytest.approx(WOMD4_STATISTICS, rel=1e-3)
 
 
 def test_synthetic_scenes_are_as_crowded_as_the_recorded_ones() -> None:
     hosts = sources.kept("synthetic4", 4, Path()).hosts
-    found = sources.statistics(hosts, SimConfig(**DENSE))
+    found = sources.statistics(hosts, sources.sim_config(DENSE))
     assert found == pytest.approx(WOMD4_STATISTICS, rel=0.15)
     assert {host.license for host in hosts} == {"synthetic-cc0"}
 
@@ -200,8 +245,9 @@ def test_compare_refuses_other_files(tmp_path, text: str) -> None:
     [
         ("nothing", "bench nothing: expected step, train, binding, load or compare"),
         ("step case=nothing", "case: expected any of .*womd4.*, got nothing"),
-        ("binding case=womd4", "case: expected any of binding, .*, got womd4"),
+        ("binding case=womd4", "case: expected any of binding.*, got womd4"),
         ("step format=fp1", "format: expected any of .*fp32.*, got fp1"),
+        ("step form=fast", "use_cpu_form: expected plain, vector, avx2 or avx512, got fast"),
         ("step worlds=0", "worlds: expected whole numbers from 1, as in 1,2, got 0"),
         ("step threads=-1", "threads: expected whole numbers from 0, as in 1,2, got -1"),
         ("step wrlds=3", "wrlds: no such option; did you mean worlds?"),
@@ -225,7 +271,10 @@ def test_without_recordings_the_others_run(monkeypatch, bench) -> None:
     kept = [case for case in COMMANDS["step"] if case.name in ("womd4", "memory.a64")]
     monkeypatch.setitem(COMMANDS, "step", tuple(kept))
     metrics, out = bench("step", "data=nowhere")
-    assert metrics.keys() == {"memory.a64.bytes_per_world"}
+    assert {name.rsplit(".", 1)[1] for name in metrics} == {
+        "bytes_per_world",
+        "observation_bytes_per_world",
+    }
     assert re.search(r"^# womd4: skipped: nowhere/womd_gpudrive_json: no such folder", out, re.M)
 
 

@@ -28,11 +28,18 @@ struct Tensor {
 struct Version {
   uint32_t major, minor;
 };
+struct ManagedTensor {  // owns a reference to the tensor until the deleter is called
+  Version version;
+  void* context;
+  void (*deleter)(ManagedTensor* self);
+  uint64_t flags;
+  Tensor tensor;
+};
 struct ExchangeAPI {  // what torch.Tensor.__dlpack_c_exchange_api__ points to
   Version version;
   void* previous;
   void* allocate;
-  void* managed_from_object;
+  int (*managed_from_object)(void* py_object, ManagedTensor** out);
   void* managed_to_object;
   int (*tensor_from_object)(void* py_object, Tensor* out);               // borrows, never copies
   int (*current_stream)(DeviceType type, int32_t index, void** stream);  // torch's current stream

@@ -1,5 +1,5 @@
 // torch.Tensor -> C++ without libtorch: borrow the memory through DLPack's C exchange API.
-// Nothing is copied or owned; the caller's Python objects keep the memory alive for the call.
+// Nothing is copied; the caller's Python objects keep the memory alive for the call.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "../rows.h"
+#include "borrowed.h"
 #include "dlpack.h"
 
 namespace alpagym {
@@ -84,23 +85,6 @@ inline std::string describe(const dlpack::Tensor& t) {
   if (t.device.type == kCPU) return s + "cpu";
   if (t.device.type == kCUDA) return s + "cuda:" + std::to_string(t.device.index);
   return s + "device type " + std::to_string(t.device.type);
-}
-
-inline const dlpack::ExchangeAPI& exchange_api() {
-  static const dlpack::ExchangeAPI& api = []() -> const dlpack::ExchangeAPI& {
-    py::object tensor = py::module_::import("torch").attr("Tensor");
-    if (!py::hasattr(tensor, "__dlpack_c_exchange_api__"))
-      throw py::import_error("alpagym needs torch >= 2.10");
-    py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
-    auto* p = static_cast<dlpack::ExchangeAPI*>(
-        PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (!p) throw py::error_already_set();
-    if (p->version.major != dlpack::kMajorVersion)
-      throw py::import_error("alpagym speaks DLPack 1.x, torch offers " +
-                             std::to_string(p->version.major));
-    return *p;
-  }();
-  return api;
 }
 
 // Exactly torch.Tensor or torch.nn.Parameter: other subclasses (FakeTensor, DTensor) may have no
@@ -201,17 +185,36 @@ class Dimensions {
 namespace pybind11::detail {
 
 // Any Python object with one tensor attribute per field of S.  Checks type, dtype, layout and
-// device, and that all fields agree on the size of each named dimension.
+// device, and that all fields agree on the size of each named dimension; or, with an object that
+// keeps what an earlier call found (borrowed.h), only that nothing has changed.
 template <class S>
 struct tensor_struct_caster {
   PYBIND11_TYPE_CASTER(S, const_name(S::python_name));
   bool load(handle src, bool) {
     using namespace alpagym;
+    const object kept = kept_by(src);
+    if (const auto* borrowed = kept ? borrowed_in<S>(kept) : nullptr;
+        borrowed && borrowed->holds(src)) {
+      value = borrowed->value;
+      return true;
+    }
+    std::vector<Held> held;
+    check(src, kept ? &held : nullptr);
+    if (kept) keep(src, Borrowed<S>{value, std::move(held)});
+    return true;
+  }
+
+ private:
+  // Fills `value`, and `held` with its tensors if wanted.
+  void check(handle src, std::vector<alpagym::Held>* held) {
+    using namespace alpagym;
     Dimensions dimensions;
     const char* device_field = nullptr;
+    auto key = field_names<S>().begin();
     S::fields([&](const char* field, auto member, auto... symbols) {
       using T = std::remove_pointer_t<std::remove_reference_t<decltype(value.*member)>>;
       constexpr int rank = sizeof...(symbols);
+      static_assert(rank <= Held::kMaxRank);
       const char* symbol[] = {symbols...};
       auto owner = [&] { return std::string(S::python_name) + "."; };
       auto name = [&] { return owner() + field; };
@@ -220,7 +223,7 @@ struct tensor_struct_caster {
         for (int d = 0; d < rank; ++d) s += (d ? ", " : "") + std::string(symbol[d]);
         return s + "]";
       };
-      object attr = reinterpret_steal<object>(PyObject_GetAttrString(src.ptr(), field));
+      object attr = reinterpret_steal<object>(PyObject_GetAttr(src.ptr(), *key++));
       if (!attr) {
         PyErr_Clear();
         throw type_error("expected " + std::string(S::python_name) + " with a tensor " + field +
@@ -250,9 +253,9 @@ struct tensor_struct_caster {
         (value.*member).data = data<char>(t);
       else
         value.*member = data<T>(t);
+      if (held) held->emplace_back(std::move(attr), t);
     });
     value.bind([&](std::string_view symbol) { return dimensions.size_of(symbol); });
-    return true;
   }
 };
 

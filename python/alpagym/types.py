@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ from torch import Tensor
 @dataclass
 class TensorStruct:
     """A dataclass whose fields are all tensors."""
+
+    _borrowed: ClassVar[object] = None
+    """What the core found when it last read these tensors; it looks whether that still holds."""
+
+    def __getstate__(self) -> dict[str, Tensor]:
+        return self.tensors()  # copies and pickles hold the tensors alone
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same struct with `function` applied to every tensor."""

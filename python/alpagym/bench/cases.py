@@ -10,8 +10,17 @@ from alpagym.bench.synthetic import Scene
 SEED = 20_260
 """Of scenarios, actions and policies: every run measures the same work."""
 
-FORMATS: dict[str, dict[str, Any]] = {"fp32": {}}
-"""Observation formats that this build supports: name in a metric -> fields of `SimConfig`."""
+FORMATS: dict[str, dict[str, Any]] = {
+    "fp32": {"row_format": "float32"},
+    "fp16": {"row_format": "float16"},
+    "bf16": {"row_format": "bfloat16"},
+    "compact": {"row_format": "compact"},
+    "sorted": {"slot_order": "nearest_first"},
+    "bounded": {"slot_order": "bounded"},
+}
+"""Observation formats: name in a metric -> fields of `SimConfig`. The first four are the nearest
+agents and road points in any order; `sorted` and `bounded` differ from `fp32` in the order alone,
+by which the cost of exactness shows."""
 
 DENSE = {
     "multi_agent": True,
@@ -19,11 +28,15 @@ DENSE = {
     "num_road_points": 200,
     "num_route_points": 0,
     "num_lights": 0,
+    "ego_columns": 7,
+    "agent_columns": 7,
+    "road_columns": 7,
+    "slot_order": "nearest",
     "agent_radius": 50.0,
     "road_radius": 50.0,
 }
 """Observations of PufferDrive's size and content: every agent that may be is an ego, and sees
-itself, 63 agents and 200 road points within 50 m, no route, no lights."""
+itself, 63 agents and 200 road points within 50 m, by 7 numbers each, no route, no lights."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +67,21 @@ class StepCase:
 
 @dataclass(frozen=True)
 class MemoryCase:
-    """What one more world costs in memory without its observation: `agents`, of which `egos`."""
+    """What one more world costs in memory, `agents` of which `egos`, and its observation."""
 
     name: str
     agents: int = 64
     egos: int = 1
+    formats: tuple[str, ...] = tuple(FORMATS)[:4]
+    """Formats whose observations are counted; the order of slots takes no memory."""
+    sim: dict[str, Any] = field(default_factory=dict)
+    """Fields of `SimConfig`, enumerations by name."""
     by_name: bool = False
 
 
 @dataclass(frozen=True)
 class BindingCase:
-    """What a call costs before any kernel runs."""
+    """What a call costs on worlds that are done; without worlds, before any kernel runs."""
 
     name: str
     worlds: int = 1
@@ -113,11 +130,19 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         StepCase("womd4", "womd4", sim=DENSE),
         StepCase("womd64", "womd64", sim=DENSE),
         StepCase("synthetic4", "synthetic4", sim=DENSE),
-        StepCase("synthetic4_ego", "synthetic4", (4096,), observe=False, label="{name}.w{worlds}"),
+        StepCase(
+            "synthetic4_ego",
+            "synthetic4",
+            (4096,),
+            formats=("fp32",),
+            observe=False,
+            label="{name}.w{worlds}",
+        ),
         StepCase(
             "womd4_scaling",
             "womd4",
             (4, 16, 64, 256, 1024),
+            formats=("fp32",),
             sim=DENSE,
             steps=4,
             repeats=5,
@@ -127,6 +152,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
             "synthetic4_scaling",
             "synthetic4",
             (4, 16, 64, 256, 1024),
+            formats=("fp32",),
             sim=DENSE,
             steps=4,
             repeats=5,
@@ -141,13 +167,17 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         ),
         _procedural("procedural.multi.w64", 64, "log", sim={"multi_agent": True}),
         MemoryCase("memory.a64"),
-        MemoryCase("memory.a64.multi", egos=64),
+        MemoryCase("memory.a64.multi", egos=64, sim=DENSE),
     ),
     "train": (
         TrainCase("train.g16.w256", groups=16, group_size=16),
         TrainCase("train.g256.w4096", groups=256, group_size=16, scenarios=256, by_name=True),
     ),
-    "binding": (BindingCase("binding"), BindingCase("binding.w64", worlds=64)),
+    "binding": (
+        BindingCase("binding.w0", worlds=0),
+        BindingCase("binding"),
+        BindingCase("binding.w64", worlds=64),
+    ),
     "load": (
         LoadCase("load.womd4", "womd4"),
         LoadCase("load.synthetic4", "synthetic4"),

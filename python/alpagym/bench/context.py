@@ -24,6 +24,8 @@ class Context:
     """Instead of the case's, where given."""
     formats: tuple[str, ...] = ()
     """Instead of the case's, where given."""
+    forms: tuple[str, ...] = ()
+    """Forms of the CPU's code (`sim.cpu_form`) to compare; none for the one it runs."""
     sim: tuple[tuple[str, Any], ...] = ()
     """Fields of `SimConfig` that replace the case's."""
 

@@ -35,6 +35,9 @@ class StepConfig(BenchConfig):
     """Numbers of worlds, comma-separated, instead of the case's."""
     format: str = ""
     """Observation formats, comma-separated, instead of the case's."""
+    form: str = ""
+    """Forms of the CPU's code: plain, vector, avx2 or avx512; several, comma-separated, are
+    compared. Empty for the fastest that the CPU runs."""
     sim: SimConfig = field(default_factory=SimConfig)
     """Only what is given replaces the case's."""
 
@@ -47,5 +50,5 @@ SCHEMAS: dict[str, type[BenchConfig]] = {
     "load": BenchConfig,
 }
 """Options by command; `all` is `alpagym bench` with no command."""
-PATHS_AND_LISTS = ("case", "device", "threads", "data", "json", "worlds", "format")
+PATHS_AND_LISTS = ("case", "device", "threads", "data", "json", "worlds", "format", "form")
 """Options whose values are taken as they are."""

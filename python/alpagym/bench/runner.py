@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from alpagym import sim
 from alpagym.bench import binding, load, memory, step, train
 from alpagym.bench.cases import (
     COMMANDS,
@@ -53,7 +54,8 @@ def run(command: str, options: BenchConfig, given: Sequence[str] = ()) -> None:
         _check_overrides(case, context)
     if options.json and not _folder_of(options.json).is_dir():
         raise ValueError(f"json={options.json}: no such folder: {_folder_of(options.json)}")
-    facts = machine(context.device, options.threads if any(threads) else "all")
+    form = ",".join(context.forms) or sim.cpu_form()
+    facts = machine(context.device, options.threads if any(threads) else "all", form)
     metrics: dict[str, Measurement] = {}
     notes: list[str] = []
     for case in cases:
@@ -99,12 +101,27 @@ def _context(options: BenchConfig, given: Sequence[str]) -> Context:
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"format: expected any of {', '.join(FORMATS)}, got {name}")
+    forms = tuple(name for name in options.form.split(",") if name)
+    if forms and device.type != "cpu":
+        raise ValueError(f"form={options.form}: expected device=cpu, got {device}")
+    _check_forms(forms)
     return replace(
         context,
+        forms=forms,
         worlds=_numbers("worlds", options.worlds, least=1),
         formats=formats,
         sim=tuple((name, getattr(options.sim, name)) for name in given),
     )
+
+
+def _check_forms(forms: tuple[str, ...]) -> None:
+    """Refuse an unknown form, and one that this CPU cannot run, before anything is measured."""
+    before = sim.cpu_form()
+    try:
+        for form in forms:
+            sim.use_cpu_form(form)
+    finally:
+        sim.use_cpu_form(before)
 
 
 def _check_overrides(case: Case, context: Context) -> None:
@@ -124,7 +141,7 @@ def _over_threads(
     try:
         for number in threads or (0,):
             torch.set_num_threads(number or before)
-            for line in _run_case(case, context):
+            for line in _over_forms(case, context):
                 if isinstance(line, str) or len(threads) < 2:
                     yield line
                     continue
@@ -145,6 +162,22 @@ def _over_threads(
             spread = value.spread + first[1].spread
             name = f"{label}.t{number}.speedup_over_t{first[0]}"
             yield name, Measurement(ratio, spread, value.repeats)
+
+
+def _over_forms(case: Case, context: Context) -> Iterator[Line]:
+    """The case with each form of the CPU's code."""
+    before = sim.cpu_form()
+    try:
+        for form in context.forms or (before,):
+            sim.use_cpu_form(form)
+            for line in _run_case(case, context):
+                if isinstance(line, str) or len(context.forms) < 2:
+                    yield line
+                else:
+                    label, metric = line[0].rsplit(".", 1)
+                    yield f"{label}.{form}.{metric}", line[1]
+    finally:
+        sim.use_cpu_form(before)
 
 
 def _run_case(case: Case, context: Context) -> Iterator[Line]:

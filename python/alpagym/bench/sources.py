@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,6 +63,19 @@ def scenarios(source: str, count: int, data: Path) -> Loaded:
 
 kept = cache(scenarios)
 """The same, read once."""
+
+
+def sim_config(options: dict[str, Any]) -> SimConfig:
+    """The simulator's options, enumerations by name or value.
+
+    Nothing ends an episode, so that every repeat drives as many egos.
+    """
+    values = {"end_on": ()} | options
+    for f in fields(SimConfig):
+        kind = type(getattr(SimConfig(), f.name))
+        if issubclass(kind, Enum) and isinstance(values.get(f.name), str):
+            values[f.name] = kind[values[f.name]]
+    return replace(SimConfig(), **values)
 
 
 def statistics(hosts: list[Scenario], config: SimConfig) -> dict[str, float]:

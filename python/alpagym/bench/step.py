@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
-from enum import Enum
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,10 +12,11 @@ from alpagym import sim
 from alpagym.bench import sources
 from alpagym.bench.cases import DENSE, FORMATS, SEED, WOMD4_STATISTICS, StepCase
 from alpagym.bench.context import Context, Line
+from alpagym.bench.sources import sim_config
 from alpagym.bench.timing import Measurement, Timing, captured, copy_bytes_per_s, measure
 from alpagym.config import ActionType, SimConfig
 from alpagym.scenarios.batch import batch, max_agents
-from alpagym.types import Observation, Outcome, Scenarios, State
+from alpagym.types import Observation, Outcome, Scenarios, State, TensorStruct
 
 WARM_STEPS = 10
 """Steps driven before the state is kept, so that traffic moves and accelerations are real."""
@@ -59,9 +58,13 @@ def run(case: StepCase, context: Context) -> Iterator[Line]:
         yield f"{case.name}: {loaded.note}"
     if case.source.startswith("synthetic"):
         yield f"{case.name}: {_beside(loaded)}"
+    packed: Scenarios | None = None
     for name in context.formats or case.formats:
-        config = _config(case.sim | FORMATS[name] | dict(context.sim))
-        packed = batch(loaded.hosts, context.device)
+        config = sim_config(case.sim | FORMATS[name] | dict(context.sim))
+        if packed is None:  # the lists of what is near serve every format
+            packed = batch(loaded.hosts, context.device)
+            yield from _near_lists(case, packed, config, context)
+            packed = sim.with_near(packed, config)
         cost = {}
         for worlds in context.worlds or case.worlds:
             label = case.label.format(name=case.name, format=name, worlds=worlds)
@@ -75,23 +78,28 @@ def run(case: StepCase, context: Context) -> Iterator[Line]:
 
 def _beside(loaded: sources.Loaded) -> str:
     """The scenes' statistics and those of the recorded ones that they stand for."""
-    found = sources.statistics(loaded.hosts, _config(DENSE))
+    found = sources.statistics(loaded.hosts, sim_config(DENSE))
     return ", ".join(
         f"{name} {value:.4g} (womd4 {WOMD4_STATISTICS[name]:.4g})" for name, value in found.items()
     )
 
 
-def _config(options: dict[str, Any]) -> SimConfig:
-    """The simulator's options, enumerations by name or value.
-
-    Nothing ends an episode, so that every repeat drives as many egos.
-    """
-    values = {"end_on": ()} | options
-    for f in fields(SimConfig):
-        kind = type(getattr(SimConfig(), f.name))
-        if issubclass(kind, Enum) and isinstance(values.get(f.name), str):
-            values[f.name] = kind[values[f.name]]
-    return replace(SimConfig(), **values)
+def _near_lists(
+    case: StepCase, packed: Scenarios, config: SimConfig, context: Context
+) -> Iterator[Line]:
+    """What it takes to list what is near each place of the maps; on a GPU nothing is listed."""
+    if context.device.type != "cpu":
+        return
+    making = measure(
+        lambda: sim.with_near(packed, config),
+        context.device,
+        repeats=context.repeats_or(3),
+        warm_up=0,
+    )
+    size = _bytes(sim.with_near(packed, config)) - _bytes(packed)
+    count = len(packed.key)
+    yield f"{case.name}.near_lists_ms_per_scenario", making.wall.scaled(1e3 / count)
+    yield f"{case.name}.near_lists_bytes_per_scenario", Measurement(size / count)
 
 
 def actions(config: SimConfig, state: State) -> Tensor:
@@ -221,7 +229,7 @@ def _traffic(
     yield f"{label}.share_of_copy", rate.scaled(1 / copied)
 
 
-def _bytes(struct: State | Outcome | Observation) -> int:
+def _bytes(struct: TensorStruct) -> int:
     return sum(tensor.nbytes for tensor in struct.tensors().values())
 
 

@@ -105,7 +105,8 @@ inline void encode_sets(const Elements& e, const Weights& w, int first, int last
 
 // y += factor * x over F values.
 inline void add(float* y, float factor, const float* x, int n) {
-  for (int k = 0; k < n; k += kLanes) simd::store(y + k, simd::load(y + k) + factor * simd::load(x + k));
+  for (int k = 0; k < n; k += kLanes)
+    simd::store(y + k, simd::load(y + k) + factor * simd::load(x + k));
 }
 
 template <int blocks>
@@ -135,7 +136,8 @@ inline void backward_sets(const Elements& e, const Weights& w, int first, int la
         add(d_hidden, given[g], e.w2 + g * F, F);
       }
       for (int b = 0; b < F; b += kLanes) {
-        const Float8 open = simd::load(hidden + b) > 0.f ? simd::load(d_hidden + b) : simd::splat(0.f);
+        const Float8 open =
+            simd::load(hidden + b) > 0.f ? simd::load(d_hidden + b) : simd::splat(0.f);
         simd::store(d_hidden + b, open);
       }
       add(d_b1, 1.f, d_hidden, F);

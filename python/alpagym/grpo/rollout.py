@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,7 +85,6 @@ class Roller:
         self._start: State = sim.make_state(num_groups, max_agents, device=device)
         self._state: State = sim.make_state(worlds, max_agents, device=device)
         self._outcome: Outcome = sim.make_outcome(self._state)
-        self._seen = sim.make_observation(self._state, config)
         self._group = torch.arange(worlds, dtype=torch.int32, device=device) // group_size
         self._member = torch.arange(worlds, dtype=torch.int32, device=device) % group_size
         self._all = torch.ones(num_groups, dtype=torch.bool, device=device)
@@ -95,7 +94,8 @@ class Roller:
         def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(num_steps, worlds, *shape, dtype=dtype, device=device)
 
-        seen = self._seen.map(lambda t: room(*t.shape[2:], dtype=t.dtype))
+        one = sim.make_observation(self._state, config)
+        seen = one.map(lambda t: room(*t.shape[2:], dtype=t.dtype))
         if self._observed:
             seen.ego = room(seen.ego.shape[-1] + len(self._observed))
         self._record = Recording(
@@ -106,6 +106,15 @@ class Roller:
             terms=room(len(sim.RewardTerm)),
             valid=room(dtype=torch.bool),
         )
+        # What the simulator writes at each step lies in the record at once.
+        steps = [self._record.observation.index(t) for t in range(num_steps)]
+        self._seen = [o.map(lambda t: t.unsqueeze(1)) for o in steps]
+        if self._observed:
+            self._seen = [replace(o, ego=one.ego) for o in self._seen]
+        self._outcomes = [
+            replace(self._outcome, reward=reward.unsqueeze(1), terms=terms.unsqueeze(1))
+            for reward, terms in zip(self._record.reward, self._record.terms, strict=True)
+        ]
 
     @torch.no_grad()
     def roll(self, policy: Policy, scenario: Tensor, seed: Tensor) -> Recording:
@@ -130,24 +139,20 @@ class Roller:
             drawn_for = self._scenarios.key[scenario.long()]
             drawn = draw_weights(self._base_weights, self._ranges, seed, drawn_for)
             self.weights.copy_(drawn.repeat_interleave(self.group_size, 0))
-        ego_features = self._seen.ego.shape[-1]
+        ego_features = record.observation.ego.shape[-1] - len(self._observed)
         record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
         for t in range(self.num_steps):
-            sim.observe(self._scenarios, self._state, self._seen, self._params)
-            for name, tensor in self._seen.tensors().items():
-                columns = getattr(record.observation, name)[t][..., : tensor.shape[-1]]
-                columns.copy_(tensor.squeeze(1))
+            seen, outcome = self._seen[t], self._outcomes[t]
+            sim.observe(self._scenarios, self._state, seen, self._params)
+            if self._observed:
+                record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)
             torch.logical_not(self._state.done.squeeze(1), out=record.valid[t])
             sim.noise(self._scenarios, self._state, self._noise)
             now = decode(record.observation.index(t), self._scenarios)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
-            sim.step(
-                self._scenarios, self._state, self._outcome, action, self.weights, self._params
-            )
+            sim.step(self._scenarios, self._state, outcome, action, self.weights, self._params)
             if self._functions:
                 driving = record.valid[t].unsqueeze(1)
-                self._functions.add(self._scenarios, self._state, self._outcome, driving)
-            record.reward[t].copy_(self._outcome.reward.squeeze(1))
-            record.terms[t].copy_(self._outcome.terms.squeeze(1))
+                self._functions.add(self._scenarios, self._state, outcome, driving)
         return record

@@ -11,10 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
-
 from alpagym.scenarios.assemble import RawLight, RawScenario, RawTracks
-from alpagym.scenarios.readers import womd_example_pb2
 from alpagym.scenarios.readers.gpudrive_json import MAP_CODES
 from alpagym.scenarios.readers.womd import AGENT_TYPES, LIGHT_STATES, frame_interval
 from alpagym.scenarios.road_map import RawElement
@@ -97,6 +94,10 @@ def _parse(data: bytes, source: str) -> Features:
         raise ScenarioError(
             f"{source}: the tf.Example has {len(data)} bytes, at most {MAX_BYTES} are plausible"
         )
+    from google.protobuf.message import DecodeError
+
+    from alpagym.scenarios.readers import womd_example_pb2
+
     example = womd_example_pb2.Example()
     try:
         example.ParseFromString(data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from alpagym.scenarios.assemble import RawLight, RawScenario, RawTracks
 from alpagym.scenarios.readers.gpudrive_json import MAP_CODES
 from alpagym.scenarios.readers.womd import AGENT_TYPES, LIGHT_STATES, frame_interval

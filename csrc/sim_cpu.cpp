@@ -21,9 +21,7 @@ Form best_form() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("x86-64-v4")) return Form::kAvx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-      __builtin_cpu_supports("fma"))
-    return Form::kAvx2;
+  if (__builtin_cpu_supports("x86-64-v3")) return Form::kAvx2;
 #endif
   return Form::kVector;
 }

@@ -42,7 +42,8 @@ cpu::Elements elements_of(py::handle rows, py::handle mask, py::handle scale, in
   e.scaled = static_cast<int>(scaled[0]);
   e.first_kind = first_kind;
   e.num_kinds = num_kinds;
-  if (num_kinds < 0 || e.scaled + (num_kinds > 0) > e.C || e.inputs() > cpu::kMaxInputs)
+  if (num_kinds < 0 || num_kinds > cpu::kMaxInputs || e.scaled + (num_kinds > 0) > e.C ||
+      e.inputs() > cpu::kMaxInputs)
     throw py::value_error("encode: expected rows of at least " +
                           std::to_string(e.scaled + (num_kinds > 0)) + " columns, got " +
                           std::to_string(e.C));

@@ -117,13 +117,15 @@ void need_capacity(const Scenarios& c, const State& st, const bool* mask) {
 
 // Columns beyond the features would stay unwritten.
 void check_columns(const Observation& obs) {
-  const bool indices = obs.road.format == RowFormat::kIndex;
+  if (obs.road.format == RowFormat::kIndex && obs.CR != 1)
+    throw py::value_error("Observation.road: expected 1 column of indices, got " +
+                          std::to_string(obs.CR));
   if (obs.agents.format == RowFormat::kIndex)
     throw py::value_error("Observation.agents: expected rows of features, got int32");
   for (const auto& [name, columns, features] :
        {std::tuple{"ego", obs.CE, static_cast<int>(kNumEgoFeatures)},
         {"agents", obs.CA, static_cast<int>(kNumAgentFeatures)},
-        {"road", obs.CR, indices ? 1 : static_cast<int>(kNumRoadFeatures)}})
+        {"road", obs.CR, static_cast<int>(kNumRoadFeatures)}})
     if (columns > features)
       throw py::value_error(std::string("Observation.") + name + ": expected at most " +
                             std::to_string(features) + " columns, got " + std::to_string(columns));
@@ -257,7 +259,22 @@ void inverse(const Scenarios& c, const State& before, const State& after, py::ha
       });
 }
 
+// One small cell for each quarter of a grid cell.
+void need_small_cells(const Scenarios& c) {
+  if (c.device.type != kCPU) throw py::value_error("Scenarios: expected tensors on cpu");
+  const int cells = c.S ? c.cell_start[c.S - 1] +
+                              static_cast<int>(c.grid[4 * (c.S - 1) + 3]) * c.grid_rows[c.S - 1]
+                        : 0;
+  if (c.V != 4 * cells)
+    throw py::value_error("Scenarios.near_cell: expected V=" + std::to_string(4 * cells) +
+                          " small cells, got V=" + std::to_string(c.V));
+}
+void fill_near(const Scenarios& c) {
+  need_small_cells(c);
+  cpu::fill_near(c);
+}
 void count_near(const Scenarios& c, py::handle counts) {
+  need_small_cells(c);
   cpu::count_near(
       c, data<int32_t>(argument<int32_t>("counts", counts, {{"V", c.V}, {"3", 3}}, c.device)));
 }
@@ -398,7 +415,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("inverse", &api::inverse, py::arg("scenarios"), py::arg("before"), py::arg("after"),
         py::arg("action"), py::arg("params"));
   m.def("count_near", &api::count_near, py::arg("scenarios"), py::arg("counts"));
-  m.def("fill_near", &cpu::fill_near, py::arg("scenarios"));
+  m.def("fill_near", &api::fill_near, py::arg("scenarios"));
   bind_encoder(m);
   m.def("cpu_form", &api::cpu_form);
   m.def("use_cpu_form", &api::use_cpu_form, py::arg("name"));

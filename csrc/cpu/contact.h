@@ -4,6 +4,7 @@
 #pragma once
 #include "../kernels/contact.h"
 #include "../near.h"
+#include "near_lists.h"
 #include "present.h"
 
 namespace alpagym::cpu {
@@ -41,9 +42,9 @@ inline float listed_edge_distance(const Scenarios& c, int s, Vec2 p, float z) {
   const Near near = near_of(c, s, p);
   if (near.lists < 0) return NAN;
   const int from = c.near_edge_start[near.lists], n = c.near_edge_start[near.lists + 1] - from;
-  if (n == 0) return NAN;
+  constexpr int kMax = NearLists::kMaxEdge;
+  if (n <= 0 || n > kMax) return NAN;
   const EdgeSegment* edges = c.edge + c.cell_edge[c.cell_start[s]];
-  constexpr int kMax = 64;  // entries of a list at most
   alignas(32) float distance2[kMax], off[kMax];
   simd::Float8 least = simd::splat(INFINITY);
   for (int k = 0; k < n; k += simd::kLanes) {

@@ -33,8 +33,9 @@ inline Element element_of(const Elements& e, const float* row) {
   Element x;
   for (int d = 0; d < e.scaled; ++d)
     x.number[d] = std::min(std::max(row[d] * e.scale[d], -5.f), 5.f);
-  const int kind = e.num_kinds ? static_cast<int>(row[e.scaled]) - e.first_kind : -1;
-  x.kind = kind >= 0 && kind < e.num_kinds ? e.scaled + kind : -1;
+  const float kind = e.num_kinds ? row[e.scaled] - static_cast<float>(e.first_kind) : -1.f;
+  x.kind = kind >= 0.f && kind < static_cast<float>(e.num_kinds) ? e.scaled + static_cast<int>(kind)
+                                                                 : -1;
   return x;
 }
 

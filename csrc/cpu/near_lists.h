@@ -109,7 +109,7 @@ class NearMaker {
       for (int k = c_.cell_road[from]; k < c_.cell_road[to]; ++k) {
         const RoadPoint& r = c_.road[k];
         const float distance = norm({r.x - center.x, r.y - center.y});
-        if (distance > radius_ + diagonal_ || found == NearLists::kMaxRoad) continue;
+        if (distance > radius_ + diagonal_ + kSlack || found == NearLists::kMaxRoad) continue;
         index_[found] = static_cast<uint16_t>(k - first_road_);
         const int step = std::min(static_cast<int>(distance / step_), kNearSteps - 1);
         steps_[found++] = static_cast<uint8_t>(step);

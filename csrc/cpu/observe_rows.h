@@ -126,7 +126,7 @@ inline void observe_agents(const kernels::ObserveAgents& o, const Present& prese
       if (has_z) in &= simd::abs(z - simd::load(present.z + at)) < kSameLevel;
       for (uint64_t lanes = simd::lanes_of(in); lanes; lanes = simd::without_first(lanes)) {
         const int j = simd::first_lane(lanes);
-        if (present.agent[at + j] != v.a) found.add(d2[j], at + j);
+        if (present.agent[at + j] >= 0 && present.agent[at + j] != v.a) found.add(d2[j], at + j);
       }
     }
     n = choose(found, o.obs.O, index);
@@ -152,7 +152,7 @@ struct Leveled {
 
   NearRoad keep(const NearRoad& all, const RoadPoint* road, float z, int slots, int reach) {
     int n = 0, last = kNearSteps;
-    for (int k = 0; k < all.n && all.step[k] <= last && n < Candidates::kMax; ++k) {
+    for (int k = 0; k < all.n && all.step[k] <= last; ++k) {
       index[n] = all.index[k];
       step[n] = all.step[k];
       n += fabsf(z - road[all.index[k]].z) < kSameLevel;
@@ -217,8 +217,10 @@ inline int choose_road(const kernels::ObserveRoad& o, const kernels::Viewer& v, 
       !c.has_z[v.world.s] || (fabsf(z - low) < kSameLevel && fabsf(z - high) < kSameLevel);
   if (!level && !lists_all(low, high)) return -1;
   Leveled leveled;
-  if (!level)
+  if (!level) {
+    if (near.n > Candidates::kMax) return -1;
     near = leveled.keep(near, c.road + first, z, slots, static_cast<int>(2.f * off / size) + 2);
+  }
   const auto count_up_to = [&](int last) {  // entries of at most so many steps
     return last < 0 ? 0
            : last >= kNearSteps - 1

@@ -39,6 +39,8 @@ def road_rows(index: Tensor, mask: Tensor, pose: Tensor, road: Tensor) -> Tensor
     Returns:
         Columns of `RoadFeature`, zero where `mask` is False, [..., B, 7].
     """
+    if not len(road):
+        return pose.new_zeros(*index.shape, 7)
     points = road.index_select(0, index.flatten().long()).unflatten(0, index.shape)
     x, y, z, yaw = pose.unsqueeze(-2).unbind(-1)
     cos, sin = yaw.cos(), yaw.sin()

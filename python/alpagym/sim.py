@@ -312,9 +312,10 @@ def with_near(scenarios: Scenarios, config: SimConfig) -> Scenarios:
 
     With them the CPU need not search the map at every step. They serve observations of at most
     `config.num_road_points` road points within `config.road_radius`; for others, and where no lane
-    is near, the map is searched as before. On a GPU they are not used, and not made.
+    is near, the map is searched as before. On a GPU they are not used, and not made; nor where the
+    radius is above 1 km, or all lists together exceed 2^31 entries.
     """
-    if scenarios.device.type != "cpu":
+    if scenarios.device.type != "cpu" or not config.road_radius <= 1000.0:
         return scenarios
     cells = 4 * (len(scenarios.cell_road) - 1)
     step = (config.road_radius + 0.25 * math.sqrt(2.0) * scenarios.grid[:, 2].max().item()) / 255
@@ -327,7 +328,10 @@ def with_near(scenarios: Scenarios, config: SimConfig) -> Scenarios:
     _core.count_near(listed, counts)
     wanted = counts[:, 0] >= 0
     listed.near_cell[wanted] = torch.arange(int(wanted.sum()), dtype=torch.int32)
-    starts = torch.nn.functional.pad(counts[wanted].cumsum(0), (0, 0, 1, 0)).int().T.contiguous()
+    ends = counts[wanted].cumsum(0)
+    if len(ends) and int(ends[-1].max()) > torch.iinfo(torch.int32).max:
+        return scenarios
+    starts = torch.nn.functional.pad(ends, (0, 0, 1, 0)).int().T.contiguous()
     roads, lanes, edges = starts[:, -1].tolist()
     listed = replace(
         listed,

@@ -143,6 +143,8 @@ class Roller:
         record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
         for t in range(self.num_steps):
             seen, outcome = self._seen[t], self._outcomes[t]
+            if self._observed:  # shared by all steps: nothing of an earlier one may stay
+                seen.ego.zero_()
             sim.observe(self._scenarios, self._state, seen, self._params)
             if self._observed:
                 record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)

@@ -90,6 +90,7 @@ def fits(rows: Tensor, features: int) -> bool:
         rows.device.type == "cpu"
         and rows.dtype == torch.float32
         and rows.dim() > 2
+        and not rows.requires_grad
         and features in FEATURES
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ class Dataset:
         return sum(bool(flags[flag](r)) for r in self.rollouts)
 
 
+def driven(scenarios: list[Scenario]) -> list[Rollout]:
+    """Log replays of scenarios, each in steps of its own record."""
+    rollouts = []
+    for dt, alike in groupby(scenarios, lambda s: round(s.dt, 2)):
+        config = replace(SimConfig(), end_on=(), dt=dt)
+        rollouts += evaluate("log", list(alike), config, record="log")[1]
+    return rollouts
+
+
 def replay(name: str, path: Path) -> Dataset:
     """Every loadable scenario of a folder, all agents on their logs, to the end of the record."""
     files = [f for f in path.rglob("*") if f.is_file()]
@@ -80,12 +90,11 @@ def replay(name: str, path: Path) -> Dataset:
         scenarios, skipped = [], [Skipped(str(path), str(error))]
     if not scenarios:
         return Dataset(name, len(files), [], skipped, 0)
-    config = replace(SimConfig(), end_on=())
-    _, rollouts = evaluate("log", scenarios, config, record="log")
+    rollouts = driven(scenarios)
     larger = copy.deepcopy(scenarios)
     for scenario in larger:
         scenario.tracks.size[scenario.ego, :2] += GROWTH
-    grown = int(evaluate("log", larger, config)[0].collision_any.sum())
+    grown = sum(bool((rollout.collision > 0).any()) for rollout in driven(larger))
     return Dataset(name, len(files), rollouts, skipped, grown)
 
 

@@ -307,6 +307,14 @@ def test_simulators_that_cannot_be_driven_are_refused(changes, words):
         check_simulator(replace(CONFIG, **changes))
 
 
+def test_scenarios_recorded_at_another_step_length_are_refused():
+    slow = replace(straight(), dt=0.2, source="slow.json")
+    with pytest.raises(ValueError, match=r"^slow.json: recorded every 0.2 s, not sim.dt=0.1$"):
+        drive("log", straight(), slow)
+    drive("log", slow, config=replace(CONFIG, dt=0.2))
+    drive("log", replace(straight(), dt=0.101))  # a recorder's clock jitters
+
+
 def test_drives_of_one_recording_count_once_in_intervals():
     def interval(recordings):
         flags = np.array([True, False] * 8)

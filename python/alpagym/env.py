@@ -26,6 +26,7 @@ from alpagym.reward_functions import RewardFunction, UserRewards, known_rewards
 from alpagym.reward_ranges import check_ranges, condition, draw_weights
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
+from alpagym.scenarios.step_length import require_step
 from alpagym.types import Observation, Outcome, Scenarios, State
 
 _Options = TypeVar("_Options", SimConfig, RewardConfig)
@@ -69,8 +70,9 @@ class VectorEnv:
         `Observation.ego`.
 
         Raises:
-            ValueError: no worlds, an option out of range, a reward function that is not there, or
-                unknown or too few kinds of traffic.
+            ValueError: no worlds, an option out of range, a scenario recorded otherwise than every
+                `sim_config.dt`, a reward function that is not there, or unknown or too few kinds of
+                traffic.
             ScenarioError: no scenarios.
         """
         if num_worlds < 1:
@@ -96,11 +98,7 @@ class VectorEnv:
         self._observe_weights = observe_weights
         repeats = num_worlds if self._ranges else 1
         self.weights: Tensor = self._base_weights.repeat(repeats, 1)
-        for s in scenarios:
-            if abs(s.dt - self.config.dt) > 0.02 * self.config.dt:
-                raise ValueError(
-                    f"{s.source}: recorded every {s.dt:.3g} s, not dt={self.config.dt:g}"
-                )
+        require_step(scenarios, self.config.dt)
         agents = max_agents(scenarios)
         self._egos = int(self.scenarios.num_egos.max()) if self.config.multi_agent else 1
         self.state: State = sim.make_state(

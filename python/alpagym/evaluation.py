@@ -17,6 +17,7 @@ from alpagym.render.replay import Rollout
 from alpagym.rows import decode
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
+from alpagym.scenarios.step_length import require_step
 from alpagym.types import State
 
 MIN_LOG_LENGTH = 5.0
@@ -131,13 +132,15 @@ def evaluate(
         Results in the order of `scenarios`, and the rollouts, empty without `record`.
 
     Raises:
-        ValueError: an unknown baseline; or with `bad_action` "raise" a policy whose action is
-            NaN or infinite, by scenario and step.
+        ValueError: an unknown baseline; a scenario recorded otherwise than every `config.dt`; or
+            with `bad_action` "raise" a policy whose action is NaN or infinite, by scenario and
+            step.
     """
     if isinstance(driver, str) and driver not in BASELINES:
         raise ValueError(
             f"policy: expected a checkpoint or one of {', '.join(BASELINES)}, got {driver}"
         )
+    require_step(scenarios, config.dt)
     parts = [
         _drive(driver, scenarios[i : i + worlds], config, torch.device(device), record)
         for i in range(0, len(scenarios), worlds)

@@ -14,6 +14,7 @@ from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.procedural.plan import DT
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.scenarios.step_length import fits, misfit
 
 PROCEDURAL = "procedural"
 HELD_OUT_SEED = 1_000_000_007
@@ -72,15 +73,10 @@ def held_out_only(
 
 
 def _generate(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
-    if not _fits(DT, dt):
+    if not fits(DT, dt):
         raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
     workers = data.workers or os.cpu_count() or 1
     return generate_many(count, seed, kinds=data.kinds or None, workers=workers)
-
-
-def _fits(recorded: float, dt: float) -> bool:
-    """Whether frames are one step apart; recorders' clocks jitter a little."""
-    return abs(recorded - dt) <= 0.02 * dt
 
 
 def load_recorded(
@@ -101,10 +97,8 @@ def load_recorded(
             reasons.append(
                 f"{scenario.source}: lasts {scenario.num_steps} steps, fewer than {data.min_steps}"
             )
-        elif not _fits(scenario.dt, dt):
-            reasons.append(
-                f"{scenario.source}: recorded every {scenario.dt:.3g} s, not sim.dt={dt:g}"
-            )
+        elif (reason := misfit(scenario, dt)) is not None:
+            reasons.append(reason)
         else:
             usable.append(scenario)
     if reasons:

@@ -17,6 +17,7 @@ from alpagym.scenarios.assemble import RawScenario, RawTracks, assemble
 from alpagym.scenarios.readers.argoverse2_map import find_map, read_map
 from alpagym.scenarios.readers.argoverse2_motion import DT, EGO_REAR_AXLE, EGO_SIZE
 from alpagym.scenarios.readers.argoverse2_tables import check_tracks, read_feather, track_number
+from alpagym.scenarios.readers.quaternions import rotation_matrices
 from alpagym.scenarios.scenario import AgentType, Scenario, ScenarioError
 
 ANNOTATIONS = ("annotations.feather", "annotations_with_ego.feather")
@@ -161,12 +162,7 @@ def _quaternions(table: dict[str, np.ndarray], path: Path) -> np.ndarray:
 def _rotations(quaternion: np.ndarray) -> np.ndarray:
     """Rotation matrices [n, 3, 3] of quaternions w, x, y, z [n, 4] of any length."""
     w, x, y, z = (quaternion / np.linalg.norm(quaternion, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), 2, 0)
+    return rotation_matrices(x, y, z, w)
 
 
 def _raw_tracks(
@@ -190,7 +186,7 @@ def _raw_tracks(
     num_frames = int((int(stamps[inside].max()) - start) * 1e-9 / DT + 0.01) + 1
     grid = DT * np.arange(num_frames)
 
-    kept, size = _without_ego(boxes, inside, notes)
+    kept, size = _without_ego(boxes, inside)
     names, first, track = np.unique(
         boxes["track_uuid"][kept], return_index=True, return_inverse=True
     )
@@ -228,9 +224,7 @@ def _raw_tracks(
     )
 
 
-def _without_ego(
-    boxes: dict[str, np.ndarray], inside: np.ndarray, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _without_ego(boxes: dict[str, np.ndarray], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of all boxes but the ego's, and the ego's size [3]."""
     is_ego = boxes["category"] == EGO_CATEGORY
     size = np.array(EGO_SIZE)

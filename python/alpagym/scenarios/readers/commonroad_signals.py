@@ -13,14 +13,13 @@ import numpy as np
 from alpagym.scenarios.assemble import RawLight
 from alpagym.scenarios.readers.commonroad_map import Lanelet, plausible
 from alpagym.scenarios.readers.commonroad_xml import Fault, to_id, to_number
+from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import LightState, ScenarioError
 
 MAX_CYCLE = 20_000
 """Frames after which all light cycles must repeat together to be kept beyond the record."""
 FASTEST_LIMIT = 45.0
 """A plain number above this on a speed limit sign is no value in m/s, as the format wants it."""
-MPH, KPH = 0.44704, 1 / 3.6
-"""[m/s]."""
 LIMIT_SIGNS = {"274", "274.1", "R2-1", "r301", "R301"}
 STOP_SIGNS = {"206", "R1-1", "r2", "R2"}
 _TURNS = {
@@ -99,7 +98,7 @@ def _limit(text: str, country: str) -> tuple[float, bool]:
     if unit == "mph" or (not unit and number > FASTEST_LIMIT and country in ("USA", "GBR")):
         factor = MPH
     elif unit.startswith("k") or (not unit and number > FASTEST_LIMIT):
-        factor = KPH
+        factor = KMH
     return plausible(number * factor), factor != 1.0
 
 

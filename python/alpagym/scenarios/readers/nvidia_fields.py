@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from alpagym.scenarios.polyline import arc_length
+from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import ScenarioError
 
-MPH, KMH = 0.44704, 1 / 3.6
-"""[m/s]."""
 MIN_LENGTH = 0.05
 """Shorter lines are left out [m]."""
 _NO_ID = ("", "-1", "None")
@@ -36,6 +35,12 @@ def speed(value: Any) -> float:
     limit = float(found[0]) if found else 0.0
     unit = KMH if "km" in text or "kph" in text else MPH
     return limit * unit if 0 < limit < 200 else np.nan
+
+
+def drivable_sides(fields: dict[str, Any]) -> tuple[float, float]:
+    """`drivable_share` of the left and of the right side of a line."""
+    left, right = (drivable_share(fields.get(f"{x}_driving_direction")) for x in ("left", "right"))
+    return left, right
 
 
 def drivable_share(directions: Any) -> float:

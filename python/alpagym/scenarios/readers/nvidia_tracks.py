@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alpagym.scenarios.assemble import RawTracks
+from alpagym.scenarios.readers.quaternions import rotation_matrices
 from alpagym.scenarios.scenario import AgentType, ScenarioError
 
 DT = 0.1
@@ -218,9 +219,4 @@ def quaternion_matrices(q: np.ndarray) -> np.ndarray:
     """Rotation matrices [n, 3, 3] of quaternions x, y, z, w [n, 4]; NaN where one is zero."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         x, y, z, w = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), 2, 0)
+    return rotation_matrices(x, y, z, w)

@@ -8,7 +8,8 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight
 from alpagym.scenarios.readers.scenarionet_values import entries, listed, name, number, table
-from alpagym.scenarios.readers.womd import LIGHT_STATES, MPH
+from alpagym.scenarios.readers.units import KMH, MPH
+from alpagym.scenarios.readers.womd import LIGHT_STATES
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import LightState, MapType, ScenarioError
 
@@ -174,7 +175,7 @@ def _add_links(lane: RawElement, feature: dict[Any, Any], dataset: str, what: st
     lane.right = _neighbors(feature.get("right_neighbor"), f"{what}: 'right_neighbor'")
     if dataset in _MADE_UP_LIMITS:
         return
-    for field, unit in (("speed_limit_mph", MPH), ("speed_limit_kmh", 1 / 3.6)):
+    for field, unit in (("speed_limit_mph", MPH), ("speed_limit_kmh", KMH)):
         limit = feature.get(field)
         if isinstance(limit, (int, float)) and 0 < limit < 200:
             lane.speed_limit = limit * unit

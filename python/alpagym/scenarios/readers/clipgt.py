@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.assemble import RawScenario, assemble
 from alpagym.scenarios.readers.clipgt_tables import read_columns, read_rows, table_path
 from alpagym.scenarios.readers.nvidia_fields import (
     as_list,
-    drivable_share,
+    drivable_sides,
     is_line,
     is_stop_line,
     is_stop_sign,
@@ -28,7 +27,7 @@ from alpagym.scenarios.readers.nvidia_fields import (
     points,
     speed,
 )
-from alpagym.scenarios.readers.nvidia_map import Lane, Line, SourceMap, map_elements
+from alpagym.scenarios.readers.nvidia_map import Lane, Line, SourceMap, assemble_clip
 from alpagym.scenarios.readers.nvidia_tracks import (
     DEFAULT_BOX,
     TYPES,
@@ -71,24 +70,9 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     ego_box = _ego_box(table_path(path, "calibration_estimate"))
     time = time - time[:1]
     tracks = build_tracks(time * 1e-6, poses, ego_box, boxes, str(path), notes)
-    ego = tracks.xyz[0, tracks.valid[0]]
     tables = {element: table_path(path, element) for element in _ELEMENTS}
-    elements, lights = map_elements(
-        source_map(tables, notes), ego, tracks.valid.shape[1], str(path), notes
-    )
-    yield assemble(
-        RawScenario(
-            id=clip,
-            source=str(path),
-            dataset="clipgt",
-            license="nvidia-av",
-            tracks=tracks,
-            elements=elements,
-            lights=lights,
-            ego=0,
-            notes=notes,
-        )
-    )
+    made = source_map(tables, notes)
+    yield assemble_clip(clip, str(path), tracks, made, notes, dataset="clipgt", license="nvidia-av")
 
 
 def source_map(tables: dict[str, Path], notes: list[str]) -> SourceMap:
@@ -119,10 +103,7 @@ def source_map(tables: dict[str, Path], notes: list[str]) -> SourceMap:
             if not is_line(line):
                 result.left_out[f"{element.replace('_', ' ')}s of too few points"] += 1
                 continue
-            left, right = (
-                drivable_share(row.get(f"{side}_driving_direction")) for side in ("left", "right")
-            )
-            layer.append(Line(name, line, left, right))
+            layer.append(Line(name, line, *drivable_sides(row)))
     for what, name, row in _payloads(tables, "wait_line", notes):
         line = points(row.get("location"), f"{what}: 'location'")
         if not is_stop_line(row.get("category"), row.get("intersection_subtype")):

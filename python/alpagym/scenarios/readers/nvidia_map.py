@@ -1,7 +1,7 @@
 """The map of NVIDIA recordings (RDS-HQ, ClipGT): lanes as two rails, boundaries, stops, lights.
 
 Both formats hold the same map in different files; their readers fill a `SourceMap`, and
-`map_elements` makes of it what `assemble` takes.
+`assemble_clip` makes of it and of the tracks a scenario.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from alpagym.scenarios.assemble import RawLight
+from alpagym.scenarios.assemble import RawLight, RawScenario, RawTracks, assemble
 from alpagym.scenarios.polyline import (
     arc_length,
     headings,
@@ -22,7 +22,7 @@ from alpagym.scenarios.polyline import (
 )
 from alpagym.scenarios.readers.nvidia_tracks import number_ids
 from alpagym.scenarios.road_map import LINK_ANGLE, LINK_GAP, LINK_STEP, RawElement
-from alpagym.scenarios.scenario import LightState, MapType, ScenarioError
+from alpagym.scenarios.scenario import LightState, MapType, Scenario, ScenarioError
 
 MAX_POINTS = 100_000
 """Most points of a map; a real one of a square kilometer has 7 000."""
@@ -94,6 +94,37 @@ class SourceMap:
     lights: list[Line] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     """How many records were left out, by why."""
+
+
+def assemble_clip(
+    clip: str,
+    source: str,
+    tracks: RawTracks,
+    source_map: SourceMap,
+    notes: list[str],
+    *,
+    dataset: str,
+    license: str,
+) -> Scenario:
+    """The scenario of a clip.
+
+    Args:
+        clip: its identifier.
+        source: for messages.
+        tracks: the recording vehicle first.
+        source_map: as for `map_elements`.
+        notes: of all that was inferred or left out so far; gets those of the map.
+        dataset: as in `Scenario`.
+        license: likewise.
+
+    Raises:
+        ScenarioError: if the clip cannot be used, or its map is absurdly large.
+    """
+    driven = tracks.xyz[0, tracks.valid[0]]
+    elements, lights = map_elements(source_map, driven, tracks.valid.shape[1], source, notes)
+    return assemble(
+        RawScenario(clip, source, dataset, license, tracks, elements, lights, ego=0, notes=notes)
+    )
 
 
 def map_elements(

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.assemble import RawScenario, assemble
-from alpagym.scenarios.readers.nvidia_map import map_elements
+from alpagym.scenarios.readers.nvidia_map import assemble_clip
 from alpagym.scenarios.readers.nvidia_tracks import (
     DEFAULT_BOX,
     TYPES,
@@ -63,22 +62,9 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     seconds = _frame_times(beside(path, "timestamp"), frames, notes)
     boxes = _boxes(beside(path, "all_object_info"), frames, seconds, notes)
     tracks = build_tracks(seconds, poses, DEFAULT_BOX, boxes, str(path), notes)
-    ego = tracks.xyz[0, tracks.valid[0]]
-    elements, lights = map_elements(
-        source_map(path, notes), ego, tracks.valid.shape[1], str(path), notes
-    )
-    yield assemble(
-        RawScenario(
-            id=path.stem,
-            source=str(path),
-            dataset="rds-hq",
-            license="cc-by-4.0",
-            tracks=tracks,
-            elements=elements,
-            lights=lights,
-            ego=0,
-            notes=notes,
-        )
+    made = source_map(path, notes)
+    yield assemble_clip(
+        path.stem, str(path), tracks, made, notes, dataset="rds-hq", license="cc-by-4.0"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from alpagym.scenarios.readers.nvidia_fields import (
     as_list,
-    drivable_share,
+    drivable_sides,
     is_line,
     is_stop_line,
     is_stop_sign,
@@ -81,11 +81,7 @@ def source_map(path: Path, notes: list[str]) -> SourceMap:
                 if not is_line(line):
                     result.left_out[f"{attribute.replace('_', ' ')} of too few points"] += 1
                     continue
-                left, right = (
-                    drivable_share(about.get(f"{side}_driving_direction"))
-                    for side in ("left", "right")
-                )
-                layer.append(Line(_id(about, what), line, left, right))
+                layer.append(Line(_id(about, what), line, *drivable_sides(about)))
     for what, shape, about in _labels(path, "wait_lines", notes):
         lines = [line for line in _lines(shape, what) if is_line(line)]
         if not is_stop_line(about.get("type"), about.get("intersection_subtype")):

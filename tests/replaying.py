@@ -9,7 +9,8 @@ import numpy as np
 
 from alpagym.grpo.report import ReplayGroup
 from alpagym.render.replay import Rollout
-from alpagym.scenarios.scenario import Lights, MapType, RoadMap, Routes, Scenario, Tracks
+from alpagym.scenarios.road_map import unlinked_map
+from alpagym.scenarios.scenario import Lights, MapType, Routes, Scenario, Tracks
 
 START = 5
 DT = 0.1
@@ -31,20 +32,6 @@ def make_scenario(name: str = "bend-1", agents: int = 6, steps: int = 20, **fiel
         (MapType.CROSSWALK, square),
         (MapType.STOP_SIGN, np.array([[36.0, -3.5]])),
     ]
-    points = np.concatenate([p for _, p in elements])
-    offsets = np.cumsum([0] + [len(p) for _, p in elements]).astype(np.int32)
-    count = len(elements)
-    roads = RoadMap(
-        points=np.pad(points, ((0, 0), (0, 1))).astype(np.float32),
-        offsets=offsets,
-        type=np.array([t for t, _ in elements], np.uint8),
-        id=np.arange(count, dtype=np.int64),
-        speed_limit=np.full(count, np.nan, np.float32),
-        successor_offsets=np.zeros(count + 1, np.int32),
-        successors=np.zeros(0, np.int32),
-        left_neighbor=np.full(count, -1, np.int32),
-        right_neighbor=np.full(count, -1, np.int32),
-    )
     t = np.arange(frames) * DT
     s = np.clip(10.0 + 11.0 * np.arange(agents)[:, None] + 8.0 * t, 0, 138)
     lane = np.where(np.arange(agents) % 2, 3.7, 0.0)[:, None]
@@ -94,7 +81,7 @@ def make_scenario(name: str = "bend-1", agents: int = 6, steps: int = 20, **fiel
         start_frame=START,
         ego=0,
         tracks=tracks,
-        map=roads,
+        map=unlinked_map(elements),
         lights=lights,
         routes=routes,
         flags=np.zeros(agents, np.uint16),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from alpagym.scenarios.polyline import arc_length, wrap_angle
+from alpagym.scenarios.road_map import unlinked_map
 from alpagym.scenarios.scenario import (
     ROUTE_SPACING,
     AgentFlag,
@@ -14,7 +16,6 @@ from alpagym.scenarios.scenario import (
     Lights,
     LightState,
     MapType,
-    RoadMap,
     Routes,
     Scenario,
     Tracks,
@@ -39,13 +40,9 @@ def arc(center: Sequence[float], radius: float, begin: float, end: float) -> np.
     return np.concatenate([xy, np.zeros((n + 1, 1))], 1)
 
 
-def arc_lengths(path: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path[:, :2], axis=0), axis=1))])
-
-
 def along(path: np.ndarray, s: np.ndarray | float) -> np.ndarray:
     """Points of the path at arc lengths `s`, [n, 3]."""
-    at = arc_lengths(path)
+    at = arc_length(path)
     return np.stack([np.interp(s, at, path[:, k]) for k in range(3)], -1)
 
 
@@ -100,7 +97,7 @@ def assemble(
     yaw, valid = np.zeros((count, frames)), np.ones((count, frames), bool)
     points, limits, log_length, stops = [], [], [], []
     for a, actor in enumerate(actors):
-        total = arc_lengths(actor.path)[-1]
+        total = arc_length(actor.path)[-1]
         s = np.clip(actor.s + actor.speed * time + 0.5 * actor.accel * time**2, 0.0, total - 1e-3)
         here, next_ = along(actor.path, s), along(actor.path, np.minimum(s + 1e-3, total))
         tangent = (next_ - here)[:, :2] / np.linalg.norm((next_ - here)[:, :2], axis=1)[:, None]
@@ -118,7 +115,7 @@ def assemble(
         limits.append(np.full(n, actor.limit))
         log_length.append(s[last] - s[first] if drives else 0.0)
         stops.append([(at - s[first], light) for at, light in actor.stops if at > s[first]])
-    yaw = (yaw + np.pi) % (2 * np.pi) - np.pi
+    yaw = wrap_angle(yaw)
     for array in (xyz, velocity, yaw):
         array[~valid] = 0.0
 
@@ -128,8 +125,6 @@ def assemble(
     state = np.full((len(lights), frames), LightState.GREEN, np.uint8)
     for k, (_, shown) in enumerate(lights):
         state[k] = shown
-    elements = [(kind, np.asarray(shape, np.float32)) for kind, shape in elements]
-    num = len(elements)
     parked = np.array([a.speed == 0.0 for a in actors])
     return Scenario(
         id=name,
@@ -149,17 +144,7 @@ def assemble(
             type=np.array([a.type for a in actors], np.uint8),
             id=np.arange(count, dtype=np.int64),
         ),
-        map=RoadMap(
-            points=np.concatenate([np.zeros((0, 3)), *[e for _, e in elements]]).astype(np.float32),
-            offsets=offsets([e for _, e in elements]),
-            type=np.array([kind for kind, _ in elements], np.uint8),
-            id=np.arange(num, dtype=np.int64),
-            speed_limit=np.full(num, np.nan, np.float32),
-            successor_offsets=np.zeros(num + 1, np.int32),
-            successors=np.zeros(0, np.int32),
-            left_neighbor=np.full(num, -1, np.int32),
-            right_neighbor=np.full(num, -1, np.int32),
-        ),
+        map=unlinked_map([(kind, np.asarray(shape)) for kind, shape in elements]),
         lights=Lights(
             lane=np.full(len(lights), -1, np.int32),
             xy=np.array([xy for xy, _ in lights], np.float32).reshape(-1, 2),
@@ -279,7 +264,7 @@ def random_scenario(seed: int, *, num_agents: int = 7, frames: int = 31) -> Scen
     actors = []
     for a in range(num_agents):
         p = int(rng.integers(len(paths))) if a else 0
-        total = arc_lengths(paths[p])[-1]
+        total = arc_length(paths[p])[-1]
         actor = Actor(
             border(paths[p], rng.normal(0.0, 0.3)),
             rng.uniform(0.25, 0.6) * total,
@@ -314,7 +299,7 @@ def moved(scenario: Scenario, dx: float, dy: float, angle: float) -> Scenario:
         return out.astype(np.float32)
 
     t, valid = scenario.tracks, scenario.tracks.valid
-    yaw = (t.yaw.astype(np.float64) + angle + np.pi) % (2 * np.pi) - np.pi
+    yaw = wrap_angle(t.yaw.astype(np.float64) + angle)
     tracks = replace(
         t,
         xyz=np.where(valid[..., None], points(t.xyz), 0.0).astype(np.float32),

@@ -13,10 +13,12 @@ from itertools import pairwise
 import numpy as np
 
 from alpagym.scenarios.procedural import generate
+from alpagym.scenarios.road_map import unlinked_map
 from alpagym.scenarios.scenario import (
     AgentFlag,
     AgentType,
     Lights,
+    MapType,
     RoadMap,
     Routes,
     Scenario,
@@ -137,26 +139,15 @@ def _tracks(
 
 def _map(parts: list[Scenario], shifts: list[np.ndarray], scene: Scene) -> RoadMap:
     """All parts' elements within the radius, their points `spacing` apart, not linked."""
-    lines, types = [], []
+    elements = []
     for part, shift, (_, _, *middle) in zip(parts, shifts, scene.parts, strict=True):
         for element in range(part.map.num_elements):
             line = part.map.polyline(element) + shift
             line = line[np.linalg.norm(line[:, :2] - middle, axis=1) <= scene.radius]
             if len(line) >= 2:
-                lines.append(_resampled(line, scene.spacing))
-                types.append(part.map.type[element])
-    count = len(lines)
-    return RoadMap(
-        points=np.concatenate(lines),
-        offsets=np.cumsum([0, *map(len, lines)]).astype(np.int32),
-        type=np.array(types, np.uint8),
-        id=np.arange(count, dtype=np.int64),
-        speed_limit=np.full(count, np.nan, np.float32),
-        successor_offsets=np.zeros(count + 1, np.int32),
-        successors=np.zeros(0, np.int32),
-        left_neighbor=np.full(count, -1, np.int32),
-        right_neighbor=np.full(count, -1, np.int32),
-    )
+                kind = MapType(int(part.map.type[element]))
+                elements.append((kind, _resampled(line, scene.spacing)))
+    return unlinked_map(elements)
 
 
 def _resampled(line: np.ndarray, spacing: float) -> np.ndarray:

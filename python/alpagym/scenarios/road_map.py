@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -191,6 +192,27 @@ def _finish_line(line: np.ndarray, map_type: MapType) -> np.ndarray:
     if map_type == MapType.LANE:
         line = split_long_steps(line, MAX_LANE_STEP)
     return line.astype(np.float32)
+
+
+def unlinked_map(elements: Sequence[tuple[MapType, np.ndarray]]) -> RoadMap:
+    """A map as it is given, without links, limits or neighbors.
+
+    Args:
+        elements: kind and points [m], [n, 2 or 3], of each; flat ones are at height 0.
+    """
+    count = len(elements)
+    lines = [np.pad(points, ((0, 0), (0, 3 - points.shape[1]))) for _, points in elements]
+    return RoadMap(
+        points=np.concatenate([np.zeros((0, 3)), *lines]).astype(np.float32),
+        offsets=_offsets([len(line) for line in lines]),
+        type=np.array([kind for kind, _ in elements], np.uint8),
+        id=np.arange(count, dtype=np.int64),
+        speed_limit=np.full(count, np.nan, np.float32),
+        successor_offsets=np.zeros(count + 1, np.int32),
+        successors=np.zeros(0, np.int32),
+        left_neighbor=np.full(count, -1, np.int32),
+        right_neighbor=np.full(count, -1, np.int32),
+    )
 
 
 def _offsets(counts: list[int]) -> np.ndarray:

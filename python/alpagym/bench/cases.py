@@ -19,8 +19,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bounded": {"slot_order": "bounded"},
 }
 """Observation formats: name in a metric -> fields of `SimConfig`. The first four are the nearest
-agents and road points in any order; `sorted` and `bounded` differ from `fp32` in the order alone,
-by which the cost of exactness shows."""
+agents and road points in any order; `sorted` and `bounded` differ from `fp32` only in how slots are
+filled, by which the cost of exactness shows."""
 
 DENSE = {
     "multi_agent": True,
@@ -125,6 +125,19 @@ def _procedural(name: str, worlds: int, traffic: str, **options: Any) -> StepCas
     )
 
 
+def _scaling(source: str) -> StepCase:
+    return StepCase(
+        f"{source}_scaling",
+        source,
+        (4, 16, 64, 256, 1024),
+        formats=("fp32",),
+        sim=DENSE,
+        steps=4,
+        repeats=5,
+        by_name=True,
+    )
+
+
 COMMANDS: dict[str, tuple[Case, ...]] = {
     "step": (
         StepCase("womd4", "womd4", sim=DENSE),
@@ -138,26 +151,8 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
             observe=False,
             label="{name}.w{worlds}",
         ),
-        StepCase(
-            "womd4_scaling",
-            "womd4",
-            (4, 16, 64, 256, 1024),
-            formats=("fp32",),
-            sim=DENSE,
-            steps=4,
-            repeats=5,
-            by_name=True,
-        ),
-        StepCase(
-            "synthetic4_scaling",
-            "synthetic4",
-            (4, 16, 64, 256, 1024),
-            formats=("fp32",),
-            sim=DENSE,
-            steps=4,
-            repeats=5,
-            by_name=True,
-        ),
+        _scaling("womd4"),
+        _scaling("synthetic4"),
         _procedural("procedural.log.w256", 256, "log"),
         _procedural("procedural.log.w4096", 4096, "log"),
         _procedural("procedural.idm.w256", 256, "idm"),

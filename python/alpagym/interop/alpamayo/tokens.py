@@ -76,10 +76,7 @@ def decode_history(
     Raises:
         ValueError: A wrong shape, or (with `check`) a token that is no bin.
     """
-    require_tokens(tokens, 3 * NUM_HISTORY)
-    if check:
-        require_bins(tokens, HISTORY_BINS)
-    bins = tokens.unflatten(-1, (NUM_HISTORY, 3))
+    bins = _bins(tokens, (NUM_HISTORY, 3), HISTORY_BINS, check)
     step = [
         _from_bins(bins[..., axis], HISTORY_RANGE[axis], HISTORY_BINS, dtype) for axis in range(3)
     ]
@@ -108,10 +105,7 @@ def decode_action(
     Raises:
         ValueError: A wrong shape, or (with `check`) a token that is no bin.
     """
-    require_tokens(tokens, 2 * NUM_FUTURE)
-    if check:
-        require_bins(tokens, FUTURE_BINS)
-    bins = tokens.unflatten(-1, (NUM_FUTURE, 2))
+    bins = _bins(tokens, (NUM_FUTURE, 2), FUTURE_BINS, check)
     return _from_bins(bins, FUTURE_RANGE, FUTURE_BINS, dtype)
 
 
@@ -154,6 +148,14 @@ def _to_bins(value: Tensor, reach: float, num_bins: int) -> Tensor:
     span = torch.full((), 2 * reach, dtype=value.dtype, device=value.device)
     part = (value + reach) / span
     return (part * (num_bins - 1)).round().clamp(0, num_bins - 1).long()
+
+
+def _bins(tokens: Tensor, shape: tuple[int, int], num_bins: int, check: bool) -> Tensor:
+    """Tokens [..., n] in the shape of what they stand for."""
+    require_tokens(tokens, shape[0] * shape[1])
+    if check:
+        require_bins(tokens, num_bins)
+    return tokens.unflatten(-1, shape)
 
 
 def _from_bins(tokens: Tensor, reach: float, num_bins: int, dtype: torch.dtype) -> Tensor:

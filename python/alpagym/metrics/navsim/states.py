@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 from alpagym.metrics.geometry import ahead, corners
+from alpagym.metrics.nuplan.state import LENGTH, REAR_TO_CENTER, WIDTH
 
 STEP = 0.1
 """Time between two states [s]; every count of steps in these metrics rests on it."""
@@ -36,11 +37,11 @@ class State(IntEnum):
 class Car:
     """Shape of the ego, by default nuPlan's Chrysler Pacifica."""
 
-    length: float = 5.176
+    length: float = LENGTH
     """[m]."""
-    width: float = 2.297
+    width: float = WIDTH
     """[m]."""
-    center: float = 1.461
+    center: float = REAR_TO_CENTER
     """Distance from the rear axle forward to the box center [m]."""
     wheel_base: float = 3.089
     """[m]."""

@@ -53,15 +53,20 @@ def _flows(net: Network, lanes: list[int], reach: float) -> list[Flow]:
     return [Flow(lane, middle[lane] - reach, middle[lane] + reach) for lane in lanes]
 
 
+def _straight_reference(limit: float) -> Curve:
+    """A line along x, driven on up to 80 m from its middle."""
+    half = 80.0 + RECORD * limit + BEYOND
+    return line(np.array([-half, 0.0]), np.array([half, 0.0]))
+
+
 def straight(rng: np.random.Generator) -> Layout:
     """A straight multi-lane road with lane changes, hard braking and slow vehicles."""
     limit = rng.uniform(11.0, 25.0)
     right = int(rng.choice([1, 2, 3], p=[0.15, 0.45, 0.4]))
     left = int(rng.choice([0, right]))
     width, shoulder = rng.uniform(3.2, 3.75), rng.uniform(0.3, 0.6)
-    half = 80.0 + RECORD * limit + BEYOND
     net = Network()
-    reference = line(np.array([-half, 0.0]), np.array([half, 0.0]))
+    reference = _straight_reference(limit)
     forward, backward = _road(net, reference, right, left, width, (shoulder, shoulder), limit)
     return Layout(
         net,
@@ -114,9 +119,8 @@ def street(rng: np.random.Generator) -> Layout:
     width, shoulder = rng.uniform(3.2, 3.75), rng.uniform(0.3, 0.6)
     parking = [bool(rng.random() < 0.8), bool(rng.random() < 0.6)]
     margins = [shoulder + PARKING * side for side in parking]
-    half = 80.0 + RECORD * limit + BEYOND
     net = Network()
-    reference = line(np.array([-half, 0.0]), np.array([half, 0.0]))
+    reference = _straight_reference(limit)
     forward, backward = _road(net, reference, lanes, lanes, width, (margins[0], margins[1]), limit)
     low, high = -(lanes * width + margins[0]), lanes * width + margins[1]
 

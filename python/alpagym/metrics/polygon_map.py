@@ -77,15 +77,6 @@ class PolygonMap:
             result[i, following] = True
         return result
 
-    @cached_property
-    def lane_indices(self) -> np.ndarray:
-        """Lanes that are no connectors, int."""
-        return np.flatnonzero(~self.is_connector)
-
-    @cached_property
-    def connector_indices(self) -> np.ndarray:
-        return np.flatnonzero(self.is_connector)
-
     def lanes_at(self, points: np.ndarray) -> np.ndarray:
         """Whether each lane or connector strictly contains each point; [..., 2] to [..., n]."""
         return self.polygons.contains(points)

@@ -31,7 +31,6 @@ BEHIND, AHEAD = 60.0, 90.0
 
 def decide(world: World, c: SimConfig, margins: np.ndarray) -> None:
     """Set controllers and routes of a world; `margins` [A] receives how near each decision was."""
-    before = {a: world.get("prev_route", a) for a in range(world.num_agents)}
     for a in range(world.num_agents):
         if not world.get("valid", a):
             continue
@@ -39,7 +38,7 @@ def decide(world: World, c: SimConfig, margins: np.ndarray) -> None:
         if world.get("controller", a) == Controller.LOG:
             _take_over(world, a, c, margin)
         if world.get("controller", a) == Controller.IDM and world.ego_slot(a) < 0:
-            _choose_route(world, a, c, before, margin)
+            _choose_route(world, a, c, margin)
         margins[a] = margin.least
 
 
@@ -105,9 +104,7 @@ def _path_blocked(world: World, a: int, c: SimConfig, margin: Margin) -> bool:
     return False
 
 
-def _choose_route(
-    world: World, a: int, c: SimConfig, before: dict[int, float], margin: Margin
-) -> None:
+def _choose_route(world: World, a: int, c: SimConfig, margin: Margin) -> None:
     wait = max(world.get("change_wait", a) - c.dt, 0.0)
     world.set(a, change_wait=wait)
     path, s = world.path(a), world.get("route_s", a)
@@ -117,7 +114,7 @@ def _choose_route(
     if lane >= 0 and not margin.reached(path.route.length - CONTINUE - s):
         _follow(world, a, lane, s + shift)
     elif c.lane_changes and wait == 0.0 and _may_change(world, a, path, margin):
-        _change(world, a, c, path, before, margin)
+        _change(world, a, c, path, margin)
 
 
 def _may_change(world: World, a: int, path: Path, margin: Margin) -> bool:
@@ -134,9 +131,7 @@ def _may_change(world: World, a: int, path: Path, margin: Margin) -> bool:
     )
 
 
-def _change(
-    world: World, a: int, c: SimConfig, path: Path, before: dict[int, float], margin: Margin
-) -> None:
+def _change(world: World, a: int, c: SimConfig, path: Path, margin: Margin) -> None:
     """MOBIL: to the left in even steps, to the right in odd ones."""
     left = int(world.state.step[world.w]) % 2 == 0
     s, speed = world.get("route_s", a), world.get("speed", a)

@@ -25,10 +25,8 @@ EXTENDED_BOUNDS = np.array([0.7, 0.5, 0.1, 0.1])
 """Largest root mean square difference of acceleration [m/s^2], jerk [m/s^3], yaw rate [rad/s] and
 yaw acceleration [rad/s^2]."""
 
-PAST = 1.5
-"""How far the human past reaches back [s]."""
 PAST_INTERVAL = 0.5
-"""Time between its samples [s]."""
+"""Time between samples of the human past [s]."""
 
 
 def series(states: np.ndarray, car: Car) -> dict[str, np.ndarray]:

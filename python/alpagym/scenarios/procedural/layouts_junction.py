@@ -135,7 +135,7 @@ def _connect(net: Network, arms: list[Arm], width: float, shoulder: float, radiu
                 net.link(lane, other.outgoing[m])
 
 
-def _flows(net: Network, arms: list[Arm]) -> list[Flow]:
+def _flows(arms: list[Arm]) -> list[Flow]:
     """Vehicles that come in, and fewer that have left the junction."""
     flows = []
     for arm in arms:
@@ -198,7 +198,7 @@ def signal(rng: np.random.Generator) -> Layout:
         before = int(rng.integers(4))
         offset = (sum(green[:before]) + before * (yellow + all_red) - rng.uniform(1.0, 4.0)) % cycle
     signals = Signals(lanes, phases, green, yellow, all_red, offset)
-    return Layout(net, _flows(net, arms), signals, trucks=0.03)
+    return Layout(net, _flows(arms), signals, trucks=0.03)
 
 
 def all_way_stop(rng: np.random.Generator) -> Layout:
@@ -218,7 +218,7 @@ def all_way_stop(rng: np.random.Generator) -> Layout:
         _crosswalk(net, arm, width, shoulder)
         if rng.random() < 0.25:
             walks.append(_crossing(rng, arm, arm.lanes * width + shoulder))
-    return Layout(net, _flows(net, arms), walks=walks, cyclists=0.05)
+    return Layout(net, _flows(arms), walks=walks, cyclists=0.05)
 
 
 def _crossing(rng: np.random.Generator, arm: Arm, side: float) -> Walk:
@@ -247,7 +247,7 @@ def t_junction(rng: np.random.Generator) -> Layout:
         net.add_stop_sign(stem.at(stem.setback, width + shoulder + 1.0))
     if rng.random() < 0.5:
         _crosswalk(net, stem, width, shoulder)
-    return Layout(net, _flows(net, arms), cyclists=0.04, trucks=0.02)
+    return Layout(net, _flows(arms), cyclists=0.04, trucks=0.02)
 
 
 def roundabout(rng: np.random.Generator) -> Layout:
@@ -297,4 +297,4 @@ def roundabout(rng: np.random.Generator) -> Layout:
         path = join(inward, entries[i], between, exits[j], outward)
         net.add_edge(path.offset(-(0.5 * width + shoulder)))
     net.add_edge(arc(center, ring - 0.5 * width - shoulder, 2 * np.pi, 0.0))
-    return Layout(net, _flows(net, arms))
+    return Layout(net, _flows(arms))

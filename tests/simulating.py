@@ -68,6 +68,11 @@ class Rig:
         size = sim.action_size(self.config)
         return torch.zeros(*self.state.ego.shape, size, device=self.device)
 
+    def same_action(self, *numbers: float) -> Tensor:
+        """One action for every ego."""
+        action = torch.tensor(numbers, dtype=torch.float32, device=self.device)
+        return action.expand(*self.state.ego.shape, len(numbers)).contiguous()
+
     def random_action(self, seed: int) -> Tensor:
         """Actions of plausible size, drawn on the host so that devices agree."""
         generator = torch.Generator().manual_seed(seed)
@@ -111,6 +116,16 @@ class Rig:
             self.weights if weights is None else weights,
             self.params,
         )
+
+    def run(self, steps: int) -> list[State]:
+        """The state after each of some steps with an action of zeros; nothing ends an episode."""
+        seen = []
+        for _ in range(steps):
+            self.state.terminated.zero_()
+            self.state.truncated.zero_()
+            self.step()
+            seen.append(self.state.clone())
+        return seen
 
     def observe(self) -> None:
         sim.observe(self.scenarios, self.state, self.observation, self.params)

@@ -1,13 +1,6 @@
-"""Every kernel against the float64 reference, from random states, into poisoned outputs.
-
-Thresholded results (collisions, off-road, red lights, masks, IDM's choices, ...) must be equal
-wherever the reference decided by more than BAND; nearer than that float32 may decide otherwise,
-but seldom: FLIPS bounds the share of all decisions that do.
-"""
+"""Every kernel against the float64 reference, from random states, into poisoned outputs."""
 
 from __future__ import annotations
-
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -18,102 +11,14 @@ from alpagym import reference, sim
 from alpagym.config import ActionType, Traffic
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate
-from alpagym.types import EgoFeature, State
+from alpagym.types import EgoFeature
+from like_reference import Tally, check_step
 from simulating import Rig, error, host, poison, random_rig
 
-BAND = 2e-3
-FLIPS = 0.01
 SEEDS = range(3)
-
-# What float32 leaves after one step from equal states, at coordinates up to 150 m (where float32
-# resolves 1.5e-5 m): positions are sums of a few such terms; a speed from a displacement divides
-# them by dt; an acceleration divides twice.
-RESIDUAL = {"speed": 4e-4, "accel": 8e-3, "curvature": 2e-3}
-POSE_RESIDUAL = 6e-5
-
-TERM_RESIDUAL = {
-    sim.RewardTerm.SPEED_LIMIT: 4e-4,
-    sim.RewardTerm.TTC: 2e-3,
-}
-DECIDED_BY = {  # which margin of the reference a term hangs on
-    sim.RewardTerm.COLLISION_AT_FAULT: "contact",
-    sim.RewardTerm.COLLISION_ANY: "contact",
-    sim.RewardTerm.TTC: "contact",
-    sim.RewardTerm.OFFROAD: "offroad",
-    sim.RewardTerm.RED_LIGHT: "flags",
-    sim.RewardTerm.STOP_SIGN: "flags",
-    sim.RewardTerm.GOAL: "flags",
-    sim.RewardTerm.LANE: "lane",
-    sim.RewardTerm.WRONG_WAY: "flags",
-    sim.RewardTerm.COMFORT: "comfort",
-    sim.RewardTerm.SPEED_LIMIT: "limit",
-}
 HEADING = EgoFeature.HEADING_ERROR
 EGO_CHANGES = [EgoFeature.ROUTE_OFFSET, HEADING, EgoFeature.SPEED_LIMIT, EgoFeature.STOP_DISTANCE]
 """Columns that jump."""
-
-
-class Tally:
-    """Counts close calls that went the other way; fails on any that were not close."""
-
-    def __init__(self) -> None:
-        self.flips = self.decisions = 0
-
-    def check(self, name: str, wrong: np.ndarray, margin: np.ndarray) -> None:
-        margin = np.broadcast_to(margin, wrong.shape)
-        clear = np.argwhere(wrong & (margin > BAND))
-        assert len(clear) == 0, f"{name}: wrong at {clear[:5].tolist()} of {wrong.shape}"
-        self.flips += int(wrong.sum())
-        self.decisions += wrong.size
-
-    def close(self) -> None:
-        assert self.flips <= FLIPS * self.decisions, f"{self.flips} of {self.decisions} flipped"
-
-
-def check_state(got: State, want, tally: Tally, margin: np.ndarray, tol) -> None:
-    """Every field of State; `margin` [W, A] is how near each agent's driving decisions were."""
-    got = host(got)
-    for f in fields(State):
-        actual, expected = getattr(got, f.name), getattr(want, f.name)
-        if f.name in ("terminated", "truncated", "offroad"):
-            continue  # follow from thresholds, which the terms judge
-        if actual.dtype == np.float64:
-            kind = f.name.removeprefix("prev_")
-            wrong = error(actual, expected, kind == "yaw") > tol(RESIDUAL.get(kind, POSE_RESIDUAL))
-            if actual.shape == margin.shape:
-                wrong &= want.prev_valid if f.name.startswith("prev_") else want.valid
-            if actual.shape == margin.shape and not f.name.startswith("prev_"):
-                tally.check(f.name, wrong, margin)
-                continue
-        else:
-            wrong = actual != expected
-        assert not wrong.any(), f"{f.name}: {np.argwhere(wrong)[:5].tolist()}"
-
-
-def check_outcome(rig: Rig, want_state, want, tally: Tally, tol) -> None:
-    got, got_state = host(rig.outcome), host(rig.state)
-    for term in sim.RewardTerm:
-        margin = getattr(want, f"margin_{DECIDED_BY.get(term, 'none')}", np.inf)
-        residual = tol(TERM_RESIDUAL.get(term, 2 * POSE_RESIDUAL))
-        wrong = error(got.terms[..., term], want.terms[..., term]) > residual
-        tally.check(term.name, wrong, margin)
-    tally.check("collision", got.collision != want.collision, want.margin_contact)
-    ttc = error(np.minimum(got.ttc, 9.0), np.minimum(want.ttc, 9.0)) > tol(4e-3)
-    tally.check("lane", got.lane != want.lane, want.margin_lane)
-    same_lane = got.lane == want.lane
-    for name in ("lane_offset", "lane_heading"):
-        wrong = error(getattr(got, name), getattr(want, name), True) > tol(2 * POSE_RESIDUAL)
-        tally.check(name, wrong & same_lane, want.margin_lane)
-    assert (got.bad_action == want.bad_action).all()
-    tally.check("ttc", ttc, want.margin_contact)
-    assert (error(got.progress_fraction, want.progress_fraction) < 1e-4).all()
-    tally.check("offroad", got_state.offroad != want_state.offroad, want.margin_offroad)
-    every = np.minimum.reduce([want.margin_contact, want.margin_offroad, want.margin_flags])
-    for name in ("terminated", "truncated"):
-        tally.check(name, getattr(got_state, name) != getattr(want_state, name), every)
-    # The reward is the weighted sum of the terms, whichever way they fell.
-    total = (got.terms * rig.weights.cpu().numpy()[:, None]).sum(-1)
-    assert (error(got.reward, total) < 1e-4 * (1 + np.abs(total))).all()
 
 
 @pytest.mark.parametrize("action", list(ActionType))
@@ -127,12 +32,7 @@ def test_step(device, action, traffic, tol) -> None:
         terms = len(sim.RewardTerm)
         rig.weights = torch.linspace(-1.0, 2.0, 8 * terms, device=device).reshape(8, terms)
         for t in range(2):
-            poison(rig.outcome)
-            action_ = rig.random_action(seed + t)
-            state, outcome = rig.reference_step(action_)
-            rig.step(action_)
-            check_state(rig.state, state, tally, outcome.margin_control, tol)
-            check_outcome(rig, state, outcome, tally, tol)
+            check_step(rig, rig.random_action(seed + t), tally, tol)
     tally.close()
 
 
@@ -144,12 +44,7 @@ def test_step_of_many_egos_that_end_at_different_times(device, traffic, tol) -> 
             seed, device=device, traffic=traffic, num_egos=7, end_on=("offroad", "collision_any")
         )
         for t in range(3):
-            poison(rig.outcome)
-            action = rig.random_action(seed + t)
-            state, outcome = rig.reference_step(action)
-            rig.step(action)
-            check_state(rig.state, state, tally, outcome.margin_control, tol)
-            check_outcome(rig, state, outcome, tally, tol)
+            check_step(rig, rig.random_action(seed + t), tally, tol)
         assert rig.state.terminated.any()
     tally.close()
 
@@ -163,12 +58,7 @@ def check_scenarios(scenarios, device, tol) -> None:
             rig.step(rig.random_action(t))
         if seed:
             rig.disturb(seed)
-        poison(rig.outcome)
-        action = rig.random_action(9)
-        state, outcome = rig.reference_step(action)
-        rig.step(action)
-        check_state(rig.state, state, tally, outcome.margin_control, tol)
-        check_outcome(rig, state, outcome, tally, tol)
+        check_step(rig, rig.random_action(9), tally, tol)
     tally.close()
 
 
@@ -193,12 +83,7 @@ def test_contact_of_many_random_pairs(device, tol) -> None:
     tally = Tally()
     seen = set()
     for t in range(2):
-        poison(rig.outcome)
-        action = rig.random_action(t)
-        state, outcome = rig.reference_step(action)
-        rig.step(action)
-        check_state(rig.state, state, tally, outcome.margin_control, tol)
-        check_outcome(rig, state, outcome, tally, tol)
+        check_step(rig, rig.random_action(t), tally, tol)
         seen |= set(rig.outcome.collision.unique().tolist())
     tally.close()
     assert seen == {0, 1, 2, 3}
@@ -238,13 +123,9 @@ def test_stops_and_comfort_around_their_limits(device, tol) -> None:
             wrong = error(getattr(got, name), getattr(want, name)) > tol(3e-4)
             margin = want.margin.reshape(count, 1, *[1] * (wrong.ndim - 2))
             tally.check(name, wrong, margin)
-        poison(rig.outcome)
         action = rig.random_action(t)
         action[..., 0] *= 0.2  # jerks of up to about 10 m/s^3
-        state, outcome = rig.reference_step(action)
-        rig.step(action)
-        check_state(rig.state, state, tally, outcome.margin_control, tol)
-        check_outcome(rig, state, outcome, tally, tol)
+        check_step(rig, action, tally, tol)
     tally.close()
 
 
@@ -271,10 +152,7 @@ def test_red_light_and_goal_like_the_reference(device, tol) -> None:
     rig = Rig([factory.crossing(ego, lights=lights, frames=40)], device=device)
     tally, total = Tally(), torch.zeros(len(sim.RewardTerm), device=device)
     for _ in range(rig.scenarios.num_frames[0] - 6):
-        state, outcome = rig.reference_step(rig.zero_action())
-        rig.step()
-        check_state(rig.state, state, tally, outcome.margin_control, tol)
-        check_outcome(rig, state, outcome, tally, tol)
+        check_step(rig, rig.zero_action(), tally, tol)
         total += rig.outcome.terms[0, 0]
     assert total[sim.RewardTerm.RED_LIGHT] == 1
     assert total[sim.RewardTerm.GOAL] == 1

@@ -14,16 +14,6 @@ from simulating import Rig
 IDM = int(sim.Controller.IDM)
 
 
-def run(rig: Rig, steps: int) -> list:
-    seen = []
-    for _ in range(steps):
-        rig.state.terminated.zero_()
-        rig.state.truncated.zero_()
-        rig.step()
-        seen.append(rig.state.clone())
-    return seen
-
-
 def follower(**options) -> Rig:
     """The ego at 10 m/s, agent 1 behind it at the same speed."""
     scenario = factory.straight(factory.Actor(factory.STRAIGHT, 8.0, 10.0), frames=80)
@@ -92,14 +82,14 @@ def test_who_was_taken_over_neither_vanishes_nor_jumps_with_the_record(device) -
 def test_who_appears_in_the_record_drives_by_idm_from_there_once_there_is_room(device) -> None:
     late = factory.Actor(factory.STRAIGHT, 60.0, 8.0, absent=(0, 20))
     free = Rig([factory.straight(late)], device=device, traffic=Traffic.idm)
-    states = run(free, 25)
+    states = free.run(25)
     valid = [bool(s.valid[0, 1]) for s in states]
     assert valid.index(True) == 14  # frame 20 is reached by step 15
     assert states[-1].controller[0, 1] == IDM
     at = float(states[14].x[0, 1])
     on_it = factory.Actor(factory.STRAIGHT, at + 20.0, 0.0)
     blocked = Rig([factory.straight(late, on_it)], device=device, traffic=Traffic.idm)
-    first = next(t for t, s in enumerate(run(blocked, 35)) if s.valid[0, 1])
+    first = next(t for t, s in enumerate(blocked.run(35)) if s.valid[0, 1])
     assert first > 14
 
 
@@ -108,7 +98,7 @@ def test_parked_agents_stay_and_walkers_go_on_beyond_the_record(device) -> None:
     path = factory.line((10.0, -40.0), (10.0, 100.0))
     walker = factory.Actor(path, 0.0, 1.5, type=AgentType.PEDESTRIAN, size=factory.WALKER)
     rig = Rig([factory.straight(parked, walker)], device=device, traffic=Traffic.idm, max_steps=600)
-    states = run(rig, 450)
+    states = rig.run(450)
     assert all(torch.equal(s.x[:, 1], states[0].x[:, 1]) for s in states)
     y = torch.stack([s.y[0, 2] for s in states])
     there = torch.stack([s.valid[0, 2] for s in states])
@@ -121,11 +111,11 @@ def test_a_parked_vehicle_that_appears_in_the_record_waits_for_room_too(device) 
     """The record puts it where a driver, that left its own record, stands or drives by."""
     slow = factory.Actor(factory.STRAIGHT, 40.0, 6.0, limit=6.0)
     start = Rig([factory.straight(slow)], device=device, traffic=Traffic.idm)
-    at = float(run(start, 15)[-1].x[0, 1])
+    at = float(start.run(15)[-1].x[0, 1])
     line = factory.line((at, 0.0), (at + 1.0, 0.0))
     late = factory.Actor(line, 0.0, 0.0, absent=(0, 21))
     rig = Rig([factory.straight(slow, late)], device=device, traffic=Traffic.idm)
-    states = run(rig, 35)
+    states = rig.run(35)
     first = next(t for t, s in enumerate(states) if s.valid[0, 2])
     assert states[first].x[0, 1] - states[first].x[0, 2] > 4.6
     assert first > 15
@@ -139,4 +129,4 @@ def test_drivers_never_back_up(device) -> None:
     rig.step()
     rig.state.controller[0, 1] = IDM
     rig.state.speed[0, 1] = -0.3
-    assert all(s.speed[0, 1] > -1e-5 for s in run(rig, 20))
+    assert all(s.speed[0, 1] > -1e-5 for s in rig.run(20))

@@ -18,14 +18,6 @@ TERM = sim.RewardTerm
 DT = 0.1
 
 
-def action(rig: Rig, *numbers: float) -> torch.Tensor:
-    return (
-        torch.tensor(numbers, device=rig.device)
-        .expand(*rig.state.ego.shape, len(numbers))
-        .contiguous()
-    )
-
-
 def free_rig(device, **options) -> Rig:
     """One car alone on an endless plain at the origin, heading +x, at rest."""
     ego = Actor(line((0.0, 0.0), (400.0, 0.0)), 0.0, 10.0)
@@ -52,7 +44,7 @@ def test_constant_curvature_is_a_circle(device, kind) -> None:
     start, center = rear_axle(rig), rear_axle(rig) + torch.tensor([0.0, radius])
     distances = []
     for _ in range(steps):
-        rig.step(action(rig, 0.0, turn))
+        rig.step(rig.same_action(0.0, turn))
         distances.append(torch.dist(rear_axle(rig), center).item())
     assert torch.dist(rear_axle(rig), start) < 2e-3
     # Chords instead of arcs: corners at R (h / 2) / tan(h / 2) from the center, h = 2 pi / n.
@@ -77,7 +69,7 @@ def test_the_integrator_is_of_second_order(device) -> None:
         rig.state.speed.fill_(v0)
         start = rear_axle(rig)
         for _ in range(round(time / dt)):
-            rig.step(action(rig, a, k))
+            rig.step(rig.same_action(a, k))
         errors.append(np.linalg.norm((rear_axle(rig) - start).numpy() - exact))
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
 
@@ -92,7 +84,7 @@ def test_stopping_distance(device) -> None:
     braking = 4.0
     start = rig.state.x.clone()
     for _ in range(100):
-        rig.step(action(rig, -braking, 0.0))
+        rig.step(rig.same_action(-braking, 0.0))
         assert (rig.state.speed >= 0).all()
     assert (rig.state.speed == 0).all()
     want = speeds.double() ** 2 / (2 * braking)
@@ -100,7 +92,7 @@ def test_stopping_distance(device) -> None:
     assert excess.min() > -1e-3
     assert excess.max() < braking * DT**2 / 8 + 1e-3
     resting = rig.state.x.clone()
-    rig.step(action(rig, -8.0, 0.3))
+    rig.step(rig.same_action(-8.0, 0.3))
     assert torch.equal(rig.state.x, resting)
 
 
@@ -108,13 +100,13 @@ def test_controls_are_bounded(device) -> None:
     # a in [min, max]; |k| <= min(k_max, a_lat / v^2).
     rig = free_rig(device)
     rig.state.speed.fill_(20.0)
-    rig.step(action(rig, 50.0, 1.0))
+    rig.step(rig.same_action(50.0, 1.0))
     assert rig.state.accel.item() == pytest.approx(rig.config.max_accel, abs=1e-3)
     assert rig.state.curvature.item() == pytest.approx(
         rig.config.max_lateral_accel / 400.0, rel=1e-5
     )
     rig.state.speed.fill_(1.0)
-    rig.step(action(rig, -50.0, -1.0))
+    rig.step(rig.same_action(-50.0, -1.0))
     assert rig.state.accel.item() == pytest.approx(rig.config.min_accel, abs=1e-3)
     assert rig.state.curvature.item() == pytest.approx(-rig.config.max_curvature, rel=1e-6)
 
@@ -123,7 +115,7 @@ def test_reversing_goes_backward(device) -> None:
     rig = free_rig(device)
     rig.state.speed.fill_(-2.0)
     x = rig.state.x.item()
-    rig.step(action(rig, -1.0, 0.0))
+    rig.step(rig.same_action(-1.0, 0.0))
     # v' = v + a dt, x' = x + (v + v') dt / 2
     assert rig.state.speed.item() == pytest.approx(-2.1, abs=1e-5)
     assert rig.state.x.item() == pytest.approx(x - 0.205, abs=1e-5)
@@ -145,7 +137,7 @@ def test_wrap_angle_at_the_seams(device) -> None:
     ]
     for given in cases:
         rig = free_rig(device, action=ActionType.teleport)
-        rig.step(action(rig, 0.0, 0.0, given))
+        rig.step(rig.same_action(0.0, 0.0, given))
         got = rig.state.yaw.item()
         assert -math.pi - 2e-7 <= got < math.pi
         exact = float(np.float32(given))
@@ -153,7 +145,7 @@ def test_wrap_angle_at_the_seams(device) -> None:
         assert abs(math.remainder(got - exact, 2 * math.pi)) < rounding
     rig = free_rig(device, action=ActionType.delta)
     for _ in range(700):
-        rig.step(action(rig, 0.0, 0.0, 0.1))
+        rig.step(rig.same_action(0.0, 0.0, 0.1))
         assert -math.pi - 2e-7 <= rig.state.yaw.item() < math.pi
     # 300 steps are the record's: then the world is done.
     assert math.remainder(
@@ -165,7 +157,7 @@ def test_displacements_are_in_the_agents_own_frame(device) -> None:
     rig = free_rig(device, action=ActionType.delta)
     rig.state.yaw.fill_(math.pi / 2)
     x, y = rig.state.x.item(), rig.state.y.item()
-    rig.step(action(rig, 2.0, 0.5, 0.1))
+    rig.step(rig.same_action(2.0, 0.5, 0.1))
     assert rig.state.x.item() == pytest.approx(x - 0.5, abs=1e-5)
     assert rig.state.y.item() == pytest.approx(y + 2.0, abs=1e-5)
     assert rig.state.yaw.item() == pytest.approx(math.pi / 2 + 0.1, abs=1e-6)

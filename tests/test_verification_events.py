@@ -21,14 +21,6 @@ TERM = sim.RewardTerm
 DT = 0.1
 
 
-def action(rig: Rig, *numbers: float) -> torch.Tensor:
-    return (
-        torch.tensor(numbers, device=rig.device)
-        .expand(*rig.state.ego.shape, len(numbers))
-        .contiguous()
-    )
-
-
 def ttc_of(device, other: Actor, speed: float = 10.0) -> float:
     rig = Rig(
         [factory.straight(other, ego=Actor(factory.STRAIGHT, 20.0, speed), start=0)], device=device
@@ -307,7 +299,7 @@ def test_terms_of_one_step(device) -> None:
     wall = Actor(factory.STRAIGHT, 34.0, 0.0)
     rig = Rig([factory.straight(wall, ego=ego, start=0)], device=device)
     rig.state.y[0, 0] = 0.5
-    rig.step(action(rig, 1.0, 0.0))
+    rig.step(rig.same_action(1.0, 0.0))
     terms = rig.outcome.terms[0, 0].cpu()
     speed, x = 10.1, 1.005
     ttc = (14.0 - x - 4.6) / speed

@@ -35,12 +35,7 @@ from argoverse2_files import (
     write_motion,
     write_sensor,
 )
-
-
-def only(path: Path):
-    (scenario,), skipped = load_scenarios(path)
-    assert not skipped
-    return scenario
+from reading import agent, element, only
 
 
 def refuse(path: Path, *words: str) -> None:
@@ -52,14 +47,6 @@ def refuse(path: Path, *words: str) -> None:
     assert str(path.parent) in sentence
     for word in words:
         assert word in sentence, sentence
-
-
-def index_of(scenario, number: int) -> int:
-    return int(np.flatnonzero(scenario.tracks.id == number)[0])
-
-
-def lane_of(scenario, number: int) -> int:
-    return int(np.flatnonzero(scenario.map.id == number)[0])
 
 
 def of_type(scenario, kind: MapType) -> list[np.ndarray]:
@@ -74,7 +61,7 @@ class TestMotion:
         s = only(write_motion(tmp_path))
         assert (s.id, s.dataset, s.license) == (LOG, "argoverse2", "argoverse2-nc")
         assert (s.start_frame, s.dt, s.has_z, s.tracks.num_frames) == (49, 0.1, False, 110)
-        bus = index_of(s, 17)
+        bus = agent(s, 17)
         assert np.flatnonzero(~s.tracks.valid[bus]).tolist() == list(range(20, 30))
         place = (s.tracks.xyz[bus, 40] + s.origin)[:2] - ORIGIN[:2]
         assert place == pytest.approx([50, -5.25], abs=1e-3)
@@ -107,7 +94,7 @@ class TestMotion:
         segments = city_map()["lane_segments"]
         segments["3"]["centerline"] = points([(-40, -5, -20), (50, -5.5, -20)])
         s = only(write_motion(tmp_path, lane_segments=segments))
-        line = s.map.polyline(lane_of(s, 3)) + s.origin - ORIGIN
+        line = s.map.polyline(element(s, 3)) + s.origin - ORIGIN
         assert line[[0, -1], 1] == pytest.approx([-5, -5.5], abs=1e-3)
         assert (s.map.points[:, 2] == 0).all()
 
@@ -165,7 +152,7 @@ class TestMotion:
 class TestMap:
     def test_lanes_links_and_neighbors(self, tmp_path):
         s = only(write_sensor(tmp_path))
-        one, two, three, four = (lane_of(s, i) for i in (1, 2, 3, 4))
+        one, two, three, four = (element(s, i) for i in (1, 2, 3, 4))
         assert s.map.successors_of(one).tolist() == [two]  # which only lane 2 tells
         assert s.map.successors_of(two).tolist() == []
         assert (s.map.right_neighbor[one], s.map.left_neighbor[three]) == (three, one)

@@ -22,6 +22,7 @@ from alpagym.scenarios.scenario import (
     Scenario,
     ScenarioError,
 )
+from reading import agent, element, notes
 from scenario_files import SHARED
 
 X0, Y0 = 4000.0, -700.0
@@ -150,18 +151,6 @@ def error_of(tmp_path, text) -> str:
     with pytest.raises(ScenarioError) as error:
         load_scenarios(write(tmp_path, text))
     return str(error.value)
-
-
-def notes(s: Scenario) -> str:
-    return "; ".join(s.notes)
-
-
-def agent(s: Scenario, number: int) -> int:
-    return int(np.flatnonzero(s.tracks.id == number)[0])
-
-
-def element(s: Scenario, number: int) -> int:
-    return int(np.flatnonzero(s.map.id == number)[0])
 
 
 def test_tracks_ids_sizes_and_units(tmp_path):

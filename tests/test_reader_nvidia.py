@@ -18,6 +18,7 @@ from alpagym.scenarios.readers import clipgt, rds_hq
 from alpagym.scenarios.readers.nvidia_fields import drivable_share, speed
 from alpagym.scenarios.readers.nvidia_tracks import DEFAULT_BOX, sample
 from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, Scenario, ScenarioError
+from reading import agent, element, notes, only
 
 pytest.importorskip("pyarrow", reason="ClipGT needs pyarrow: pip install alpagym[nvidia]")
 FORMATS = {"rds_hq": files.write_rds_hq, "clipgt": files.write_clipgt}
@@ -30,9 +31,7 @@ def scenario(request, tmp_path):
 
 
 def load(folder: Path) -> Scenario:
-    (scenario,), skipped = load_scenarios(folder)
-    assert not skipped
-    return scenario
+    return only(folder)
 
 
 def refused(path: Path) -> str:
@@ -40,18 +39,6 @@ def refused(path: Path) -> str:
         load_scenarios(path)
     assert str(path.parent.parent) in str(error.value) or str(path.parent) in str(error.value)
     return str(error.value)
-
-
-def notes(scenario: Scenario) -> str:
-    return "; ".join(scenario.notes)
-
-
-def agent(scenario: Scenario, number: int) -> int:
-    return int(np.flatnonzero(scenario.tracks.id == number)[0])
-
-
-def element(scenario: Scenario, number: int) -> int:
-    return int(np.flatnonzero(scenario.map.id == number)[0])
 
 
 def test_ego_is_its_box_ahead_of_the_rear_axle(scenario):

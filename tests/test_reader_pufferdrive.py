@@ -16,6 +16,7 @@ from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.polyline import project
 from alpagym.scenarios.readers import pufferdrive_bin
 from alpagym.scenarios.scenario import AgentFlag, ScenarioError
+from reading import notes, only, refused
 from scenario_files import (
     FRAMES,
     SHARED,
@@ -89,32 +90,13 @@ def write(path: Path, record: dict[str, Any], layout: str = "ego") -> Path:
     return path
 
 
-def load(path):
-    (scenario,), skipped = load_scenarios(path)
-    assert not skipped
-    return scenario
-
-
-def refused(path) -> str:
-    with pytest.raises(ScenarioError) as caught:
-        load_scenarios(path)
-    sentence = str(caught.value)
-    assert sentence.startswith(str(path))
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
-
-
-def notes(scenario):
-    return "; ".join(scenario.notes)
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_drive_as_the_json(tmp_path, layout):
     record = json_scenario()
     record["objects"].append(json_object(40, 1.5, type="pedestrian", width=0.7, length=0.8))
     record["objects"][1]["valid"] = [i not in (3, 20) for i in range(FRAMES)]
-    wanted = load(write_json(tmp_path / "made.json", record))
-    s = load(write(tmp_path / "map_000.bin", record, layout))
+    wanted = only(write_json(tmp_path / "made.json", record))
+    s = only(write(tmp_path / "map_000.bin", record, layout))
     assert s.id == ("made-1" if layout == "name" else "map_000")
     assert (s.dataset, s.license, s.dt, s.ego, s.start_frame) == ("womd", "womd-nc", 0.1, 0, 10)
     assert np.array_equal(s.origin, wanted.origin)
@@ -140,14 +122,14 @@ def test_ego(tmp_path):
     objects = [json_object(0, 1.0), json_object(15, 8.0), json_object(40, 2.0, type="cyclist")]
     metadata = {"sdc_track_index": 0, "tracks_to_predict": [{"track_index": 1}] * 3}
     record = json_scenario(objects=objects, metadata=metadata)
-    assert load(write(tmp_path / "a.bin", record, "ego")).ego == 0
-    assert load(write(tmp_path / "b.bin", record, "ids")).ego == 1  # which gets farthest
+    assert only(write(tmp_path / "a.bin", record, "ego")).ego == 0
+    assert only(write(tmp_path / "b.bin", record, "ids")).ego == 1  # which gets farthest
     for wrong in (2, 17, -1):
-        s = load(write(tmp_path / "c.bin", record | {"metadata": {"sdc_track_index": wrong}}))
+        s = only(write(tmp_path / "c.bin", record | {"metadata": {"sdc_track_index": wrong}}))
         assert s.ego == 1
         assert ("names no ego" if wrong < 0 else f"names track {wrong}") in notes(s)
     objects[0].update(length=5.286, width=2.332)
-    assert load(write(tmp_path / "d.bin", record, "plain")).ego == 0
+    assert only(write(tmp_path / "d.bin", record, "plain")).ego == 0
 
 
 def test_what_stands_under_the_mask_is_ignored(tmp_path):
@@ -156,7 +138,7 @@ def test_what_stands_under_the_mask_is_ignored(tmp_path):
     other["valid"] = [i != 4 for i in range(FRAMES)]
     other["position"][4] = {"x": -10000.0, "y": float("nan"), "z": -10000.0}
     other["heading"][4] = -10000.0
-    s = load(write(tmp_path / "x.bin", record))
+    s = only(write(tmp_path / "x.bin", record))
     assert (s.tracks.xyz[1, 4] == 0).all()
     assert np.allclose(s.tracks.yaw, 0)
 
@@ -165,7 +147,7 @@ def test_short_records_lose_their_empty_frames(tmp_path):
     record = json_scenario()
     for item in record["objects"]:
         item["valid"] = [i < 11 for i in range(FRAMES)]
-    s = load(write(tmp_path / "x.bin", record))
+    s = only(write(tmp_path / "x.bin", record))
     assert (s.tracks.num_frames, s.start_frame) == (11, 0)
     assert f"left out the last {FRAMES - 11} frames" in notes(s)
 
@@ -177,7 +159,7 @@ def test_without_heights_and_in_degrees(tmp_path):
         item["heading"] = [357.0] * FRAMES
     for road in record["roads"]:
         road["geometry"] = [p | {"z": 0.0} for p in road["geometry"]]
-    s = load(write(tmp_path / "x.bin", record))
+    s = only(write(tmp_path / "x.bin", record))
     assert not s.has_z
     assert np.allclose(s.tracks.yaw, np.deg2rad(-3.0), atol=1e-5)
     assert "has no heights" in notes(s)
@@ -188,7 +170,7 @@ def test_edges_and_unknown_elements(tmp_path):
     record = json_scenario()
     record["roads"][4]["geometry"].reverse()
     record["roads"].append(json_road("tree", [(0, 9), (1, 9)], 9))
-    s = load(write(tmp_path / "x.bin", record))
+    s = only(write(tmp_path / "x.bin", record))
     assert "reversed 1 road edges" in notes(s)
     assert "left out 1 map elements of unknown type" in notes(s)
     assert not (s.flags & AgentFlag.OFFROAD_IN_LOG).any()
@@ -198,7 +180,7 @@ def test_edges_and_unknown_elements(tmp_path):
 @pytest.mark.parametrize("count", [9, 10, 32, 91, 123])
 def test_counts_that_look_like_the_start_of_json(tmp_path, layout, count):
     still = [json_object(0, 8.0)] + [json_object(-30 - 9 * i, 0.0) for i in range(count - 1)]
-    s = load(write(tmp_path / "x.bin", json_scenario(objects=still), layout))
+    s = only(write(tmp_path / "x.bin", json_scenario(objects=still), layout))
     assert s.tracks.num_agents == count
 
 
@@ -219,8 +201,8 @@ def test_other_files_are_not_taken(tmp_path):
         np.arange(1024, dtype="<i4").tobytes(), struct.pack("<5i", 600, 1, 1, 7, 91),
     ]  # fmt: skip
     assert [sniff(data[:4096], Path("a.bin")) for data in others] == [False] * len(others)
-    assert load(json_text).id == "made-1"
-    assert load(record).id == "made-2"
+    assert only(json_text).id == "made-1"
+    assert only(record).id == "made-2"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -321,8 +303,8 @@ def outcome(path) -> str:
 def test_recorded_drives_written_as_bin(tmp_path, layout):
     for source in RECORDED[:2]:
         record = json.loads(source.read_text())
-        wanted = load(source)
-        s = load(write(tmp_path / f"{source.stem}.bin", record, layout))
+        wanted = only(source)
+        s = only(write(tmp_path / f"{source.stem}.bin", record, layout))
         if layout == "name":
             assert s.id == wanted.id
         assert s.ego == wanted.ego

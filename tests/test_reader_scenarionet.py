@@ -20,6 +20,7 @@ from alpagym.scenarios.polyline import project
 from alpagym.scenarios.readers import safe_pickle, scenarionet
 from alpagym.scenarios.readers.tfrecord import read_records
 from alpagym.scenarios.scenario import AgentFlag, AgentType, LightState, MapType, ScenarioError
+from reading import element, notes, only, refused
 
 FRAMES = 40
 X0, Y0 = 5000.0, -3000.0
@@ -128,27 +129,11 @@ def write(tmp_path, record, protocol=4, name="sd_waymo_v1.2_0.pkl"):
 
 
 def load(tmp_path, record, protocol=4):
-    (loaded,), skipped = load_scenarios(write(tmp_path, record, protocol))
-    assert not skipped
-    return loaded
+    return only(write(tmp_path, record, protocol))
 
 
 def refuse(tmp_path, record):
-    path = write(tmp_path, record)
-    with pytest.raises(ScenarioError) as error:
-        load_scenarios(path)
-    message = str(error.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path}: ")
-
-
-def notes(loaded):
-    return "; ".join(loaded.notes)
-
-
-def by_id(loaded, number):
-    return int(np.flatnonzero(loaded.map.id == number)[0])
+    return refused(write(tmp_path, record))
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -338,7 +323,7 @@ def test_nuscenes(tmp_path):
     assert np.allclose(x, X0 + 1.385 + 0.8 * np.arange(FRAMES), atol=1e-3)
     assert np.allclose(s.tracks.velocity[s.ego], [8, 0], atol=1e-2)
     assert np.isnan(s.map.speed_limit).all()
-    first = by_id(s, s.map.id[2])
+    first = element(s, s.map.id[2])
     assert list(s.map.successors_of(first)) == [3]
     assert (s.map.id > 2**60).all()
     outer, island = s.map.polyline(0), s.map.polyline(1)
@@ -709,8 +694,8 @@ def test_a_womd_scene_is_the_same_from_two_formats(tmp_path, shared_data):
     for field in ("type", "id", "successors", "successor_offsets", "left_neighbor"):
         assert np.array_equal(getattr(a.map, field), getattr(b.map, field)), field
     assert np.allclose(a.map.speed_limit, b.map.speed_limit, equal_nan=True)
-    for element in range(0, a.map.num_elements, 7):
-        one, other = a.map.polyline(element), b.map.polyline(element)
+    for k in range(0, a.map.num_elements, 7):
+        one, other = a.map.polyline(k), b.map.polyline(k)
         assert np.abs(project(one[:, :2], other[:, :2])[1]).max() < 0.06  # simplified to 5 cm
     assert np.array_equal(a.lights.state, b.lights.state)
     assert np.array_equal(a.lights.lane, b.lights.lane)

@@ -14,6 +14,7 @@ from alpagym.scenarios.polyline import project
 from alpagym.scenarios.readers import womd_example, womd_scenario_pb2
 from alpagym.scenarios.readers.tfrecord import read_records
 from alpagym.scenarios.scenario import AgentFlag, LightState, MapType, ScenarioError
+from reading import notes, only, refused
 from scenario_files import FRAMES, SHARED, proto_scenario, record_bytes, write_tfrecord
 from womd_example_files import AGENTS, INTEGERS, add_map, example_of, serialize, write_examples
 
@@ -23,23 +24,11 @@ absent = pytest.mark.skipif(not SAMPLE.exists(), reason="the recorded data are n
 
 
 def load(tmp_path, features):
-    (scenario,), skipped = load_scenarios(write_examples(tmp_path / "x.tfrecord", features))
-    assert not skipped
-    return scenario
+    return only(write_examples(tmp_path / "x.tfrecord", features))
 
 
-def refused(tmp_path, features) -> str:
-    path = write_examples(tmp_path / "bad.tfrecord", features)
-    with pytest.raises(ScenarioError) as caught:
-        load_scenarios(path)
-    sentence = str(caught.value)
-    assert sentence.startswith(str(path))
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
-
-
-def notes(scenario):
-    return "; ".join(scenario.notes)
+def refuse(tmp_path, features) -> str:
+    return refused(write_examples(tmp_path / "bad.tfrecord", features))
 
 
 def line(start, end, y=0.0, step=0.5):
@@ -262,15 +251,15 @@ def test_bad_features(tmp_path, changes, words):
     if words is None:
         assert load(tmp_path, features).start_frame == 11
     else:
-        assert words in refused(tmp_path, features)
+        assert words in refuse(tmp_path, features)
 
 
 def test_too_many_agents_or_elements(tmp_path):
     agents = womd_example.MAX_AGENTS + 1
-    assert "257 agents over" in refused(tmp_path, example_of(proto_scenario(), agents=agents))
+    assert "257 agents over" in refuse(tmp_path, example_of(proto_scenario(), agents=agents))
     features = example_of(proto_scenario())
     add_map(features, [(i, 2, line(0, 1)) for i in range(womd_example.MAX_ELEMENTS + 1)])
-    assert "make up 3001 elements" in refused(tmp_path, features)
+    assert "make up 3001 elements" in refuse(tmp_path, features)
 
 
 def test_too_long_a_record(tmp_path):

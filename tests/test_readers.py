@@ -11,6 +11,7 @@ from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.polyline import project, resample, simplify, split_long_steps
 from alpagym.scenarios.readers.tfrecord import crc32c
 from alpagym.scenarios.scenario import AgentFlag, LightState, MapType, ScenarioError
+from reading import notes
 from scenario_files import (
     FRAMES,
     SHARED,
@@ -28,10 +29,6 @@ def load_json(tmp_path, **changes):
     )
     assert not skipped
     return scenario
-
-
-def notes(scenario):
-    return "; ".join(scenario.notes)
 
 
 def test_json_geometry_is_local_and_metric(tmp_path):

@@ -40,22 +40,13 @@ class Cases:
 def _row(
     metric: str, got: np.ndarray, want: np.ndarray, tolerance: float, reference: str = ALPAMAYO
 ) -> Row:
-    assert got.shape == want.shape, (metric, got.shape, want.shape)
-    # numpy's maximum hands a NaN on, and no NaN is <= a tolerance.
-    error = float(np.abs(got.astype(np.float64) - want).max(initial=0))
-    return Row(f"alpamayo.{metric}", reference, got.size, error, tolerance)
+    return Row.numbers(f"alpamayo.{metric}", reference, got, want, tolerance)
 
 
 def _decisions(
     metric: str, differs: np.ndarray, in_band: np.ndarray, reference: str = ALPAMAYO
 ) -> Row:
-    return Row(
-        f"alpamayo.{metric}",
-        reference,
-        differs.size,
-        flips=int((differs & in_band).sum()),
-        wrong=int((differs & ~in_band).sum()),
-    )
+    return Row.decisions(f"alpamayo.{metric}", reference, differs, in_band)
 
 
 def _angle_error(got: np.ndarray, want: np.ndarray) -> np.ndarray:

@@ -25,9 +25,7 @@ def load(golden: Path, name: str) -> SimpleNamespace:
 
 
 def row(metric: str, got: np.ndarray, want: np.ndarray, tolerance: float) -> Row:
-    error = np.abs(np.asarray(got, np.float64) - want)
-    worst = np.inf if np.isnan(error).any() else float(error.max(initial=0.0))
-    return Row(f"alpasim.{metric}", ALPASIM, error.size, worst, tolerance)
+    return Row.numbers(f"alpasim.{metric}", ALPASIM, got, want, tolerance)
 
 
 def turned(yaw: np.ndarray, want: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from alpagym.metrics.polygons import Polygons
 from alpagym.metrics.scenario_map import polygon_map_of
 from alpagym.scenarios.scenario import Scenario
 from parity.navsim_shapely import KINDS, Shapes, random_situation
+from parity.nuplan import lane_fields
 from parity.recorded import recordings
 from parity.row import Row
 
@@ -105,22 +106,8 @@ def _against_shapely(kind: str, situations: list[tuple[np.ndarray, Scene]]) -> l
 
 def golden_map(record: dict) -> PolygonMap:
     """The map as NAVSIM loads it: no connector roadblocks and no drivable areas."""
-    lanes = record["objects"]
-    ids = [lane["id"] for lane in lanes]
     return PolygonMap(
-        ids=ids,
-        is_connector=np.array([lane["kind"] == "lane_connector" for lane in lanes]),
-        polygons=Polygons.of([np.array(lane["polygon"]) for lane in lanes]),
-        baselines=[np.array(lane["baseline"]) for lane in lanes],
-        outgoing=[np.array([ids.index(o) for o in lane["out"]], int) for lane in lanes],
-        roadblock=np.array(
-            [
-                ROADBLOCKS.index(lane["roadblock"]) if lane["roadblock"] in ROADBLOCKS else -1
-                for lane in lanes
-            ]
-        ),
-        speed_limit=np.array([lane["speed_limit"] or np.nan for lane in lanes], float),
-        roadblocks=Polygons.of([np.array(record["roadblocks"][name]) for name in ROADBLOCKS]),
+        **lane_fields(record, ROADBLOCKS),
         roadblock_is_connector=np.zeros(len(ROADBLOCKS), bool),
         intersections=Polygons.of([np.array(record["intersection"])]),
         car_parks=Polygons.of([np.array(record["carpark"])]),
@@ -277,7 +264,7 @@ def _turned(difference: np.ndarray) -> np.ndarray:
 
 
 def _row(name: str, ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> Row:
-    return Row(name, V2, ours.size, float(np.abs(ours - theirs).max()), tolerance)
+    return Row.numbers(name, V2, ours, theirs, tolerance)
 
 
 def _load(folder: Path, name: str) -> dict[str, np.ndarray]:

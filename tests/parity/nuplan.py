@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,21 +84,31 @@ class _Table:
         return result
 
 
+def lane_fields(entry: dict, blocks: Sequence[str]) -> dict[str, Any]:
+    """Fields of a map of maps.json that tell of its lanes, and of these roadblocks."""
+    lanes = entry["objects"]
+    ids = [lane["id"] for lane in lanes]
+    limits = [np.nan if lane["speed_limit"] is None else lane["speed_limit"] for lane in lanes]
+    return {
+        "ids": ids,
+        "is_connector": np.array([lane["kind"] == "lane_connector" for lane in lanes]),
+        "polygons": Polygons.of([np.array(lane["polygon"]) for lane in lanes]),
+        "baselines": [np.array(lane["baseline"]) for lane in lanes],
+        "outgoing": [np.array([ids.index(i) for i in lane["out"]], int) for lane in lanes],
+        "roadblock": np.array(
+            [blocks.index(b) if (b := lane["roadblock"]) in blocks else -1 for lane in lanes]
+        ),
+        "speed_limit": np.array(limits, float),
+        "roadblocks": Polygons.of([np.array(entry["roadblocks"][name]) for name in blocks]),
+    }
+
+
 def polygon_map(entry: dict) -> PolygonMap:
     """A map of maps.json."""
     lanes, blocks = entry["objects"], list(entry["roadblocks"])
-    ids = [lane["id"] for lane in lanes]
     connectors = {lane["roadblock"] for lane in lanes if lane["kind"] == "lane_connector"}
-    limits = [np.nan if lane["speed_limit"] is None else lane["speed_limit"] for lane in lanes]
     return PolygonMap(
-        ids=ids,
-        is_connector=np.array([lane["kind"] == "lane_connector" for lane in lanes]),
-        polygons=Polygons.of([np.array(lane["polygon"]) for lane in lanes]),
-        baselines=[np.array(lane["baseline"]) for lane in lanes],
-        outgoing=[np.array([ids.index(i) for i in lane["out"]], int) for lane in lanes],
-        roadblock=np.array([blocks.index(lane["roadblock"]) for lane in lanes]),
-        speed_limit=np.array(limits),
-        roadblocks=Polygons.of([np.array(entry["roadblocks"][name]) for name in blocks]),
+        **lane_fields(entry, blocks),
         roadblock_is_connector=np.array([name in connectors for name in blocks]),
         intersections=Polygons.of([np.array(entry["intersection"])]),
         drivable_areas=Polygons.of([np.array(entry["drivable_area"])]),

@@ -47,6 +47,37 @@ class Row:
         wrong = int((~agrees).sum())
         return cls(metric, reference, off.size, worst, tolerance, wrong=wrong, relative=relative)
 
+    @classmethod
+    def numbers(
+        cls, metric: str, reference: str, got: np.ndarray, want: np.ndarray, tolerance: float
+    ) -> Self:
+        """Numbers that may each be off by `tolerance`; NaN never agrees."""
+        assert got.shape == want.shape, (metric, got.shape, want.shape)
+        # numpy's maximum hands a NaN on, and no NaN is <= a tolerance.
+        worst = float(np.abs(got.astype(np.float64) - want).max(initial=0.0))
+        return cls(metric, reference, got.size, worst, tolerance)
+
+    @classmethod
+    def decisions(
+        cls,
+        metric: str,
+        reference: str,
+        differs: np.ndarray,
+        undecided: np.ndarray,
+        cases: int | None = None,
+    ) -> Self:
+        """Decisions that differ, and where the reference is undecided, bool [n] each.
+
+        `cases` are all that were compared, if not n.
+        """
+        return cls(
+            metric,
+            reference,
+            differs.size if cases is None else cases,
+            flips=int((differs & undecided).sum()),
+            wrong=int((differs & ~undecided).sum()),
+        )
+
     @property
     def ok(self) -> bool:
         near = self.relative > 0.0 or self.max_error <= self.tolerance

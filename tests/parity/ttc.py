@@ -78,13 +78,7 @@ def _drac_rows(got: np.ndarray, want: np.ndarray, want_ttc: np.ndarray) -> list[
     differs = contact != (want == -1.0)
     return [
         Row("ttc.drac", TWO_DIM, apart.sum(), float(error(got, want)[apart].max()), 1e-6),
-        Row(
-            "ttc.drac overlap",
-            TWO_DIM,
-            len(got),
-            flips=int((differs & undecided).sum()),
-            wrong=int((differs & ~undecided).sum()),
-        ),
+        Row.decisions("ttc.drac overlap", TWO_DIM, differs, undecided),
     ]
 
 
@@ -147,13 +141,7 @@ def _kernel_rows(
     near = np.broadcast_to(np.abs(slack) < KERNEL_BAND, got.shape)
     return [
         Row(f"{metric} [m]", reference, int(both.sum()), float(gap.max()), KERNEL_GAP),
-        Row(
-            f"{metric} within {HORIZON:g} s",
-            reference,
-            len(got),
-            flips=int((differs & near).sum()),
-            wrong=int((differs & ~near).sum()),
-        ),
+        Row.decisions(f"{metric} within {HORIZON:g} s", reference, differs, near),
     ]
 
 
@@ -269,13 +257,7 @@ def _against_shapely(kind: str, a: np.ndarray, b: np.ndarray, velocity: np.ndarr
     return [
         _row(f"ttc.distance, {kind}", SHAPELY, ttc.distance(a, b), now),
         _row(f"ttc.ttc, {kind}", SHAPELY, got[both], want[both]),
-        Row(
-            f"ttc.ttc within {HORIZON:g} s, {kind}",
-            SHAPELY,
-            len(got),
-            flips=int((differs & (slack < BAND)).sum()),
-            wrong=int((differs & (slack >= BAND)).sum()),
-        ),
+        Row.decisions(f"ttc.ttc within {HORIZON:g} s, {kind}", SHAPELY, differs, slack < BAND),
         _bisection_row(f"ttc.ttc bisected, {kind}", a, b, velocity, got),
         _row(f"ttc.min_distance, {kind}", SHAPELY, least, miss),
         _row(f"ttc.time_of_min_distance, {kind} [m]", SHAPELY, at, least),

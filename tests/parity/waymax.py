@@ -230,13 +230,8 @@ def _simulated_offroad(
         same[w], margin[w] = _agrees(own, drawn[z["map_index"][c]], box, got[c, k] > 0.0)
     offroad = _in_simulator(drawn, z["map_index"][case], boxes[case, slot])
     differs = (offroad != (z["offroad"][case, slot] > 0)) & same
-    return Row(
-        "waymax.offroad, in the simulator, same nearest edges",
-        REFERENCE,
-        int(same.sum()),
-        flips=int((differs & (margin < BAND)).sum()),
-        wrong=int((differs & (margin >= BAND)).sum()),
-    )
+    name = "waymax.offroad, in the simulator, same nearest edges"
+    return Row.decisions(name, REFERENCE, differs, margin < BAND, int(same.sum()))
 
 
 def _segments(edges: waymax.RoadEdgePoints) -> list[np.ndarray]:

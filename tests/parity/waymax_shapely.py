@@ -24,13 +24,7 @@ def overlap_row(kind: str, pairs: np.ndarray) -> Row:
     depth = shapely.area(shared) / np.maximum(shapely.length(shared), 1e-9)
     near = np.where(want, depth, shapely.distance(a, b)) < BAND
     differs = got != want
-    return Row(
-        f"waymax.overlap, {kind}",
-        SHAPELY,
-        len(got),
-        flips=int((differs & near).sum()),
-        wrong=int((differs & ~near).sum()),
-    )
+    return Row.decisions(f"waymax.overlap, {kind}", SHAPELY, differs, near)
 
 
 def curved_edge(rng: np.random.Generator) -> np.ndarray:
@@ -80,10 +74,4 @@ def offroad_row(kind: str, lines: list[np.ndarray], boxes: np.ndarray) -> Row:
     # An end's direction is that of the last half meter: what lies far beyond sees it turned.
     near |= (np.abs(sides[1]) < BAND + 0.02 * away) | bend
     differs = got != (sides[1] < 0.0)
-    return Row(
-        f"waymax.offroad corners, {kind}",
-        SHAPELY,
-        len(points),
-        flips=int((differs & near).sum()),
-        wrong=int((differs & ~near).sum()),
-    )
+    return Row.decisions(f"waymax.offroad corners, {kind}", SHAPELY, differs, near)

@@ -9,6 +9,7 @@ import pytest
 import shapely
 
 from alpagym.scenarios.flags import compute_flags
+from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.procedural import KINDS, generate, generate_many
 from alpagym.scenarios.procedural.plan import lay_out, random_source
 from alpagym.scenarios.scenario import (
@@ -44,10 +45,6 @@ def lanes_of(road) -> list[int]:
 def direction(points: np.ndarray) -> np.ndarray:
     step = points[1, :2] - points[0, :2]
     return np.arctan2(step[1], step[0])
-
-
-def wrapped(angle: np.ndarray) -> np.ndarray:
-    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def boxes(scenario: Scenario, agent: int, frames: np.ndarray) -> np.ndarray:
@@ -120,7 +117,7 @@ def test_lanes_join_end_to_start(kind: str) -> None:
             for successor in road.successors_of(lane):
                 after = road.polyline(successor)
                 assert np.linalg.norm(line[-1] - after[0]) < 1e-3
-                turn = wrapped(direction(after[:2]) - direction(line[-2:]))
+                turn = wrap_angle(direction(after[:2]) - direction(line[-2:]))
                 assert abs(turn) < np.radians(5)
             for neighbor, back in (
                 (road.left_neighbor[lane], road.right_neighbor),
@@ -128,7 +125,7 @@ def test_lanes_join_end_to_start(kind: str) -> None:
             ):
                 if neighbor >= 0:
                     assert back[neighbor] == lane
-                    same = wrapped(direction(line[:2]) - direction(road.polyline(neighbor)[:2]))
+                    same = wrap_angle(direction(line[:2]) - direction(road.polyline(neighbor)[:2]))
                     assert abs(same) < np.radians(5)
 
 

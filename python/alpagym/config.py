@@ -49,8 +49,8 @@ class RowFormat(Enum):
     bfloat16 = "bfloat16"
     """8 bits: 25 cm at 50 m."""
     compact = "compact"
-    """Road points as indices into the map, from which `alpagym.rows.decode` makes float32 rows
-    where they are consumed; agents as float32."""
+    """Road points as indices into the map, from which `alpagym.rows.decode` makes float32 rows of
+    all 7 features where they are consumed, whatever `road_columns`; agents as float32."""
 
 
 class SlotOrder(Enum):
@@ -61,8 +61,11 @@ class SlotOrder(Enum):
     nearest = "nearest"
     """The nearest, in an order that says nothing: faster on a CPU."""
     bounded = "bounded"
-    """About the nearest: none that is left out is nearer by more than 6 m than one that is there.
-    Fastest on a CPU, and for road points alone; agents, and a GPU, have the nearest."""
+    """About the nearest, for road points on a CPU, where it is fastest; agents, and a GPU, have the
+    nearest in any order. None that is left out for want of slots is nearer than one that is there
+    by more than 0.71 of a grid cell and 1/255 of `road_radius`: by 6 m up to a radius of 80 m where
+    cells are 8 m, as they are unless a map is more than 1,280 m across. Points about as near to the
+    rim of the radius may be left out though slots stay empty."""
 
 
 DRIVES_ON = {"idm", "log_then_idm"}

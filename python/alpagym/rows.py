@@ -18,8 +18,9 @@ def decode(observation: Observation, scenarios: Scenarios) -> Observation:
         scenarios: whose road points compact rows name.
 
     Returns:
-        What `row_format=float32` gives: exactly so from `compact` up to rounding of the last bit,
-        and to the precision of float16 and bfloat16.
+        What `row_format=float32` gives: from `compact` up to float32's rounding, but with all 7
+        columns of road points whatever `SimConfig.road_columns`; from float16 and bfloat16 to
+        their precision.
     """
     road = observation.road
     if road.dtype == torch.int32:

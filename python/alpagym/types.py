@@ -376,7 +376,8 @@ class Observation(TensorStruct):
     """Whether the slot is filled. bool [W, E, O]"""
     road: Tensor
     """Nearest road points: midpoint, direction, half length, kind, height; likewise, or compact:
-    int32 indices into `Scenarios.road` in one column. rows [W, E, B, CR]"""
+    int32 indices into `Scenarios.road` in one column, whatever the features asked for.
+    rows [W, E, B, CR]"""
     road_mask: Tensor
     """Whether the slot is filled. bool [W, E, B]"""
     route: Tensor

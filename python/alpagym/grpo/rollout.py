@@ -21,11 +21,11 @@ class Recording:
     """T steps of W = S * G worlds; worlds s * G .. s * G + G - 1 are one group."""
 
     observation: Observation
-    """[T, W, ...]"""
+    """Rows as the simulator stores them (`SimConfig.row_format`). [T, W, ...]"""
     action: Tensor
-    """In physical units. [T, W, 2]"""
+    """In physical units; D is `sim.action_size`. [T, W, D]"""
     log_prob: Tensor
-    """Of the action when it was taken, by dimension. [T, W, 2]"""
+    """Of the action when it was taken, by dimension. [T, W, D]"""
     reward: Tensor
     """[T, W]"""
     terms: Tensor
@@ -106,7 +106,8 @@ class Roller:
             terms=room(len(sim.RewardTerm)),
             valid=room(dtype=torch.bool),
         )
-        # What the simulator writes at each step lies in the record at once.
+        # The simulator writes observations, rewards and terms of each step into the record itself;
+        # the ego's features only where no weights are appended to them.
         steps = [self._record.observation.index(t) for t in range(num_steps)]
         self._seen = [o.map(lambda t: t.unsqueeze(1)) for o in steps]
         if self._observed:
@@ -118,7 +119,9 @@ class Roller:
 
     @torch.no_grad()
     def roll(self, policy: Policy, scenario: Tensor, seed: Tensor) -> Recording:
-        """Fork each scenario's first state into a group and drive it to the end.
+        """Fork each scenario's first state into a group and drive it for `num_steps` steps.
+
+        Worlds that are done stand still; those that are not by then are cut off.
 
         Args:
             policy: whose `sample` drives.

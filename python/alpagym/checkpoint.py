@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from alpagym.config import PolicyConfig, SimConfig, check
+from alpagym.config import PolicyConfig, SimConfig
+from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.reward_ranges import Ranges, check_ranges

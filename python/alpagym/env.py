@@ -14,19 +14,19 @@ from torch import Tensor
 from alpagym import sim
 from alpagym.config import (
     DRIVES_ON,
-    REWARD_PRESETS,
     AutoReset,
     RewardConfig,
     SimConfig,
     Traffic,
-    check,
 )
 from alpagym.keys import mix
-from alpagym.reward_functions import RewardFunction, UserRewards, known_rewards
+from alpagym.option_ranges import check
+from alpagym.reward_functions import RewardFunction, UserRewards, named_reward
 from alpagym.reward_ranges import check_ranges, condition, draw_weights
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.step_length import require_step
+from alpagym.traffic_mixture import traffic_mixture
 from alpagym.types import Observation, Outcome, Scenarios, State
 
 _Options = TypeVar("_Options", SimConfig, RewardConfig)
@@ -81,7 +81,7 @@ class VectorEnv:
         self.auto_reset = auto_reset
         self.device = torch.device(device)
         self.num_worlds = num_worlds
-        self._traffic, self._shares = _mixture(traffic, num_worlds, self.device)
+        self._traffic, self._shares = traffic_mixture(traffic, num_worlds, self.device)
         kinds = set(traffic) if traffic is not None else {self.config.traffic.name}
         packed = batch(
             scenarios,
@@ -312,36 +312,6 @@ def _checked(config: _Options, prefix: str) -> _Options:
     return config
 
 
-def _mixture(
-    traffic: Sequence[str] | Mapping[str, float] | None, num_worlds: int, device: torch.device
-) -> tuple[Tensor | None, Tensor | None]:
-    """Codes of `State.traffic`: one a world, or one a kind and where the draws of kinds part.
-
-    Raises:
-        ValueError: an unknown kind, a share that is negative or not finite, shares that are all
-            zero, or another number of names than worlds.
-    """
-    if traffic is None:
-        return None, None
-    for name in traffic:
-        if name not in Traffic.__members__:
-            known = ", ".join(Traffic.__members__)
-            raise ValueError(f"traffic: expected names of {known}, got {name}")
-    codes = torch.tensor(
-        [sim.traffic_code(Traffic[name]) for name in traffic], dtype=torch.uint8, device=device
-    )
-    if not isinstance(traffic, Mapping):
-        if len(traffic) != num_worlds:
-            raise ValueError(
-                f"traffic: expected one name for each of {num_worlds} worlds, got {len(traffic)}"
-            )
-        return codes, None
-    shares = torch.tensor([float(share) for share in traffic.values()], dtype=torch.float64)
-    if not (shares.isfinite().all() and (shares >= 0).all() and shares.sum() > 0):
-        raise ValueError(f"traffic: expected shares of at least 0, got {dict(traffic)}")
-    return codes, (shares.cumsum(0) / shares.sum())[:-1].to(device)
-
-
 def make(
     scenarios: str | Path | Sequence[Scenario] = "procedural",
     num_worlds: int = 64,
@@ -393,7 +363,7 @@ def make(
     else:
         mixture = traffic
     config = replace(SimConfig(), **{name: _choice(name, value) for name, value in options.items()})
-    weights, functions = _reward(reward)
+    weights, functions = named_reward(reward)
     if isinstance(auto_reset, str):
         if auto_reset not in AutoReset.__members__:
             raise ValueError(
@@ -419,24 +389,6 @@ def make(
         seed=seed,
         traffic=mixture,
     )
-
-
-def _reward(
-    given: str | RewardConfig | RewardFunction,
-) -> tuple[RewardConfig, list[str | RewardFunction]]:
-    """Weights of the terms, and functions added to them."""
-    if isinstance(given, RewardConfig):
-        return given, []
-    if isinstance(given, str):
-        if given in REWARD_PRESETS:
-            return REWARD_PRESETS[given], []
-        if ":" in given or given in known_rewards():
-            return RewardConfig(), [given]
-        known = ", ".join([*REWARD_PRESETS, *known_rewards(), "module:function"])
-        raise ValueError(f"reward: expected one of {known}, got {given}")
-    if not callable(given):
-        raise ValueError(f"reward: expected a name, a RewardConfig or a function, got {given!r}")
-    return RewardConfig(), [given]
 
 
 def _choice(name: str, value: Any) -> Any:

@@ -14,9 +14,10 @@ from rich.console import Console
 
 from alpagym import sim
 from alpagym.checkpoint import load_policy
-from alpagym.config import EvalConfig, SimConfig, check
+from alpagym.config import EvalConfig, SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.option_ranges import check
 from alpagym.policies.policy import Policy
 from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alpagym.config import REWARD_PRESETS, RewardConfig
 from alpagym.types import Outcome, Scenarios, State
 
 ENTRY_POINTS = "alpagym.rewards"
@@ -29,6 +30,32 @@ RewardFunction = Callable[[State, Outcome, Scenarios], Tensor]
 def known_rewards() -> list[str]:
     """Names that installed packages register."""
     return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def named_reward(
+    given: str | RewardConfig | RewardFunction,
+) -> tuple[RewardConfig, list[str | RewardFunction]]:
+    """Weights of the terms, and functions added to them.
+
+    Args:
+        given: a preset of `config.REWARD_PRESETS`, weights, or a reward function alone, itself or
+            by its name.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if isinstance(given, RewardConfig):
+        return given, []
+    if isinstance(given, str):
+        if given in REWARD_PRESETS:
+            return REWARD_PRESETS[given], []
+        if ":" in given or given in known_rewards():
+            return RewardConfig(), [given]
+        known = ", ".join([*REWARD_PRESETS, *known_rewards(), "module:function"])
+        raise ValueError(f"reward: expected one of {known}, got {given}")
+    if not callable(given):
+        raise ValueError(f"reward: expected a name, a RewardConfig or a function, got {given!r}")
+    return RewardConfig(), [given]
 
 
 def load_reward(name: str) -> RewardFunction:

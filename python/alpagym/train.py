@@ -17,12 +17,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import save_policy
-from alpagym.config import DRIVES_ON, TrainConfig, check
+from alpagym.config import DRIVES_ON, TrainConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
+from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards

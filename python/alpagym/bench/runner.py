@@ -28,8 +28,8 @@ from alpagym.bench.context import Context, Line
 from alpagym.bench.machine import machine
 from alpagym.bench.options import BenchConfig, StepConfig
 from alpagym.bench.timing import Measurement
-from alpagym.config import check
 from alpagym.devices import choose_device
+from alpagym.option_ranges import check
 from alpagym.scenarios.scenario import ScenarioError
 
 

@@ -1,0 +1,75 @@
+"""What values the options of `alpagym.config` may have."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+AT_LEAST = {
+    "data.train": 1,
+    "data.held_out": 1,
+    "sim.num_route_points": 1,
+    "sim.plan_steps": 1,
+    "sim.replan_every": 1,
+    "policy.width": 1,
+    "policy.hidden": 1,
+    "imitation.batch_size": 1,
+    "imitation.patience": 1,
+    "grpo.group_size": 2,
+    "grpo.scenarios_per_iteration": 1,
+    "grpo.epochs": 1,
+    "grpo.minibatch_size": 1,
+}
+"""Whole numbers that may not be 0; none may be negative."""
+POSITIVE = {
+    *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
+    *(f"sim.{n}" for n in ("route_step", "agent_radius", "road_radius", "light_radius")),
+    *(f"sim.{n}" for n in ("route_horizon", "idm_accel", "idm_decel", "idm_max_decel")),
+    "sim.idm_safe_decel",
+    *(f"grpo.{n}" for n in ("learning_rate", "clip_low", "clip_high", "max_grad_norm")),
+    "imitation.learning_rate",
+}
+"""Numbers that must be above 0."""
+SHARES = {
+    "data.held_out_fraction": "between 0 and 1",
+    "imitation.held_out_fraction": "between 0 and 1",
+    "grpo.discount": "above 0 and at most 1",
+}
+"""Numbers that are shares of something, and what is allowed."""
+CHOICES = {
+    "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
+    "sim.bad_action": ("raise", "clamp", "terminate"),
+    "grpo.credit": ("step", "episode"),
+    "grpo.log_prob": ("sum", "mean"),
+    "grpo.scale": ("group", "batch", "none"),
+}
+"""Words to choose from."""
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Refuse values that could only fail later, when time has been spent.
+
+    Raises:
+        ValueError: the first option out of its range, by its dotted name.
+    """
+    for f in fields(config):
+        name, value = f"{prefix}{f.name}", getattr(config, f.name)
+        wanted = None
+        if is_dataclass(value):
+            check(value, f"{name}.")
+        elif type(value) is int:
+            low = AT_LEAST.get(name, 0)
+            wanted = None if low <= value < 2**31 else f"a whole number from {low} to 2^31 - 1"
+        elif name in SHARES:
+            upper_ok = value <= 1.0 if name == "grpo.discount" else value < 1.0
+            wanted = None if value > 0.0 and upper_ok else f"a share {SHARES[name]}"
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                wanted = "a finite number"
+            elif name in POSITIVE and value <= 0.0:
+                wanted = "a number above 0"
+        elif name in CHOICES and value not in CHOICES[name]:
+            wanted = f"one of {', '.join(filter(None, CHOICES[name]))}"
+        if wanted is not None:
+            raise ValueError(f"{name}: expected {wanted}, got {value}")

@@ -58,20 +58,25 @@ struct Projection {
 ALPAGYM_HD Projection project(const Route& r, Vec2 p, int first, int last) {
   first = first < 0 ? 0 : first > r.n - 2 ? r.n - 2 : first;
   last = last > r.n - 2 ? r.n - 2 : last < first ? first : last;
-  Projection best{0.f, 0.f, INFINITY, {1.f, 0.f}};
+  float nearest2 = INFINITY, along = 0.f;
+  int segment = -1;
   for (int i = first; i <= last; ++i) {
     const Vec2 a{r.point[i].x, r.point[i].y}, ab{r.point[i + 1].x - a.x, r.point[i + 1].y - a.y};
     const Vec2 ap = p - a;
     const float t = fminf(fmaxf(dot(ap, ab) / fmaxf(dot(ab, ab), 1e-12f), 0.f), 1.f);
     const Vec2 foot = ap - t * ab;
     const float distance2 = dot(foot, foot);
-    if (distance2 < best.distance2) {
-      const float inverse = 1.f / fmaxf(norm(ab), 1e-6f);
-      best = {(static_cast<float>(i) + t) * kRouteSpacing, cross(ab, ap) * inverse, distance2,
-              inverse * ab};
-    }
+    const bool nearer = distance2 < nearest2;
+    nearest2 = nearer ? distance2 : nearest2;
+    along = nearer ? t : along;
+    segment = nearer ? i : segment;
   }
-  return best;
+  if (segment < 0) return {0.f, 0.f, INFINITY, {1.f, 0.f}};
+  const Vec2 a{r.point[segment].x, r.point[segment].y};
+  const Vec2 ab{r.point[segment + 1].x - a.x, r.point[segment + 1].y - a.y};
+  const float inverse = 1.f / fmaxf(norm(ab), 1e-6f);
+  return {(static_cast<float>(segment) + along) * kRouteSpacing, cross(ab, p - a) * inverse,
+          nearest2, inverse * ab};
 }
 
 // Projection near the arc length reached before, so that a route which crosses itself is followed

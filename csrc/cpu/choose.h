@@ -28,25 +28,50 @@ inline int count_below(const Candidates& c, float limit) {
   return total;
 }
 
+// The smallest and the largest squared distance. Fills the list up to whole vectors.
+struct Range {
+  float low, high;
+};
+inline Range range_of(Candidates& c) {
+  std::fill_n(c.distance2 + c.n, simd::kLanes, c.distance2[0]);
+  simd::Float8 low = simd::load(c.distance2), high = low;
+  for (int k = 0; k < c.n; k += simd::kLanes) {
+    const simd::Float8 d = simd::load(c.distance2 + k);
+    low = simd::min(low, d);
+    high = simd::max(high, d);
+  }
+  Range all{low[0], high[0]};
+  for (int k = 1; k < simd::kLanes; ++k) {
+    all.low = std::min(all.low, low[k]);
+    all.high = std::max(all.high, high[k]);
+  }
+  return all;
+}
+
 // Writes the indices of the m candidates with the smallest (distance2, index) in the order of the
 // list, and returns how many: all of them if there are no more than m.
 //
-// Halves the interval in which the limit lies until as many are below it as are wanted; where
-// distances are equal and no limit separates them, the smaller indices win.
+// Narrows the interval in which the limit lies until as many are below it as are wanted: by turns
+// where it would be if distances were even, and by half. Where distances are equal and no limit
+// separates them, the smaller indices win.
 inline int choose(Candidates& c, int m, int32_t* out) {
   if (c.n <= m) {
     std::copy(c.index, c.index + c.n, out);
     return c.n;
   }
   if (m <= 0) return 0;
-  for (int k = c.n; k < c.n + simd::kLanes; ++k) c.distance2[k] = INFINITY;
-  float low = -1.f, high = 0.f;  // at most m - 1 are up to low, at least m up to high
-  for (int k = 0; k < c.n; ++k) high = std::max(high, c.distance2[k]);
+  auto [low, high] = range_of(c);
+  std::fill_n(c.distance2 + c.n, simd::kLanes, INFINITY);
+  low = 0.999f * low - 1.f;
+  int below_low = 0, below_high = c.n;  // up to low: fewer than m; up to high: m or more
   int ties = 0;  // how many with a distance of exactly `high` are wanted; 0 for all
-  for (;;) {
-    const float middle = low + 0.5f * (high - low);
+  for (bool guess = true;; guess = !guess) {
+    const float share =
+        static_cast<float>(m - below_low) / static_cast<float>(below_high - below_low);
+    const float middle = low + (guess ? share : 0.5f) * (high - low);
     if (!(middle > low && middle < high)) {
-      ties = m - count_below(c, low);
+      if (guess) continue;
+      ties = m - below_low;
       break;
     }
     const int below = count_below(c, middle);
@@ -55,6 +80,7 @@ inline int choose(Candidates& c, int m, int32_t* out) {
       break;
     }
     (below < m ? low : high) = middle;
+    (below < m ? below_low : below_high) = below;
   }
   int n = 0;
   if (!ties) {

@@ -167,27 +167,32 @@ inline void measure(const NearRoad& near, int from, int to, const RoadPoint* roa
                     Vec2 p, float radius2, Candidates& out) {
   typedef double Pair4 __attribute__((vector_size(32)));
   const simd::Float8 origin{p.x, p.y, p.x, p.y, p.x, p.y, p.x, p.y};
-  for (int k = from; k < to; k += simd::kLanes) {
+  const auto square = [](float v) { return v * v; };
+  int k = from;
+  for (; k + simd::kLanes <= to; k += simd::kLanes) {
     Pair4 a, b;  // x and y of four points each
     for (int j = 0; j < 4; ++j) {
-      std::memcpy(&a[j], road + near.index[std::min(k + j, to - 1)], 8);
-      std::memcpy(&b[j], road + near.index[std::min(k + j + 4, to - 1)], 8);
+      std::memcpy(&a[j], road + near.index[k + j], 8);
+      std::memcpy(&b[j], road + near.index[k + j + 4], 8);
     }
     const simd::Float8 da = reinterpret_cast<simd::Float8>(a) - origin,
                        db = reinterpret_cast<simd::Float8>(b) - origin;
     const simd::Float8 qa = da * da, qb = db * db;
     const simd::Float8 d2 = __builtin_shufflevector(qa, qb, 0, 2, 4, 6, 8, 10, 12, 14) +
                             __builtin_shufflevector(qa, qb, 1, 3, 5, 7, 9, 11, 13, 15);
-    const int n = std::min(to - k, simd::kLanes);
     if (simd::count(simd::lanes_of(d2 <= radius2)) == simd::kLanes) {
       simd::store(out.distance2 + out.n, d2);
+      for (int j = 0; j < simd::kLanes; ++j) out.index[out.n + j] = first + near.index[k + j];
+      out.n += simd::kLanes;
+    } else {
       for (int j = 0; j < simd::kLanes; ++j)
-        out.index[out.n + j] = first + near.index[std::min(k + j, to - 1)];
-      out.n += n;
-      continue;
+        if (d2[j] <= radius2) out.add(d2[j], first + near.index[k + j]);
     }
-    for (int j = 0; j < n; ++j)
-      if (d2[j] <= radius2) out.add(d2[j], first + near.index[k + j]);
+  }
+  for (; k < to; ++k) {
+    const RoadPoint& r = road[near.index[k]];
+    const float d2 = square(r.x - p.x) + square(r.y - p.y);
+    if (d2 <= radius2) out.add(d2, first + near.index[k]);
   }
 }
 

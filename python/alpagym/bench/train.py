@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import torch
 
+from alpagym import sim
 from alpagym.bench import sources
 from alpagym.bench.cases import SEED, TrainCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, measure
-from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, SimConfig
+from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, SimConfig, SlotOrder
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
@@ -22,12 +23,14 @@ def run(case: TrainCase, context: Context) -> Iterator[Line]:
     """Steps of live egos that reach the learner in a second, and seconds of rollout and update."""
     count = 8 if context.quick else case.scenarios
     hosts = sources.kept("procedural", count, context.data).hosts
-    sim_config = SimConfig(max_steps=10 if context.quick else 0)
+    sim_config = SimConfig(
+        max_steps=10 if context.quick else 0, slot_order=SlotOrder.nearest
+    )  # as `alpagym train`
     torch.manual_seed(SEED)
     policy = LateFusion(PolicyConfig(), sim_config).to(context.device)
     trainer = GrpoTrainer(
         policy,
-        batch(hosts, context.device),
+        sim.with_near(batch(hosts, context.device), sim_config),
         max_agents(hosts),
         config=GrpoConfig(
             scenarios_per_iteration=4 if context.quick else case.groups, group_size=case.group_size

@@ -21,7 +21,8 @@ class Recording:
     """T steps of W = S * G worlds; worlds s * G .. s * G + G - 1 are one group."""
 
     observation: Observation
-    """Rows as the simulator stores them (`SimConfig.row_format`). [T, W, ...]"""
+    """Rows as the simulator stores them (`SimConfig.row_format`). [T, W, ...]; where not valid,
+    sets are empty and the rest is whatever was there before."""
     action: Tensor
     """In physical units; D is `sim.action_size`. [T, W, D]"""
     log_prob: Tensor
@@ -148,16 +149,19 @@ class Roller:
             seen, outcome = self._seen[t], self._outcomes[t]
             if self._observed:  # shared by all steps: nothing of an earlier one may stay
                 seen.ego.zero_()
-            sim.observe(self._scenarios, self._state, seen, self._params)
+            driving = record.valid[t]
+            torch.logical_not(self._state.done.squeeze(1), out=driving)
+            sim.observe(self._scenarios, self._state, seen, self._params, mask=driving)
+            for mask in (seen.agents_mask, seen.road_mask, seen.lights_mask):
+                mask &= driving[:, None, None]  # the policy spends nothing on empty sets
             if self._observed:
                 record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)
-            torch.logical_not(self._state.done.squeeze(1), out=record.valid[t])
             sim.noise(self._scenarios, self._state, self._noise)
             now = decode(record.observation.index(t), self._scenarios)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
             sim.step(self._scenarios, self._state, outcome, action, self.weights, self._params)
             if self._functions:
-                driving = record.valid[t].unsqueeze(1)
-                self._functions.add(self._scenarios, self._state, outcome, driving)
+                alive = driving.unsqueeze(1)
+                self._functions.add(self._scenarios, self._state, outcome, alive)
         return record

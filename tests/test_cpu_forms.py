@@ -211,3 +211,14 @@ def test_traffic_without_a_record_goes_the_same_way(procedural) -> None:
 def test_unknown_forms_are_refused() -> None:
     with pytest.raises(ValueError, match="expected plain, vector, avx2 or avx512, got sse9"):
         sim.use_cpu_form("sse9")
+
+
+def test_lists_of_another_map_are_refused(procedural) -> None:
+    config = SimConfig()
+    packed = sim.with_near(batch(procedural), config)
+    other = sim.with_near(batch(procedural[:3]), config)
+    lists = {n: t for n, t in other.tensors().items() if n.startswith("near_")}
+    mixed, state = replace(packed, **lists), sim.make_state(1, max_agents(procedural))
+    everyone = torch.ones(1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"near_cell: expected V=\d+ small cells, got V=\d+"):
+        sim.reset(mixed, state, everyone, sim.make_params(config))

@@ -106,3 +106,18 @@ def test_shapes_that_disagree_are_refused() -> None:
         ValueError, match=r"^encode: expected 8, 16, 32, 64 or 128 features, got 12$"
     ):
         fused(rows, mask, scale, encoder(scale.size, 12))
+
+
+@pytest.mark.parametrize("where", ["row", "w1", "w2"])
+def test_what_is_not_a_number_is_not_hidden(where) -> None:
+    rows, mask, scale, network = example(16, 40, 5)
+    mask[:, 0] = True
+    if where == "row":
+        rows[7, 0, 1] = float("nan")
+    else:
+        with torch.no_grad():
+            network[0 if where == "w1" else 2].weight[3, 2] = float("nan")
+    expected = masked_max(network(scale(rows)), mask).isnan()
+    found = fused(rows, mask, scale, network).isnan()
+    assert found.any()
+    assert torch.equal(found, expected)

@@ -97,10 +97,21 @@ void dispatch(const Device& where, Host&& host, [[maybe_unused]] OnDevice&& devi
 #endif
 }
 
+// One small cell for each quarter of a grid cell.
+void need_small_cells(const Scenarios& c) {
+  const int cells = c.S ? c.cell_start[c.S - 1] +
+                              static_cast<int>(c.grid[4 * (c.S - 1) + 3]) * c.grid_rows[c.S - 1]
+                        : 0;
+  if (c.V != 4 * cells)
+    throw py::value_error("Scenarios.near_cell: expected V=" + std::to_string(4 * cells) +
+                          " small cells, got V=" + std::to_string(c.V));
+}
+
 void need_scenarios(const Scenarios& c, const State& st) {
   if (c.S == 0 && st.W > 0)
     throw py::value_error("Scenarios: expected at least one scenario for " + std::to_string(st.W) +
                           " worlds, got none");
+  if (c.V && c.device.type == kCPU) need_small_cells(c);
 }
 
 // Agents beyond a state's capacity would silently be left out. Reads tensors: on the CPU alone.
@@ -259,22 +270,16 @@ void inverse(const Scenarios& c, const State& before, const State& after, py::ha
       });
 }
 
-// One small cell for each quarter of a grid cell.
-void need_small_cells(const Scenarios& c) {
+void need_host(const Scenarios& c) {
   if (c.device.type != kCPU) throw py::value_error("Scenarios: expected tensors on cpu");
-  const int cells = c.S ? c.cell_start[c.S - 1] +
-                              static_cast<int>(c.grid[4 * (c.S - 1) + 3]) * c.grid_rows[c.S - 1]
-                        : 0;
-  if (c.V != 4 * cells)
-    throw py::value_error("Scenarios.near_cell: expected V=" + std::to_string(4 * cells) +
-                          " small cells, got V=" + std::to_string(c.V));
+  need_small_cells(c);
 }
 void fill_near(const Scenarios& c) {
-  need_small_cells(c);
+  need_host(c);
   cpu::fill_near(c);
 }
 void count_near(const Scenarios& c, py::handle counts) {
-  need_small_cells(c);
+  need_host(c);
   cpu::count_near(
       c, data<int32_t>(argument<int32_t>("counts", counts, {{"V", c.V}, {"3", 3}}, c.device)));
 }

@@ -49,7 +49,7 @@ inline void first_layer(const Elements& e, const Weights& w, const Element& x, f
   for (int d = 0; d < e.scaled; ++d)
     for (int b = 0; b < blocks; ++b) sum[b] += x.number[d] * simd::load(w.w1[d] + b * kLanes);
   for (int b = 0; b < blocks; ++b)
-    simd::store(out + b * kLanes, simd::max(sum[b], simd::splat(0.f)));
+    simd::store(out + b * kLanes, sum[b] < 0.f ? simd::splat(0.f) : sum[b]);  // NaN stays
 }
 
 // `count` elements at a time share the loads of weights.
@@ -69,7 +69,7 @@ inline void visit(const Elements& e, const Weights& w, const float* rows, const 
     }
   for (int k = 0; k < count; ++k)
     for (int b = 0; b < blocks; ++b) {
-      const simd::Int8 more = sum[k][b] > best[b];
+      const simd::Int8 more = (sum[k][b] > best[b]) | (sum[k][b] != sum[k][b]);  // NaN wins
       best[b] = more ? sum[k][b] : best[b];
       where[b] = more ? simd::Int8{} + slot[k] : where[b];
     }

@@ -2,7 +2,8 @@
 //
 // `launch(body)` runs body(i) for every i in [0, body.size()): a loop on the CPU, a launch on a
 // GPU. Launches run one after the other; the indices of one launch run in any order, each writing
-// only its own.
+// only its own. A body that has `kOnlyMoving` does nothing in worlds that stand still, so a backend
+// may pass over them.
 #pragma once
 #include "kernels/advance.h"
 #include "kernels/contact.h"

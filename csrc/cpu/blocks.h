@@ -17,7 +17,11 @@ struct Block {
   template <class Body>
   void operator()(const Body& body) const {
     const int each = body.size() / num_worlds;
-    for (int i = worlds.first * each; i < (worlds.first + worlds.count) * each; ++i) body(i);
+    for (int w = worlds.first; w < worlds.first + worlds.count; ++w) {
+      if constexpr (requires { Body::kOnlyMoving; })
+        if (body.st.still[w]) continue;
+      for (int i = w * each; i < (w + 1) * each; ++i) body(i);
+    }
   }
   void operator()(const kernels::Remember& body) const {
     if (form == Form::kPlain) return operator()<kernels::Remember>(body);

@@ -9,15 +9,16 @@ namespace alpagym::cpu {
 namespace {
 
 // visit(present, k) for every ego slot k of the worlds; those with too many agents go the plain
-// way.
-template <class Body, class Visit>
-inline void with_present(const Body& body, const bool* mask, Worlds worlds, Visit&& visit) {
+// way, and those for which `plain(w)` holds.
+template <class Body, class Plain, class Visit>
+inline void with_present(const Body& body, const bool* mask, Worlds worlds, Plain&& plain,
+                         Visit&& visit) {
   Present present;
   const int each = body.st.E;
   for (int w = worlds.first; w < worlds.first + worlds.count; ++w) {
     if (mask && !mask[w]) continue;
     const World world = world_of(body.c, body.st, w);
-    const bool fits = world.agents <= Present::kMax;
+    const bool fits = world.agents <= Present::kMax && !plain(w);
     if (fits) gather_present(body.c, body.st, w, world, present);
     for (int k = w * each; k < (w + 1) * each; ++k) {
       if (fits)
@@ -35,12 +36,14 @@ struct Stage {
 };
 
 inline void run(const Stage<kernels::Contact>& s) {
-  with_present(s.body, nullptr, s.worlds,
+  const auto still = [&](int w) { return s.body.st.still[w]; };  // nobody is judged
+  with_present(s.body, nullptr, s.worlds, still,
                [&](const Present& present, int k) { contact(s.body, present, k); });
 }
 inline void run(const Stage<kernels::ObserveAgents>& s) {
-  with_present(s.body, s.body.mask, s.worlds,
-               [&](const Present& present, int k) { observe_agents(s.body, present, k); });
+  with_present(
+      s.body, s.body.mask, s.worlds, [](int) { return false; },
+      [&](const Present& present, int k) { observe_agents(s.body, present, k); });
 }
 inline void run(const Stage<kernels::ObserveRoad>& s) {
   const kernels::ObserveRoad& body = s.body;

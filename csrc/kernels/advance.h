@@ -12,6 +12,7 @@ struct Advance {
   State st;
   const float* action;  // [W, E, action_size]
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   ALPAGYM_HD void operator()(int i) const {

@@ -36,6 +36,7 @@ struct Take {
   State st;
   const float* action;  // [W, E, action_size]
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {
@@ -68,6 +69,7 @@ struct Control {
   State st;
   const float* action;  // [W, E, action_size]
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   ALPAGYM_HD void operator()(int i) const {

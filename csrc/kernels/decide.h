@@ -10,6 +10,7 @@ struct Decide {
   Scenarios c;
   State st;
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   static constexpr float kContinue = 95.f;   // a route that ends within goes on as another [m]

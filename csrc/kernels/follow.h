@@ -12,6 +12,7 @@ struct Follow {
   State st;
   const float* action;  // [W, E, action_size]
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {

@@ -10,6 +10,7 @@ struct Progress {
   Scenarios c;
   State st;
   Params p;
+  static constexpr bool kOnlyMoving = true;
   ALPAGYM_HD int size() const { return st.W * st.A; }
 
   ALPAGYM_HD void operator()(int i) const {

@@ -266,6 +266,7 @@ def trainer(config=TINY, reward=REWARD_PRESETS["dense"], sim_config=CONFIG, seed
         {"credit": "episode", "scale": "group", "log_prob": "mean"},
         {"kl_weight": 0.1, "entropy_weight": 0.01, "scale": "none", "epochs": 2},
         {"scenarios_per_iteration": 9},  # more than there are
+        {"precision": "bfloat16"},
     ],
 )
 def test_an_iteration_changes_the_policy_and_says_what_happened(changes):
@@ -287,6 +288,18 @@ def test_the_same_seed_trains_the_same_policy():
         made.train(lambda iteration, values: None)
     weights = [made.policy.state_dict() for made in runs]
     assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
+
+
+def test_bfloat16_updates_begin_at_ratio_one_and_weights_stay_float32():
+    once = {**vars(TINY), "minibatch_size": 100_000}
+    del once["precision"]
+    low, full = (trainer(GrpoConfig(**once, precision=p)) for p in ("bfloat16", "float32"))
+    values = low.iterate(0)
+    full.iterate(0)
+    assert values["ratio_max"] == pytest.approx(1.0, abs=0.03)
+    pairs = list(zip(low.policy.parameters(), full.policy.parameters(), strict=True))
+    assert all(a.dtype == torch.float32 for a, _ in pairs)
+    assert any(not torch.equal(a, b) for a, b in pairs)  # it did compute otherwise
 
 
 def test_nothing_is_learned_from_dead_groups_alone():

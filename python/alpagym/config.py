@@ -293,6 +293,9 @@ class GrpoConfig:
     """Passes over each rollout."""
     minibatch_size: int = 4096
     """Steps per gradient step."""
+    precision: str = "float32"
+    """Of the policy's matrix products: `float32`, or `bfloat16`, which GPUs are faster in. Weights,
+    log-probabilities and gradients stay float32."""
     learning_rate: float = 2e-4
     clip_low: float = 0.2
     clip_high: float = 0.2

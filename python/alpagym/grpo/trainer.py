@@ -115,7 +115,8 @@ class GrpoTrainer:
         scenario = self.sampler.draw(config.scenarios_per_iteration)
         seed = torch.randint(2**62, (config.scenarios_per_iteration,), generator=self.generator)
         self.policy.eval()
-        record = self.roller.roll(self.policy, scenario.to(device), seed.to(device))
+        with self._precision():
+            record = self.roller.roll(self.policy, scenario.to(device), seed.to(device))
         compared = group_advantages(
             record.reward,
             record.valid,
@@ -169,11 +170,12 @@ class GrpoTrainer:
     ) -> dict[str, Tensor]:
         """One gradient step on N recorded steps; returns scalars on the device."""
         config, seen = self.config, decode(seen, self.scenarios)
-        log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
         anchor = None
-        if self.anchor is not None:
-            with torch.no_grad():
-                anchor = reduce_log_prob(self.anchor.log_prob(seen, action), config.log_prob)
+        with self._precision():
+            log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
+            if self.anchor is not None:
+                with torch.no_grad():
+                    anchor = reduce_log_prob(self.anchor.log_prob(seen, action), config.log_prob)
         loss = grpo_loss(
             log_prob,
             old_log_prob,
@@ -194,6 +196,11 @@ class GrpoTrainer:
             "ratio_max": loss.ratio_max,
             "grad_norm": norm.detach(),
         }
+
+    def _precision(self) -> torch.autocast:
+        """What the policy runs under, in rollouts and updates alike: their ratio begins at 1."""
+        low = self.config.precision == "bfloat16"
+        return torch.autocast(self.scenarios.device.type, torch.bfloat16, enabled=low)
 
     def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
         """Stop at the first action or reward that is not finite, and name where it was."""

@@ -49,13 +49,25 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"alpagym {alpagym.__version__}\n"
 
 
-def test_options_lists_everything(capsys):
-    assert main(["train", "--options"]) == 0
-    text = capsys.readouterr().out
-    for line in ("seed: 0", "group_size: 16", "collision_at_fault: -20.0", "traffic: log"):
-        assert line in text
-    assert main(["eval", "--options"]) == 0
-    assert "checkpoint: ''" in capsys.readouterr().out
+def options_of(capsys, command: str) -> dict[str, str]:
+    assert main([*command.split(), "--options"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return dict(line.partition("  # ")[::2] for line in lines)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "bench", "bench step"])
+def test_options_are_listed_as_they_can_be_given(capsys, command):
+    given = [line.strip() for line in options_of(capsys, command)]
+    assert compose(command, [g for g in given if g.partition("=")[2]]) == compose(command, [])
+
+
+def test_options_are_listed_with_their_meanings(capsys):
+    options = {k.strip(): v for k, v in options_of(capsys, "train").items()}
+    assert options["seed=0"] == ""
+    assert options["grpo.epochs=1"] == "Passes over each rollout."
+    assert options["reward.collision_at_fault=-20.0"] == "Per front or lateral collision."
+    assert options["sim.traffic=log"] == "Any of log, idm, constant_velocity, log_then_idm."
+    assert "sim.end_on=[collision_at_fault,offroad]" in options
 
 
 def test_an_unknown_command(capsys):

@@ -28,7 +28,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   seed=0  grpo.group_size=16  data.train=512 ...
   case=womd4 threads=1 json=FILE                                                  (bench)
 
-  alpagym train --options         lists every option with its default
+  alpagym train --options         lists every option with its default and meaning
 """
 
 INTERRUPTED = 130
@@ -97,10 +97,11 @@ def _run(command: str, overrides: Sequence[str]) -> int:
 
     from alpagym.config import SimConfig
     from alpagym.eval import evaluate_command
+    from alpagym.option_docs import describe
     from alpagym.train import train
 
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
-        print(OmegaConf.to_yaml(compose(command, [])), end="")
+        print(describe(compose(command, [])))
         return 0
     node = compose(command, overrides)
     config = to_config(node)
@@ -123,6 +124,7 @@ def _bench(arguments: Sequence[str]) -> int:
     from alpagym.bench.compare import compare
     from alpagym.bench.options import SCHEMAS
     from alpagym.bench.runner import run
+    from alpagym.option_docs import describe
 
     named = bool(arguments) and "=" not in arguments[0] and not arguments[0].startswith("-")
     what, overrides = (arguments[0], arguments[1:]) if named else ("all", arguments)
@@ -135,18 +137,12 @@ def _bench(arguments: Sequence[str]) -> int:
         raise UsageError(f"bench {what}: expected step, train, binding, load or compare")
     command = f"bench {what}" if named else "bench"
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
-        print(_as_yaml(compose(command, [])), end="")
+        print(describe(compose(command, [])))
         return 0
     config = to_config(compose(command, overrides))
     keys = [override.partition("=")[0] for override in overrides]
     run(what, config, [key.removeprefix("sim.") for key in keys if key.startswith("sim.")])
     return 0
-
-
-def _as_yaml(node: Any) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(node)
 
 
 def compose(command: str, overrides: Sequence[str]) -> Any:

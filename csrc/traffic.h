@@ -5,6 +5,7 @@
 #include "params.h"
 #include "rng.h"
 #include "vehicle.h"
+#include "way.h"
 #include "world.h"
 
 namespace alpagym {
@@ -89,55 +90,13 @@ ALPAGYM_HD float speed_factor(const Scenarios& c, const State& st, const Params&
   return 1.f + p.idm_speed_spread * (2.f * uniform(key) - 1.f);
 }
 
-// A box in an agent's own frame that holds a stretch of route: what is far from the box is far from
-// the route, at the price of one rotation.
-struct Corridor {
-  Frame frame;
-  float x0, x1, y0, y1;
-
-  ALPAGYM_HD bool near(Vec2 point, float margin) const {
-    const Vec2 q = to_local(frame, point);
-    return q.x > x0 - margin && q.x < x1 + margin && q.y > y0 - margin && q.y < y1 + margin;
-  }
-};
-
-ALPAGYM_HD Corridor corridor_of(const Route& route, int first, int last, Frame frame) {
-  Corridor box{frame, INFINITY, -INFINITY, INFINITY, -INFINITY};
-  for (int k = first; k <= last && k < route.n; ++k) {
-    const Vec2 q = to_local(frame, {route.point[k].x, route.point[k].y});
-    box.x0 = fminf(box.x0, q.x);
-    box.x1 = fmaxf(box.x1, q.x);
-    box.y0 = fminf(box.y0, q.y);
-    box.y1 = fmaxf(box.y1, q.y);
-  }
-  return box;
-}
-
-// Where an agent will be after `way` meters: along its route if it follows one, else straight on.
-struct Way {
-  Route route;
-  float s;
-  Frame frame;
-  bool follows;
-  ALPAGYM_HD RouteSample at(float way) const {
-    if (follows) return sample(route, s + way);
-    return {
-        {frame.x + way * frame.cos, frame.y + way * frame.sin}, {frame.cos, frame.sin}, 0.f, 0.f};
-  }
-  // The same without a direction, up to a meter off.
-  ALPAGYM_HD Vec2 about(float way) const {
-    if (!follows) return {frame.x + way * frame.cos, frame.y + way * frame.sin};
-    const RoutePoint& q = route.point[point_before(route, s + way + 0.5f * kRouteSpacing)];
-    return {q.x, q.y};
-  }
-};
-
 constexpr float kClearance = 0.3f;  // room that a driver leaves between its side and others [m]
 constexpr float kStands = 0.5f;     // slower agents stand [m/s]
 constexpr float kPatience = 8.f;    // who has stood longer no longer waits for who stands [s]
-constexpr float kThrough = 40.f;    // so far whoever is behind a stop sign looks ahead [m]
-constexpr float kTie = 0.8f;        // who comes first by less is not certain: keys decide [s]
-constexpr float kWayStep = 2.f;     // spacing at which the ways of others are looked at [m]
+constexpr float kNear = 5.f;        // of others' ways only what is as near to the route counts [m]
+constexpr float kHaste = 0.2f;    // by so much the gap falls that one takes [s] a second of waiting
+constexpr float kThrough = 40.f;  // so far whoever is behind a stop sign looks ahead [m]
+constexpr float kTie = 0.8f;      // who comes first by less is not certain: keys decide [s]
 
 struct Driver {
   const Scenarios& c;
@@ -146,14 +105,12 @@ struct Driver {
   World world;
   int a, i;  // agent, its index in State
   Route route;
-  float horizon;  // how far it looks along its route [m]
+  float horizon;    // how far it looks along its route [m]
+  int first, last;  // points of the route between which it looks
   float half_length, half_width;
   float offset;  // its own signed distance from the route, which it takes back on the way [m]
   Line line;
   Corridor corridor;
-
-  ALPAGYM_HD int first_point() const { return point_before(route, st.route_s[i]); }
-  ALPAGYM_HD int last_point() const { return point_before(route, st.route_s[i] + horizon) + 1; }
 
   // The hardest demand of all that stand in the way or will; INFINITY desired speed never matters
   // here.
@@ -162,9 +119,8 @@ struct Driver {
     float demand = idm_accel(p, speed, desired, INFINITY, 0.f);
     demand = fminf(demand,
                    idm_accel(p, speed, desired, stop_gap(c, st, p, world, a, i, horizon), speed));
-    const int first = i - a;
     for (int b = 0; b < world.agents; ++b) {
-      const int j = first + b;
+      const int j = i - a + b;
       if (b == a || !st.valid[j] || !same_level(c, world.s, st.z[i], st.z[j])) continue;
       const Vec2 d{st.x[j] - st.x[i], st.y[j] - st.y[i]};
       const float reach = horizon + 10.f + 4.f * fabsf(st.speed[j]);
@@ -180,7 +136,7 @@ struct Driver {
     float demand = INFINITY;
     if (corridor.near(center, size + fabsf(offset))) {
       const Box other = box_of(c, world.first + b, pose_of(st, j));
-      const Projection on = project(route, center, first_point(), last_point());
+      const Projection on = project(route, center, first, last);
       const float side = extent_along(other, {-on.direction.y, on.direction.x});
       const float half = extent_along(other, on.direction);
       const float speed = st.speed[i], s = st.route_s[i];
@@ -202,12 +158,13 @@ struct Driver {
       reach = fmaxf(reach, line.sign ? kThrough : 25.f);  // who stands there may start
     else if (follows && its_speed < kStands)
       reach = 12.f;
-    if (!corridor.near(center, size + reach + kWayStep)) return demand;
-    const Way way{its_route, st.route_s[j], frame_of(pose_of(st, j)), follows};
-    for (float at = 0.f; at <= reach; at += 2.f * kWayStep)
-      if (corridor.near(way.about(at), size + 2.f * kWayStep))
-        return fminf(demand,
-                     yield_to(b, j, way, fmaxf(at - kWayStep, 0.f), reach, desired, pedestrian));
+    if (!corridor.near(center, size + reach + kRouteSpacing)) return demand;
+    const float its_s = st.route_s[j];
+    const Way way{its_route, its_s, frame_of(pose_of(st, j)), follows,
+                  follows ? point_before(its_route, its_s + 0.5f * kRouteSpacing) : 0};
+    for (int k = 0; k < way.count() && way.at(k) <= reach + kRouteSpacing; k += 2)
+      if (corridor.near(way.position(k), size + 2.f * kRouteSpacing))
+        return fminf(demand, yield_to(b, j, way, k > 0 ? k - 1 : 0, reach, desired, pedestrian));
     return demand;
   }
 
@@ -223,8 +180,8 @@ struct Driver {
   // yield line waits there for all who are not, and for those who have waited longer at theirs.
   // Of others, who comes first goes first: to give way is to stop before the crossing, or, where
   // both then go the same way, to fall in behind.
-  // The other one's way is looked at from `from` to `reach`, or to where it must stop.
-  ALPAGYM_HD float yield_to(int b, int j, const Way& way, float from, float reach, float desired,
+  // The other one's way is looked at from place `from` to `reach`, or to where it must stop.
+  ALPAGYM_HD float yield_to(int b, int j, const Way& way, int from, float reach, float desired,
                             bool pedestrian) const {
     const float speed = st.speed[i], s = st.route_s[i], other_speed = fmaxf(st.speed[j], 0.f);
     const bool follows = way.follows, waits = other_speed < kStands;
@@ -238,38 +195,51 @@ struct Driver {
     const Box other{way.frame, 0.5f * c.agent[world.first + b].length,
                     0.5f * c.agent[world.first + b].width};
     if (follows) reach = fminf(reach, stop_gap(c, st, p, world, b, j, reach) + other.half_length);
-    float enter = -1.f, leave = 0.f, crossing = 0.f, half = 0.f, aligned = 0.f;
-    for (float at = from; at <= reach; at += kWayStep) {
-      const RouteSample q = way.at(at);
-      const int near = nearest_point(q.position);
+    float enter = -1.f, leave = 0.f, crossing = 0.f, half = 0.f;
+    float meeting = 0.f, meeting_half = 0.f, aligned = -1.f;
+    for (int k = from; k < way.count() && way.at(k) <= reach; ++k) {
+      const float at = way.at(k);
+      const Vec2 position = way.position(k), direction = way.direction(k);
+      const int near = corridor.near(position, kNear + 0.1f) ? nearest_point(position) : -1;
       if (near < 0) {
         if (enter >= 0.f) break;
         continue;
       }
-      const Projection on = project(route, q.position, near - 2, near + 1);
-      const float cos = q.direction.x * on.direction.x + q.direction.y * on.direction.y;
+      const Projection on = project(route, position, near - 2, near + 1);
+      const float cos = direction.x * on.direction.x + direction.y * on.direction.y;
       const float sin = sqrtf(fmaxf(1.f - cos * cos, 0.f));
       const float side = other.half_length * sin + other.half_width * fabsf(cos);
-      if (on.s <= s || on.distance2 > square(half_width + side + kClearance)) {
+      const float swing = cos < 0.f ? -cos * (swing_out(half_length, bend_at(route, near), on.d) +
+                                              swing_out(other.half_length, way.bend(k), on.d))
+                                    : 0.f;
+      if (on.s <= s || on.distance2 > square(half_width + side + swing + kClearance)) {
         if (enter >= 0.f) break;
         continue;
       }
       const float extent = other.half_length * fabsf(cos) + other.half_width * sin;
       if (enter < 0.f) {
         enter = at;
-        aligned = cos;
+        crossing = meeting = on.s;
+        half = meeting_half = extent;
       }
-      if (at == enter || (aligned <= 0.7f && on.s - extent < crossing - half)) {
+      if (on.s - extent < crossing - half) {
         crossing = on.s;
         half = extent;
       }
       leave = at;
+      aligned = fmaxf(aligned, cos);
     }
     if (enter < 0.f) return INFINITY;
+    const bool merges = aligned > 0.7f;  // from where they meet on it drives ahead or behind
+    if (merges) {
+      crossing = meeting;
+      half = meeting_half;
+      leave = enter;
+    }
     const float gap = crossing - s - half_length - half;  // from the front bumper to the crossing
     const int rank = rank_of(c, st, world, a, i, route);
     const int its_rank = follows ? rank_of(c, st, world, b, j, way.route) : 0;
-    if (aligned > 0.7f && !held && !pedestrian) {
+    if (merges && !held && !pedestrian) {
       if (waits) return INFINITY;
       float lead = lead_of(j, other, crossing - s - enter);
       if (rank != its_rank && fabsf(lead) < 3.f) lead = rank > its_rank ? fmaxf(lead, 0.1f) : -1.f;
@@ -278,27 +248,31 @@ struct Driver {
           idm_accel(p, speed, desired, lead - half_length - half, speed - other_speed);
       return gap > 10.f ? fmaxf(demand, -2.f * p.idm_decel) : demand;
     }
-    if (gap < -0.5f && (!held || waits)) return INFINITY;  // already there: the other one waits
-    if (aligned > 0.7f) leave = enter;
+    if (gap < -0.5f && waits) return INFINITY;
     const float own_in = time_to_cover(gap, speed, p.idm_accel);
     const float own_out = time_to_cover(gap + 2.f * (half_length + half), speed, p.idm_accel);
     const float in = time_to_cover(enter, other_speed, p.idm_accel);
     const float out = time_to_cover(leave + other.half_length, other_speed, 0.5f * p.idm_accel);
     if (held) {
-      const bool crossing_too = follows && came_from_line(c, st, world, b, j);
-      if ((own_out + 1.f < in && !crossing_too) || (out + 1.f < own_in && other_speed > 3.f))
+      // Those who meet at signs leave the junction one after the other.
+      const bool crossing_too = line.sign && follows && came_from_line(c, st, world, b, j);
+      // The longer one waits, the smaller the gap one takes (Polus, Lazar, Livneh 2003).
+      const float needed = fmaxf(own_out + 1.f - kHaste * st.stood[i], own_in + 0.3f);
+      if ((needed < in && !crossing_too) || (out + 1.f < own_in && other_speed > 3.f))
         return INFINITY;
       return idm_accel(p, speed, desired,
                        fminf(fmaxf(line.gap, 0.f) + 0.5f * p.idm_gap, fmaxf(gap, 0.f)), speed);
     }
-    const bool inside = enter < other.half_length + 0.5f;  // already there: others wait
-    if (waits && !inside && rank < 2 + its_rank) return INFINITY;
+    // Already there, or as good as there: others wait.
+    const bool inside = enter < fminf(other.half_length, kRouteSpacing) + 0.5f;
+    if (waits && (rank < its_rank || (!inside && rank < 2 + its_rank))) return INFINITY;
     if (waits && !pedestrian && out_of_patience(i, j, a, b)) return INFINITY;
     if (!inside && (out + 1.f < own_in || own_out + 1.f < in))
       return INFINITY;  // one is gone before the other comes
     const bool goes_first =
         rank != its_rank ? rank < its_rank : own_in < in - kTie || (own_in < in + kTie && a < b);
     if (goes_first && !inside && !pedestrian) return INFINITY;
+    if (stands_in(way, other, reach)) return INFINITY;  // already there: the other one waits
     return idm_accel(p, speed, desired, gap, speed);
   }
 
@@ -310,24 +284,45 @@ struct Driver {
     return dot({st.x[j] - st.x[i], st.y[j] - st.y[i]}, sum) / norm(sum);
   }
 
+  // Whether the driver's box is in the way of another one.
+  ALPAGYM_HD bool stands_in(const Way& way, const Box& other, float reach) const {
+    const Box own{corridor.frame, half_length, half_width};
+    const Vec2 center{own.frame.x, own.frame.y};
+    if (!way.follows) {
+      const Vec2 q = to_local(way.frame, center);
+      const float side = extent_along(own, {-way.frame.sin, way.frame.cos});
+      return q.x > 0.f && fabsf(q.y) < other.half_width + side + kClearance;
+    }
+    const int last = way.first + static_cast<int>(reach / kRouteSpacing) + 1;
+    const Projection on = project(way.route, center, way.first - 1, last);
+    const float side = extent_along(own, {-on.direction.y, on.direction.x});
+    return on.s > way.s && on.distance2 < square(other.half_width + side + kClearance);
+  }
+
   // Of two behind their lines: whether the other one stands at its own and came there earlier.
   ALPAGYM_HD bool waits_longer(int b, int j, float its_gap) const {
     if (its_gap > 4.f) return false;
     return st.stood[j] > st.stood[i] || (st.stood[j] == st.stood[i] && b < a);
   }
 
-  // Of those that wait for each other, whoever has stood longest, and long, goes on.
+  // Of those that wait for each other, whoever has stood longest, and long, goes on; after as long
+  // again anyone, since the first one evidently cannot.
   ALPAGYM_HD bool out_of_patience(int i, int j, int a, int b) const {
-    return st.stood[i] > kPatience &&
-           (st.stood[i] > st.stood[j] || (st.stood[i] == st.stood[j] && a < b));
+    const bool first = st.stood[i] > st.stood[j] || (st.stood[i] == st.stood[j] && a < b);
+    return st.stood[i] > (first ? kPatience : 1.5f * kPatience);
   }
 
-  // The route point ahead within 5 m of `q`, coarsely; -1 if none.
+  // How far the nose of a box swings out of a bend toward an oncoming one at signed distance d.
+  ALPAGYM_HD static float swing_out(float half, float bend, float d) {
+    return d * bend < 0.f ? half * fabsf(bend) : 0.f;
+  }
+
+  // The route point ahead within kNear of `q`, coarsely; -1 if none.
   ALPAGYM_HD int nearest_point(Vec2 q) const {
     int best = -1;
-    float best2 = 25.f;
-    const int last = last_point() < route.n - 1 ? last_point() : route.n - 1;
-    for (int k = first_point(); k <= last; k += 2) {
+    float best2 = kNear * kNear;
+    const int end = last < route.n - 1 ? last : route.n - 1;
+    for (int k = first; k <= end; k += 2) {
       const float d2 = square(route.point[k].x - q.x) + square(route.point[k].y - q.y);
       if (d2 < best2) {
         best2 = d2;

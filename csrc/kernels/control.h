@@ -117,7 +117,7 @@ struct Control {
     const float horizon =
         fmaxf(fminf(15.f + 3.5f * fmaxf(speed, 0.f), 80.f), line.sign ? kThrough : 0.f);
     const float offset = project_near(route, {pose.x, pose.y}, s).d;
-    const int first = point_before(route, s), last = point_before(route, s + horizon) + 2;
+    const int first = point_before(route, s), last = point_before(route, s + horizon) + 1;
     const Driver driver{c,
                         st,
                         p,
@@ -126,11 +126,13 @@ struct Control {
                         i,
                         route,
                         horizon,
+                        first,
+                        last,
                         0.5f * c.agent[row].length,
                         0.5f * c.agent[row].width,
                         offset,
                         line,
-                        corridor_of(route, first, last, frame_of(pose))};
+                        corridor_of(route, first, last + 1, frame_of(pose))};
     // Drivers never back up, and a record may hand over one whose speed is just below 0.
     st.accel[i] = fmaxf(driver.accel(desired), -speed / p.dt);
     st.curvature[i] = pursue(route, pose, s, speed, c.agent[row].rear_axle, offset);

@@ -173,6 +173,13 @@ class Route:
         between = a + t * (b - a)
         return between[:2], self.directions[i], between[2], a[3]
 
+    def bend_at(self, k: int) -> float:
+        """Sine of the angle by which the route turns at point `k`, left positive."""
+        if not 1 <= k <= len(self.points) - 2:
+            return 0.0
+        before, after = np.diff(self.points[k - 1 : k + 2, :2], axis=0)
+        return float(cross(before, after)) / ROUTE_SPACING**2
+
     def project(self, point: np.ndarray, first: int, last: int) -> Foot:
         """The nearest foot among segments `first` to `last`; the earliest of equals."""
         segments = len(self.points) - 1

@@ -17,7 +17,8 @@ from alpagym.reference.geometry import (
     unit,
     wrap_angle,
 )
-from alpagym.reference.traffic import STOP_SIGN, Driver, pursue
+from alpagym.reference.lines import STOP_SIGN
+from alpagym.reference.traffic import Driver, pursue
 from alpagym.reference.world import Place, World, worlds
 from alpagym.scenarios.scenario import AgentType
 from alpagym.sim import Controller, control_size

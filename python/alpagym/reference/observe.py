@@ -8,7 +8,7 @@ import numpy as np
 
 from alpagym.config import SimConfig
 from alpagym.reference.geometry import Margin, into_frame, unit, wrap_angle
-from alpagym.reference.traffic import stop_gap
+from alpagym.reference.lines import stop_gap
 from alpagym.reference.world import Place, World, worlds
 from alpagym.scenarios.scenario import LightState
 

@@ -16,8 +16,8 @@ from alpagym.reference.geometry import (
     time_to_collision,
     unit,
 )
+from alpagym.reference.lines import STOP_SIGN
 from alpagym.reference.motion import edge_distance
-from alpagym.reference.traffic import STOP_SIGN
 from alpagym.reference.world import World
 from alpagym.scenarios.scenario import LightState, MapType
 from alpagym.sim import Collision, RewardTerm

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from alpagym.config import SimConfig
 from alpagym.reference.geometry import Foot, Margin, cross, into_frame, left_of, unit
+from alpagym.reference.lines import Line, came_from_line, line_before, stop_gap
 from alpagym.reference.noise import DESIRED_SPEED, combine, uniform
 from alpagym.reference.world import Path, World
-from alpagym.scenarios.scenario import ROUTE_SPACING, AgentType, LightState
+from alpagym.scenarios.scenario import ROUTE_SPACING, AgentType
 from alpagym.sim import Controller
 
-STOP_SIGN = -1
 CLEARANCE = 0.3
 """Room that a driver leaves between its side and others [m]."""
 THROUGH = 40.0
 """So far whoever is behind a stop sign looks ahead [m]."""
 TIE = 0.8
 """Who comes first by less is not certain: keys decide [s]."""
+HASTE = 0.2
+"""By so much the gap falls that one takes [s] a second of waiting."""
 STANDS, PATIENCE = 0.5, 8.0
 """Slower agents stand [m/s]."""
 RETURN_ACCEL = 1.2
@@ -38,64 +41,6 @@ def time_to_cover(distance: float, speed: float, accel: float) -> float:
     """T > 0 with v t + a t^2 / 2 = d."""
     d, v = max(distance, 0.0), max(speed, 0.0)
     return (np.sqrt(v**2 + 2.0 * accel * d) - v) / accel
-
-
-def stop_gap(c: SimConfig, world: World, a: int, horizon: float, margin: Margin) -> float:
-    """From the front bumper to the first stop that holds the agent now; inf if none is near.
-
-    Red, flashing red and unserved stop signs hold; yellow holds those who can stop with one and a
-    half times the comfortable deceleration. A line up to 1 m behind the bumper still holds.
-    """
-    speed = world.get("speed", a)
-    for s, light in world.path(a).stops[int(world.get("stops_served", a)) :]:
-        gap = s - world.front_s(a)
-        if not margin.reached(horizon - gap):
-            return np.inf
-        if not margin.reached(gap, -1.0):
-            continue
-        state = LightState(world.lights[light]) if light >= 0 else None
-        yellow = state == LightState.YELLOW
-        if (
-            light == STOP_SIGN
-            or state in (LightState.RED, LightState.FLASHING_RED)
-            or (yellow and margin.reached(gap - speed**2 / (3.0 * c.idm_decel)))
-        ):
-            return gap
-    return np.inf
-
-
-@dataclass
-class Line:
-    """The line before which an agent still is and can stop."""
-
-    gap: float = np.inf
-    """From the front bumper, inf if none is near [m]."""
-    light: bool = False
-    """A light's, not a sign's or yield line."""
-    sign: bool = False
-    """A stop sign's."""
-
-
-def line_before(c: SimConfig, world: World, a: int, margin: Margin) -> Line:
-    """The line before which the agent still is and can stop.
-
-    Signs and yield lines count from 30 m on, lights where braking suffices.
-    """
-    stopping = world.get("speed", a) ** 2 / (3.0 * c.idm_decel)
-    for s, light in world.path(a).stops:
-        gap = s - world.front_s(a)
-        if not margin.reached(30.0 - gap):
-            break
-        near = margin.reached(gap, -0.5)
-        if near and (light < 0 or margin.reached(gap + 0.5 - stopping)):
-            return Line(gap, light >= 0, light == STOP_SIGN)
-    return Line()
-
-
-def came_from_line(world: World, a: int, margin: Margin) -> bool:
-    """Whether the front bumper has crossed a sign or yield line less than 15 m ago."""
-    behind = [world.front_s(a) - s for s, light in world.path(a).stops if light < 0]
-    return any(margin.reached(d, 0.5) and margin.reached(15.0 - d) for d in behind)
 
 
 def rank_of(world: World, a: int, margin: Margin) -> int:
@@ -137,6 +82,11 @@ def pursue(world: World, a: int) -> float:
     return 2.0 * toward[1] / max(toward @ toward, 1.0)
 
 
+def swing_out(length: float, bend: float, on: Foot) -> float:
+    """How far the nose of a box swings out of a bend toward an oncoming one at `on` [m]."""
+    return 0.5 * length * abs(bend) if on.offset * bend < 0.0 else 0.0
+
+
 @dataclass
 class Meeting:
     """Where the way of another agent first enters that of a driver."""
@@ -149,8 +99,8 @@ class Meeting:
     """Arc length on the driver's route [m]."""
     half: float
     """Half the other one's extent along the route there [m]."""
-    aligned: float
-    """Cosine between both ways where it enters."""
+    merges: bool
+    """Whether both go on the same way from there."""
 
 
 @dataclass
@@ -241,36 +191,39 @@ class Driver:
             reach = max(reach, THROUGH if line.sign else 25.0)
         elif follows and waits:
             reach = 12.0
+        if follows:
+            reach = min(reach, stop_gap(c, world, b, reach, m) + other.length / 2)
         met = self.meet(b, follows, reach)
         if met is None:
             return np.inf
-        same_way = m.reached(met.aligned, 0.7)
         gap = met.at - self.s - self.agent.length / 2 - met.half
         rank, its_rank = rank_of(world, self.a, m), rank_of(world, b, m) if follows else 0
-        if same_way and not held and not walks:
+        if met.merges and not held and not walks:
             return np.inf if waits else self.fall_in(b, met, gap, rank - its_rank)
-        if not m.reached(gap, -0.5) and (not held or waits):
-            return np.inf  # already there: the other one waits
-        leave = met.enter if same_way else met.leave
+        if not m.reached(gap, -0.5) and waits:
+            return np.inf
         own_in = time_to_cover(gap, self.speed, c.idm_accel)
         own_out = time_to_cover(gap + self.agent.length + 2 * met.half, self.speed, c.idm_accel)
         its_in = time_to_cover(met.enter, speed, c.idm_accel)
-        its_out = time_to_cover(leave + other.length / 2, speed, 0.5 * c.idm_accel)
+        its_out = time_to_cover(met.leave + other.length / 2, speed, 0.5 * c.idm_accel)
         gone_first = not m.reached(its_out + 1.0 - own_in)
-        before_it = not m.reached(own_out + 1.0 - its_in)
         if held:
-            crossing_too = follows and came_from_line(world, b, m)
+            crossing_too = line.sign and follows and came_from_line(world, b, m)
             fast = not m.reached(3.0 - speed)
+            haste = HASTE * world.get("stood", self.a)
+            needed = max(own_out + 1.0 - haste, own_in + 0.3)
+            before_it = not m.reached(needed - its_in)
             if (before_it and not crossing_too) or (gone_first and fast):
                 return np.inf
             wait = max(line.gap, 0.0) + 0.5 * c.idm_gap
             return self.respond(min(wait, max(gap, 0.0)), self.speed)
-        inside = not m.reached(met.enter - other.length / 2, 0.5)  # already there: others wait
-        if waits and not inside and rank < 2 + its_rank:
+        # Already there, or as good as there: others wait.
+        inside = not m.reached(met.enter - min(other.length / 2, ROUTE_SPACING), 0.5)
+        if waits and (rank < its_rank or (not inside and rank < 2 + its_rank)):
             return np.inf
         if waits and not walks and self.out_of_patience(b):
             return np.inf
-        if not inside and (gone_first or before_it):
+        if not inside and (gone_first or not m.reached(own_out + 1.0 - its_in)):
             return np.inf
         if rank != its_rank:
             first = rank < its_rank
@@ -280,6 +233,8 @@ class Driver:
             first = not m.reached(own_in - its_in, -TIE)
         if first and not inside and not walks:
             return np.inf
+        if self.stands_in(b, follows, reach):
+            return np.inf  # already there: the other one waits
         return self.respond(gap, self.speed)
 
     def fall_in(self, b: int, met: Meeting, gap: float, later: int) -> float:
@@ -301,6 +256,22 @@ class Driver:
         demand = self.respond(room, self.speed - max(world.get("speed", b), 0.0))
         return max(demand, -2.0 * c.idm_decel) if not m.reached(10.0 - gap) else demand
 
+    def stands_in(self, b: int, follows: bool, reach: float) -> bool:
+        """Whether my box is in the other one's way."""
+        world, m = self.world, self.margin
+        box, other = world.box(self.a), world.place.agents[b]
+        if follows:
+            route, s = world.path(b).route, world.get("route_s", b)
+            first = self.nearest_to(b)
+            on = route.project(box.center, first - 1, first + int(reach / ROUTE_SPACING) + 1)
+            ahead, distance, direction = on.s - s, on.distance, on.direction
+        else:
+            direction = unit(world.get("yaw", b))
+            apart = box.center - world.position(b)
+            ahead, distance = apart @ direction, abs(cross(direction, apart))
+        room = 0.5 * other.width + box.extent_along(left_of(direction)) + CLEARANCE
+        return m.reached(ahead - 1e-9) and not m.reached(distance - room)
+
     def waits_longer(self, b: int, its_gap: float) -> bool:
         """Of two behind their lines: whether the other stands at its own and came there earlier."""
         if not self.margin.reached(4.0 - its_gap):
@@ -309,33 +280,31 @@ class Driver:
         return bool(its > mine or (its == mine and b < self.a))
 
     def out_of_patience(self, b: int) -> bool:
-        """Of two that wait for each other: whether I have stood for longer, and long."""
+        """Of two that wait for each other: whether I have stood long, very long if not longer."""
         mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
         longer = mine > its or (mine == its and self.a < b)
-        return self.margin.reached(mine - 1e-9, PATIENCE) and bool(longer)
+        return self.margin.reached(mine - 1e-9, PATIENCE if longer else 1.5 * PATIENCE)
 
     def meet(self, b: int, follows: bool, reach: float) -> Meeting | None:
         """Where the other's way first enters mine, None if nowhere.
 
         The other's way is its own route if it follows one, else straight on; looked at every 2 m,
-        up to where it must stop. Of a way that crosses, the arc length is the least on it.
+        at the points of the route. Of a way that merges, arc length and
+        extent are those where they meet, of one that crosses those that begin first.
         """
         world, m = self.world, self.margin
-        other, box = world.place.agents[b], self.world.box(b)
-        if follows:
-            reach = min(reach, stop_gap(self.config, world, b, reach, m) + other.length / 2)
-        met = None
-        for way in np.arange(0.0, reach + 1e-9, 2.0):
-            position, direction = box.center + way * unit(box.yaw), unit(box.yaw)
-            if follows:
-                position, direction, *_ = world.path(b).route.at(world.get("route_s", b) + way)
+        other = world.place.agents[b]
+        met, aligned, nearest = None, -1.0, (np.inf, 0.0)
+        for way, position, direction, bend in self.places(b, follows, reach):
             near = self.nearest_point(position)
             on = self.route.project(position, near - 2, near + 1) if near is not None else None
             there = False
             if on is not None:
                 cos, sin = float(direction @ on.direction), abs(cross(direction, on.direction))
                 side = 0.5 * (other.length * sin + other.width * abs(cos))
-                room = on.distance - (0.5 * self.agent.width + side + CLEARANCE)
+                swing = swing_out(self.agent.length, self.route.bend_at(near), on)
+                swing = max(-cos, 0.0) * (swing + swing_out(other.length, bend, on))
+                room = on.distance - (0.5 * self.agent.width + side + swing + CLEARANCE)
                 there = m.reached(on.s - self.s - 1e-9) and m.reached(-room)
             if on is None or not there:
                 if met is not None:
@@ -343,11 +312,40 @@ class Driver:
                 continue
             half = 0.5 * (other.length * abs(cos) + other.width * sin)
             if met is None:
-                met = Meeting(way, way, on.s, half, cos)
-            met.leave = way
-            if met.aligned <= 0.7 and on.s - half < met.at - met.half:
-                met.at, met.half = on.s, half
+                met = Meeting(way, way, on.s, half, False)
+            met.leave, aligned = way, max(aligned, cos)
+            nearest = min(nearest, (on.s - half, half))
+        if met is None:
+            return None
+        if m.reached(aligned, 0.7):
+            met.merges, met.leave = True, met.enter
+        else:
+            met.at, met.half = sum(nearest), nearest[1]
         return met
+
+    def places(self, b: int, follows: bool, reach: float) -> Iterator[tuple]:
+        """Where the other will be: how far from now, position, direction, bend of its route."""
+        world, box = self.world, self.world.box(b)
+        ahead = unit(box.yaw)
+        if not follows:
+            for way in np.arange(0.0, reach + 1e-9, ROUTE_SPACING):
+                yield way, box.center + way * ahead, ahead, 0.0
+            return
+        route, s = world.path(b).route, world.get("route_s", b)
+        for k in range(self.nearest_to(b), len(route.points)):
+            way = max(k * ROUTE_SPACING - s, 0.0)
+            if not self.margin.reached(reach - way):
+                return
+            direction = route.directions[min(k, len(route.directions) - 1)]
+            yield way, route.points[k, :2], direction, route.bend_at(k)
+
+    def nearest_to(self, b: int) -> int:
+        """The point of its route nearest to where an agent is on it."""
+        route, s = self.world.path(b).route, self.world.get("route_s", b)
+        nearest = np.clip(s + 0.5 * ROUTE_SPACING, 0.0, route.length) / ROUTE_SPACING
+        if 0.0 <= s < route.length - ROUTE_SPACING:
+            self.margin.reached(abs(nearest - np.round(nearest)))
+        return int(nearest)
 
     def nearest_point(self, q: np.ndarray) -> int | None:
         """The nearest of every other route point ahead, None if none is within 5 m."""

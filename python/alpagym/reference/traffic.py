@@ -297,9 +297,9 @@ class Driver:
         met, aligned, nearest = None, -1.0, (np.inf, 0.0)
         for way, position, direction, bend in self.places(b, follows, reach):
             near = self.nearest_point(position)
-            on = self.route.project(position, near - 2, near + 1) if near is not None else None
-            there = False
-            if on is not None:
+            on, there = None, False
+            if near is not None:
+                on = self.route.project(position, near - 2, near + 1)
                 cos, sin = float(direction @ on.direction), abs(cross(direction, on.direction))
                 side = 0.5 * (other.length * sin + other.width * abs(cos))
                 swing = swing_out(self.agent.length, self.route.bend_at(near), on)

@@ -75,7 +75,7 @@ class Dataset:
 def driven(scenarios: list[Scenario]) -> list[Rollout]:
     """Log replays of scenarios, each in steps of its own record."""
     rollouts = []
-    for dt, alike in groupby(scenarios, lambda s: round(s.dt, 2)):
+    for dt, alike in groupby(scenarios, lambda s: round(s.dt, 4)):
         config = replace(SimConfig(), end_on=(), dt=dt)
         rollouts += evaluate("log", list(alike), config, record="log")[1]
     return rollouts

@@ -213,7 +213,7 @@ def test_unknown_forms_are_refused() -> None:
         sim.use_cpu_form("sse9")
 
 
-def test_lists_of_another_map_are_refused(procedural) -> None:
+def test_lists_of_another_number_of_cells_are_refused(procedural) -> None:
     config = SimConfig()
     packed = sim.with_near(batch(procedural), config)
     other = sim.with_near(batch(procedural[:3]), config)

@@ -1,4 +1,4 @@
-"""What a rollout must not do: ask for memory, wait for the host, or resist a CUDA graph."""
+"""What a step must not do: ask for memory, resist a CUDA graph; or a rollout: wait for the host."""
 
 import ctypes
 import os
@@ -14,7 +14,15 @@ import torch
 
 import alpagym
 from alpagym import sim
-from alpagym.config import ActionType, GrpoConfig, PolicyConfig, SimConfig, Traffic
+from alpagym.config import (
+    ActionType,
+    GrpoConfig,
+    PolicyConfig,
+    RowFormat,
+    SimConfig,
+    SlotOrder,
+    Traffic,
+)
 from alpagym.grpo.rollout import Roller
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
@@ -25,6 +33,11 @@ CASES = {
     "log": SimConfig(),
     "idm": SimConfig(traffic=Traffic.idm),
     "multi_agent": SimConfig(multi_agent=True),
+    "sorted": SimConfig(slot_order=SlotOrder.nearest_first),
+    "nearest": SimConfig(slot_order=SlotOrder.nearest),
+    "bounded": SimConfig(slot_order=SlotOrder.bounded),
+    "compact": SimConfig(row_format=RowFormat.compact),
+    "half": SimConfig(row_format=RowFormat.float16),
     "plans": SimConfig(action=ActionType.trajectory, replan_every=2),
 }
 
@@ -48,12 +61,14 @@ def stepper(config: SimConfig, device: str, worlds: int = 64) -> Callable[[], No
     weights = torch.ones(1, len(sim.RewardTerm), device=device)
     action = torch.zeros(*state.ego.shape, sim.action_size(config), device=device)
     drawn = torch.zeros(*state.ego.shape, 2, device=device)
+    some = torch.arange(worlds, device=device) % 3 == 0
     sim.reset(scenarios, state, torch.ones(worlds, dtype=torch.bool, device=device), params)
 
     def once() -> None:
         sim.noise(scenarios, state, drawn)
         sim.step(scenarios, state, outcome, action, weights, params)
         sim.observe(scenarios, state, seen, params)
+        sim.observe(scenarios, state, seen, params, mask=some)
 
     return once
 

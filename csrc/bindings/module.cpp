@@ -338,6 +338,11 @@ void check(const Params& p) {
       refuse(name, "1.." + std::to_string(kMaxPlanSteps), py::int_(steps));
   if (p.slot_order < kNearestFirst || p.slot_order > kBounded)
     refuse("slot_order", "0..2", py::int_(p.slot_order));
+  for (const auto& [name, radius] : {std::pair{"agent_radius", p.agent_radius},
+                                     {"road_radius", p.road_radius},
+                                     {"light_radius", p.light_radius}})
+    if (!(radius >= 0.f && std::isfinite(radius * radius)))
+      refuse(name, "0 or more, and a square that is finite", py::float_(radius));
   if (p.max_steps < 0) refuse("max_steps", "at least 0", py::int_(p.max_steps));
 }
 

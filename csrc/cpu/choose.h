@@ -53,7 +53,7 @@ inline Range range_of(Candidates& c) {
 //
 // Narrows the interval in which the limit lies until as many are below it as are wanted: by turns
 // where it would be if distances were even, and by half. Where distances are equal and no limit
-// separates them, the smaller indices win.
+// separates them, the smaller indices win. Distances are finite.
 inline int choose(Candidates& c, int m, int32_t* out) {
   if (c.n <= m) {
     std::copy(c.index, c.index + c.n, out);
@@ -62,7 +62,7 @@ inline int choose(Candidates& c, int m, int32_t* out) {
   if (m <= 0) return 0;
   auto [low, high] = range_of(c);
   std::fill_n(c.distance2 + c.n, simd::kLanes, INFINITY);
-  low = 0.999f * low - 1.f;
+  low = std::nextafter(low, -1.f);
   int below_low = 0, below_high = c.n;  // up to low: fewer than m; up to high: m or more
   int ties = 0;  // how many with a distance of exactly `high` are wanted; 0 for all
   for (bool guess = true;; guess = !guess) {

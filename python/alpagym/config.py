@@ -140,11 +140,11 @@ class SimConfig:
     road_columns: int = 7
     """Likewise of `RoadFeature`."""
     agent_radius: float = 60.0
-    """[m]"""
+    """Agents farther away are not observed [m]."""
     road_radius: float = 50.0
-    """[m]"""
+    """Road points farther away are not observed [m]."""
     light_radius: float = 80.0
-    """[m]"""
+    """Lights farther away are not observed [m]."""
     route_step: float = 4.0
     """Arc length between observed waypoints [m]."""
     route_horizon: float = 80.0
@@ -271,8 +271,11 @@ class ImitationConfig:
     """Open-loop learning from the logs."""
 
     learning_rate: float = 1e-3
+    """Adam's, at first."""
     batch_size: int = 512
+    """Steps per gradient step."""
     max_epochs: int = 200
+    """Passes over the recorded steps at most."""
     patience: int = 6
     """Stop after so many epochs without a lower held-out loss."""
     smoothing: float = 0.5
@@ -281,24 +284,36 @@ class ImitationConfig:
     """Share of the training scenarios that only measure the loss."""
 
 
+class Precision(Enum):
+    """Of numbers in matrix products."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 @dataclass(frozen=True)
 class GrpoConfig:
     """Closed-loop learning."""
 
     iterations: int = 50
+    """Rollouts of all groups, each followed by its updates."""
     group_size: int = 16
     """G rollouts of one scenario from one forked state."""
     scenarios_per_iteration: int = 32
+    """Groups in a rollout."""
     epochs: int = 1
     """Passes over each rollout."""
     minibatch_size: int = 4096
     """Steps per gradient step."""
-    precision: str = "float32"
-    """Of the policy's matrix products: `float32`, or `bfloat16`, which GPUs are faster in. Weights,
-    log-probabilities and gradients stay float32."""
+    precision: Precision = Precision.float32
+    """Of the policy's matrix products; bfloat16 is for GPUs, a CPU's fused encoder does without it.
+    Weights, log-probabilities and gradients stay float32."""
     learning_rate: float = 2e-4
+    """Adam's, at the first iteration; it falls to 0 at the last."""
     clip_low: float = 0.2
+    """How far below 1 the ratio of probabilities still counts."""
     clip_high: float = 0.2
+    """How far above 1 the ratio of probabilities still counts."""
     credit: str = "step"
     """`step`: reward-to-go against the group at the same step; `episode`: the return, as
     AlpaGym."""
@@ -312,7 +327,9 @@ class GrpoConfig:
     kl_weight: float = 0.0
     """Of the k3 estimate of KL to the imitation policy."""
     entropy_weight: float = 0.0
+    """Of the entropy of actions, which is rewarded."""
     max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this."""
     dead_group_tolerance: float = 0.05
     """Groups whose returns spread less than this share of what is usual are dead."""
     resample_dead: bool = True
@@ -352,9 +369,11 @@ class TrainConfig:
     name: str = ""
     """Run directory under `runs`; empty for a name from date and time."""
     runs: str = "runs"
+    """Folder of run directories."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`."""
     seed: int = 0
+    """Of everything that is drawn."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     num_replays: int = 12

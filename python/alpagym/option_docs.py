@@ -15,10 +15,16 @@ VALUE_WIDTH = 44
 
 @cache
 def meanings(schema: type) -> dict[str, str]:
-    """The first sentence of what stands under each field of a dataclass, by field."""
+    """The first sentence of what stands under each field of a dataclass, by field.
+
+    Nothing where the source is not installed.
+    """
     found: dict[str, str] = {}
     for base in reversed(schema.__mro__[:-1]):
-        tree = ast.parse(inspect.getsource(base)).body[0]
+        try:
+            tree = ast.parse(inspect.getsource(base)).body[0]
+        except OSError:
+            continue
         assert isinstance(tree, ast.ClassDef)
         for field, text in zip(tree.body, tree.body[1:], strict=False):
             if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):

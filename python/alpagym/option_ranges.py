@@ -42,7 +42,6 @@ CHOICES = {
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
-    "grpo.precision": ("float32", "bfloat16"),
     "grpo.scale": ("group", "batch", "none"),
 }
 """Words to choose from."""

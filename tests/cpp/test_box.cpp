@@ -12,7 +12,7 @@ float between(uint64_t key, float low, float high) { return low + (high - low) *
 // How deep a point lies in a box: distance to the nearest side, negative outside.
 float depth(const Box& b, Vec2 p) {
   const Vec2 q = to_local(b.frame, p);
-  return fminf(b.half_length - fabsf(q.x), b.half_width - fabsf(q.y));
+  return std::fmin(b.half_length - fabsf(q.x), b.half_width - fabsf(q.y));
 }
 
 // The depth in `b` of the point of `a` that lies deepest, among points 1/32 of its sides apart.
@@ -22,7 +22,7 @@ float deepest(const Box& a, const Box& b) {
     for (int k = -32; k <= 32; ++k) {
       const Vec2 p = to_world(a.frame, {static_cast<float>(i) / 32.f * a.half_length,
                                         static_cast<float>(k) / 32.f * a.half_width});
-      best = fmaxf(best, depth(b, p));
+      best = std::fmax(best, depth(b, p));
     }
   return best;
 }
@@ -66,7 +66,7 @@ TEST(overlap_agrees_with_points_of_one_box_inside_the_other) {
     const Box b = box_at({between(combine(key, 1), -5.f, 5.f), between(combine(key, 2), -5.f, 5.f),
                           between(combine(key, 3), -kPi, kPi)},
                          between(combine(key, 4), 0.5f, 6.f), between(combine(key, 5), 0.5f, 3.f));
-    const float inside = fmaxf(deepest(a, b), deepest(b, a));
+    const float inside = std::fmax(deepest(a, b), deepest(b, a));
     CHECK(overlap(a, b) == overlap(b, a));
     if (inside >= 0.f) CHECK(overlap(a, b));
     if (inside < -0.15f) CHECK(!overlap(a, b));  // farther apart than the points miss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,7 @@ from alpagym.bench import sources
 from alpagym.bench.cases import SEED, TrainCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, measure
-from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, SimConfig, SlotOrder
+from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, TrainConfig
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
@@ -23,9 +24,7 @@ def run(case: TrainCase, context: Context) -> Iterator[Line]:
     """Steps of live egos that reach the learner in a second, and seconds of rollout and update."""
     count = 8 if context.quick else case.scenarios
     hosts = sources.kept("procedural", count, context.data).hosts
-    sim_config = SimConfig(
-        max_steps=10 if context.quick else 0, slot_order=SlotOrder.nearest
-    )  # as `alpagym train`
+    sim_config = replace(TrainConfig().sim, max_steps=10 if context.quick else 0)
     torch.manual_seed(SEED)
     policy = LateFusion(PolicyConfig(), sim_config).to(context.device)
     trainer = GrpoTrainer(

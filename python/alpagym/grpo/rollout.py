@@ -22,7 +22,7 @@ class Recording:
 
     observation: Observation
     """Rows as the simulator stores them (`SimConfig.row_format`). [T, W, ...]; where not valid,
-    sets are empty and the rest is whatever was there before."""
+    masks are false and the rest is whatever was there before."""
     action: Tensor
     """In physical units; D is `sim.action_size`. [T, W, D]"""
     log_prob: Tensor
@@ -152,8 +152,8 @@ class Roller:
             driving = record.valid[t]
             torch.logical_not(self._state.done.squeeze(1), out=driving)
             sim.observe(self._scenarios, self._state, seen, self._params, mask=driving)
-            for mask in (seen.agents_mask, seen.road_mask, seen.lights_mask):
-                mask &= driving[:, None, None]  # the policy spends nothing on empty sets
+            for mask in (seen.agents_mask, seen.road_mask, seen.route_mask, seen.lights_mask):
+                mask &= driving[:, None, None]  # the fused encoder spends nothing on empty sets
             if self._observed:
                 record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)
             sim.noise(self._scenarios, self._state, self._noise)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alpagym import sim
-from alpagym.config import GrpoConfig, RewardConfig, SimConfig
+from alpagym.config import GrpoConfig, Precision, RewardConfig, SimConfig
 from alpagym.grpo.advantage import Advantages, group_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Recording, Roller
@@ -198,8 +198,8 @@ class GrpoTrainer:
         }
 
     def _precision(self) -> torch.autocast:
-        """What the policy runs under, in rollouts and updates alike: their ratio begins at 1."""
-        low = self.config.precision == "bfloat16"
+        """What the policy runs under, in rollouts and updates alike."""
+        low = self.config.precision is Precision.bfloat16
         return torch.autocast(self.scenarios.device.type, torch.bfloat16, enabled=low)
 
     def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:

@@ -29,7 +29,11 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, observation: Observation, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """An action and its log-probability by dimension, from standard normals; all [..., D]."""
+        """An action and its log-probability by dimension, from standard normals; all [..., D].
+
+        In rollouts, worlds that are done are among those asked for, with all masks false; what
+        comes out for them is not used.
+        """
 
     @abstractmethod
     def log_prob(self, observation: Observation, action: Tensor) -> Tensor:

@@ -95,6 +95,9 @@ class RawScenario:
     has_z: bool = True
     infer_links: bool = False
     """Whether lane successors come from geometry because the source has none."""
+    mission: set[int] = field(default_factory=set)
+    """Ids of the lanes that the ego was sent along, where the source tells; its route takes them
+    beyond the record."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -131,6 +134,7 @@ def assemble(raw: RawScenario) -> Scenario:
     )
     lights = _build_lights(raw, road_map, origin, notes)
     stop_lanes = _stop_lanes(elements, road_map.id)
+    mission = {i for i, e in enumerate(elements) if e.id in raw.mission}
     return Scenario(
         id=raw.id,
         source=raw.source,
@@ -143,7 +147,7 @@ def assemble(raw: RawScenario) -> Scenario:
         tracks=tracks,
         map=road_map,
         lights=lights,
-        routes=build_routes(tracks, road_map, lights, stop_lanes),
+        routes=build_routes(tracks, road_map, lights, stop_lanes, {ego: mission}),
         flags=compute_flags(tracks, road_map, start, raw.has_z),
         has_z=raw.has_z,
         notes=notes,

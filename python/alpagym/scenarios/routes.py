@@ -124,6 +124,7 @@ def build_routes(
     road_map: RoadMap,
     lights: Lights,
     stop_lanes: dict[int, list[int]] | None = None,
+    missions: dict[int, set[int]] | None = None,
 ) -> Routes:
     """Routes of all agents of a recorded scenario.
 
@@ -133,6 +134,8 @@ def build_routes(
         lights: stops of the lanes they control.
         stop_lanes: lanes (element indices) that each stop sign (element index) controls, where the
             source tells; other signs are given to the lanes that start beside them.
+        missions: lanes (element indices) that an agent (index) prefers where the road forks beyond
+            its record.
     """
     lanes = np.flatnonzero(road_map.type == MapType.LANE)
     segments = cut_segments([road_map.polyline(int(i)) for i in lanes], lanes, max_step=10.0)
@@ -150,7 +153,8 @@ def build_routes(
     for a, path, yaw, place in zip(moving, paths, yaws, places, strict=True):
         on_foot = tracks.type[a] == AgentType.PEDESTRIAN
         lane = -1 if on_foot or place < 0 else int(segments.owner[place])
-        points, limits = route_along(extend(path, yaw, road_map, lane))
+        mission = (missions or {}).get(a, set())
+        points, limits = route_along(extend(path, yaw, road_map, lane, mission))
         stops = [] if on_foot else stops_along(points, stop_points)
         routes[a] = AgentRoute(points, limits, float(arc_length(path)[-1]), stops)
     if has_limits:
@@ -190,12 +194,17 @@ def _last_yaw(tracks: Tracks, agent: int, path: np.ndarray) -> float:
     return float(np.arctan2(end[1] - before[1], end[0] - before[0]))
 
 
-def extend(path: np.ndarray, yaw: float, road_map: RoadMap, lane: int) -> np.ndarray:
+def extend(
+    path: np.ndarray, yaw: float, road_map: RoadMap, lane: int, mission: set[int] | None = None
+) -> np.ndarray:
     """The path carried on for `EXTENSION` along `lane` and successors, then straight on, [m, 3].
 
-    Without a lane (-1) it goes straight on at once, with heading `yaw` [rad].
+    Without a lane (-1) it goes straight on at once, with heading `yaw` [rad]. Lanes of the mission
+    are preferred.
     """
-    ahead = _along_lanes(path[-1], lane, road_map) if lane >= 0 else np.zeros((0, 3))
+    ahead = (
+        _along_lanes(path[-1], lane, road_map, mission or set()) if lane >= 0 else np.zeros((0, 3))
+    )
     line = drop_duplicates(np.concatenate([path, ahead]), 0.01)
     missing = arc_length(path)[-1] + EXTENSION - arc_length(line)[-1]
     if missing > 0:
@@ -231,14 +240,14 @@ def _nearest_lane(query: np.ndarray, yaw: np.ndarray, segments: Segments) -> np.
     return result
 
 
-def _along_lanes(end: np.ndarray, lane: int, road_map: RoadMap) -> np.ndarray:
+def _along_lanes(end: np.ndarray, lane: int, road_map: RoadMap, mission: set[int]) -> np.ndarray:
     """Points ahead of `end` [3] along `lane` and its straightest successors, [n, 3]."""
     line = road_map.polyline(lane).astype(np.float64)
     s, d = project(line, end[None])
     parts, seen = [line], {lane}
     length = arc_length(line)[-1] - s[0]
     while length < EXTENSION + ROUTE_SPACING:
-        lane = straightest(lane, road_map)
+        lane = straightest(lane, road_map, mission)
         if lane < 0 or lane in seen:
             break
         seen.add(lane)
@@ -259,9 +268,10 @@ def _along_lanes(end: np.ndarray, lane: int, road_map: RoadMap) -> np.ndarray:
     return points
 
 
-def straightest(lane: int, road_map: RoadMap) -> int:
-    """The successor that turns least over its first 15 m, or -1."""
-    options = road_map.successors_of(lane)
+def straightest(lane: int, road_map: RoadMap, mission: set[int] | None = None) -> int:
+    """The successor that turns least over its first 15 m, or -1; of those of a mission if any."""
+    options = [int(i) for i in road_map.successors_of(lane)]
+    options = [i for i in options if mission and i in mission] or options
     if len(options) < 2:
         return int(options[0]) if len(options) else -1
     line = road_map.polyline(lane)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.readers.drivable_area import area_edges
+from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
@@ -235,29 +235,8 @@ def _edges(data: Any, path: Path, notes: list[str]) -> list[np.ndarray]:
         )
     if not areas:
         notes.append("has no drivable area, so nothing is off-road")
-    _refuse_tangles(areas, path)
+    refuse_tangles(areas, str(path), MAX_OWN_CROSSINGS, MAX_CROSSINGS)
     return area_edges(areas, str(path), "av2")
-
-
-def _refuse_tangles(areas: list[np.ndarray], path: Path) -> None:
-    """Refuse outlines that cross so often that to unite them takes long."""
-    try:
-        import shapely
-    except ImportError:
-        return  # which `area_edges` reports
-    rings = [np.concatenate([area, area[:1]])[:, :2] for area in areas]
-    pairs = [np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings]
-    segments = shapely.linestrings(np.concatenate([np.zeros((0, 2, 2)), *pairs]))
-    owner = np.repeat(np.arange(len(areas)), [len(area) for area in areas])
-    tree = shapely.STRtree(segments)
-    # Each segment meets itself and the two beside it, which is no crossing.
-    own, all_meetings = -3 * len(segments), -3 * len(segments)
-    for chunk in np.array_split(np.arange(len(segments)), len(segments) // 64 + 1):
-        query, other = tree.query(segments[chunk], predicate="intersects")
-        own += int((owner[chunk[query]] == owner[other]).sum())
-        all_meetings += len(other)
-        if own > 2 * MAX_OWN_CROSSINGS or all_meetings > len(segments) + 2 * MAX_CROSSINGS:
-            raise ScenarioError(f"{path}: the outlines of drivable areas cross too often to unite")
 
 
 def _courses(data: Any, known: set[int], path: Path) -> list[np.ndarray]:

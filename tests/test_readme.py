@@ -46,5 +46,6 @@ def test_it_names_every_choice_and_format() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert {extra for _, extra in formats if extra} == {"womd", "av2", "nvidia", "commonroad"}
-    assert {extra for _, extra in formats if extra} <= extras.keys()
+    named = {extra for _, extra in formats if extra}
+    assert named == {"womd", "av2", "nvidia", "commonroad", "nuplan"}
+    assert named <= extras.keys()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alpagym.scenarios.readers import (
+    alpasim_usdz,
     argoverse2_motion,
     argoverse2_sensor,
     clipgt,
@@ -56,6 +57,7 @@ READERS = [
         argoverse2_sensor.part,
     ),
     Reader("ScenarioNet pickle", scenarionet.sniff, scenarionet.read, scenarionet.part),
+    Reader("AlpaSim USDZ", alpasim_usdz.sniff, alpasim_usdz.read),
     Reader("nuPlan log", nuplan.sniff, nuplan.read, nuplan.part),
     Reader("NVIDIA RDS-HQ", rds_hq.sniff, rds_hq.read, rds_hq.part),
     Reader("NVIDIA ClipGT", clipgt.sniff, clipgt.read, clipgt.part),

@@ -9,13 +9,18 @@ number a text, so each is taken as it comes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.readers.clipgt_tables import read_columns, read_rows, table_path
+from alpagym.scenarios.readers.clipgt_tables import (
+    TableFile,
+    read_columns,
+    read_rows,
+    table_path,
+)
 from alpagym.scenarios.readers.nvidia_fields import (
     as_list,
     drivable_sides,
@@ -40,11 +45,12 @@ from alpagym.scenarios.readers.nvidia_tracks import (
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 _EGO = "egomotion_estimate"
-_ELEMENTS = {
+ELEMENTS = {
     "association", "buffer_zone", "calibration_estimate", "clip", "crosswalk", "intersection_area",
     "lane", "lane_line", "obstacle", "pole", "road_boundary", "road_island", "road_marking",
     "traffic_light", "traffic_sign", "wait_line",
 }  # fmt: skip
+"""Kinds of elements, which name the tables of a clip."""
 _UNUSED = ("pole", "road_marking", "intersection_area", "road_island", "buffer_zone")
 
 
@@ -57,7 +63,7 @@ def part(path: Path) -> bool:
     """Whether the file belongs to a clip of which the ego poses lie beside it."""
     prefix, _, element = path.stem.rpartition(".")
     name = f"{prefix}.{_EGO}.parquet" if prefix else f"{_EGO}.parquet"
-    known = path.suffix == ".parquet" and element in _ELEMENTS
+    known = path.suffix == ".parquet" and element in ELEMENTS
     known |= path.suffix == ".json" and element.startswith("camera_")  # their frames' times
     return known and path.with_name(name).is_file()
 
@@ -70,16 +76,16 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     ego_box = _ego_box(table_path(path, "calibration_estimate"))
     time = time - time[:1]
     tracks = build_tracks(time * 1e-6, poses, ego_box, boxes, str(path), notes)
-    tables = {element: table_path(path, element) for element in _ELEMENTS}
+    tables = {element: table_path(path, element) for element in ELEMENTS}
     made = source_map(tables, notes)
     yield assemble_clip(clip, str(path), tracks, made, notes, dataset="clipgt", license="nvidia-av")
 
 
-def source_map(tables: dict[str, Path], notes: list[str]) -> SourceMap:
+def source_map(tables: Mapping[str, TableFile], notes: list[str]) -> SourceMap:
     """The map of a bundle.
 
     Args:
-        tables: path of the table of each element, by its name; files may be missing.
+        tables: the table of each element, by its name; files may be missing.
         notes: gets a clause where a kind of element is missing altogether.
 
     Raises:
@@ -126,7 +132,7 @@ def source_map(tables: dict[str, Path], notes: list[str]) -> SourceMap:
 
 
 def _payloads(
-    tables: dict[str, Path], element: str, notes: list[str]
+    tables: Mapping[str, TableFile], element: str, notes: list[str]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name for messages, identifier and payload of each row of one kind of element."""
     path = tables[element]
@@ -136,7 +142,7 @@ def _payloads(
         yield f"{path}: row {i}", str(key.get("map_id") or f"{element} {i}"), payload
 
 
-def _associate(source: SourceMap, path: Path) -> None:
+def _associate(source: SourceMap, path: TableFile) -> None:
     """Give lanes the links and neighbors, signs and lights of the association table."""
     lanes = {lane.id: lane for lane in source.lanes}
     fields = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,12 +21,20 @@ MAX_REPEATED = 4096
 """Longest text in a table of many rows, which may repeat it in each [bytes]."""
 
 
+class TableFile(Protocol):
+    """A file, or a member of an archive, named in messages by its text."""
+
+    def is_file(self) -> bool: ...
+
+    def read_bytes(self) -> bytes: ...
+
+
 def table_path(ego: Path, element: str) -> Path:
     """The table of an element in the bundle that the table of ego poses belongs to."""
     return ego.with_name(ego.name.replace("egomotion_estimate.parquet", f"{element}.parquet"))
 
 
-def read_rows(path: Path, element: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def read_rows(path: TableFile, element: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Key and payload of each row of a table of map elements; none where there is no such file.
 
     Raises:
@@ -91,7 +99,7 @@ def read_columns(
     return arrays
 
 
-def _read(path: Path) -> Any:
+def _read(path: TableFile) -> Any:
     """A table, unpacked piece by piece as long as it stays within bounds."""
     try:
         import pyarrow as pa
@@ -101,8 +109,8 @@ def _read(path: Path) -> Any:
         raise ScenarioError(
             f"{path}: ClipGT needs pyarrow ({error}): pip install alpagym[nvidia]"
         ) from error
-    size = path.stat().st_size
-    if size > MAX_FILE:
+    # Members of archives have their own limit.
+    if isinstance(path, Path) and (size := path.stat().st_size) > MAX_FILE:
         raise ScenarioError(f"{path}: has {size} bytes, at most {MAX_FILE} are read")
     data = path.read_bytes()
     try:

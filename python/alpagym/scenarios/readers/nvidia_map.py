@@ -105,6 +105,7 @@ def assemble_clip(
     *,
     dataset: str,
     license: str,
+    has_z: bool = True,
 ) -> Scenario:
     """The scenario of a clip.
 
@@ -116,6 +117,7 @@ def assemble_clip(
         notes: of all that was inferred or left out so far; gets those of the map.
         dataset: as in `Scenario`.
         license: likewise.
+        has_z: whether the heights of the map are those of the tracks.
 
     Raises:
         ScenarioError: if the clip cannot be used, or its map is absurdly large.
@@ -123,8 +125,11 @@ def assemble_clip(
     driven = tracks.xyz[0, tracks.valid[0]]
     elements, lights = map_elements(source_map, driven, tracks.valid.shape[1], source, notes)
     return assemble(
-        RawScenario(clip, source, dataset, license, tracks, elements, lights, ego=0, notes=notes)
-    )
+        RawScenario(
+            clip, source, dataset, license, tracks, elements, lights,
+            ego=0, has_z=has_z, notes=notes,
+        )
+    )  # fmt: skip
 
 
 def map_elements(

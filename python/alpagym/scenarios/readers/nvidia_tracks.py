@@ -61,11 +61,15 @@ class EgoBox:
     """Where the rear of the box lies ahead of the rear axle [m]; negative."""
     note: str
     """Where these numbers come from."""
+    side: float = 0.0
+    """How far the middle of the box lies to the left [m]."""
+    bottom: float = 0.0
+    """How far its bottom lies above the rig [m]."""
 
     @property
     def center(self) -> np.ndarray:
         """Box center in the rig frame [m], [3]."""
-        return np.array([self.rear + 0.5 * self.length, 0.0, 0.5 * self.height])
+        return np.array([self.rear + 0.5 * self.length, self.side, self.bottom + 0.5 * self.height])
 
 
 DEFAULT_BOX = EgoBox(

@@ -67,7 +67,9 @@ def features(
             continue
         try:
             parts, _ = _geometry(body, 0, 0)
-        except (struct.error, ValueError) as error:
+        except struct.error as error:
+            raise ScenarioError(f"{what}: damaged geometry (it ends too early)") from error
+        except ValueError as error:
             raise ScenarioError(f"{what}: damaged geometry ({error})") from error
         lines = [line for part in parts for line in part if len(line)]
         if not lines:

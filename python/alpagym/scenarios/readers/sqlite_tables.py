@@ -159,7 +159,7 @@ def floats(column: list[Any], what: str) -> np.ndarray:
     Raises:
         ScenarioError: naming `what` if there is something else among them.
     """
-    if any(not isinstance(v, float | int | None) for v in column):
+    if not set(map(type, column)) <= {float, int, type(None)}:
         bad = next(v for v in column if not isinstance(v, float | int | None))
         raise ScenarioError(f"{what} must be numbers, got {str(bad)[:40]!r}")
     return np.array(column, np.float64)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from alpagym.scenarios.readers import READERS
+from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 
@@ -62,6 +63,7 @@ def load_scenarios(
         raise ScenarioError(
             f"{path}: none of {len(files)} files could be loaded, the first: {skipped[0].reason}"
         )
+    skipped += [Skipped(reason.split(":")[0], reason) for reason in plugins()[1]]
     repeated = {i for i, count in Counter(s.id for s in scenarios).items() if count > 1}
     for scenario in scenarios:
         if scenario.id in repeated:
@@ -103,13 +105,7 @@ def _read_file(path: Path, max_agents: int | None) -> tuple[list[Scenario], list
             head = file.read(4096)
         if not head:
             raise ScenarioError(f"{path}: the file is empty")
-        if any(r.part(path) for r in READERS):
-            return [], []
-        reader = next((r for r in READERS if r.sniff(head, path)), None)
-        if reader is None:
-            known = ", ".join(r.name for r in READERS)
-            raise ScenarioError(f"{path}: of no known format (known: {known})")
-        for result in _quietly(reader.read(path)):
+        for result in _quietly(_results(path, head)):
             if isinstance(result, ScenarioError):
                 skipped.append(Skipped(str(path), str(result)))
             elif max_agents is not None and result.tracks.num_agents > max_agents:
@@ -118,13 +114,59 @@ def _read_file(path: Path, max_agents: int | None) -> tuple[list[Scenario], list
                 skipped.append(Skipped(str(path), reason))
             else:
                 loaded.append(result)
-        if not loaded and not skipped:
+        if not loaded and not skipped and not _is_part(path):
             raise ScenarioError(f"{path}: holds no records")
     except ScenarioError as error:
         skipped.append(Skipped(str(path), str(error)))
     except OSError as error:
         skipped.append(Skipped(str(path), f"{path}: cannot be read ({error.strerror})"))
     return loaded, skipped
+
+
+def _results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
+    """What a file holds: of the first plug-in that finds something in it, else of our readers."""
+    failures: list[ScenarioError] = []
+    for plugin in plugins()[0]:
+        found = False
+        for result in plugin.read(path):
+            if isinstance(result, ScenarioError):
+                failures.append(result)
+            else:
+                found = True
+                yield result
+        if found:
+            yield from failures
+            return
+    if not failures:
+        yield from _own_results(path, head)
+        return
+    own: list[Scenario | ScenarioError] = []
+    try:
+        own.extend(_own_results(path, head))
+    except ScenarioError as error:
+        own.append(error)
+    if not any(isinstance(result, Scenario) for result in own) and not _is_part(path):
+        own = list(failures)
+    for result in own:
+        if isinstance(result, Scenario):
+            result.notes.extend(str(failure) for failure in failures)
+        yield result
+
+
+def _own_results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
+    """What a file of a format of this package holds; nothing for a part of a scenario."""
+    if _is_part(path):
+        return
+    reader = next((r for r in READERS if r.sniff(head, path)), None)
+    if reader is None:
+        found, problems = plugins()
+        known = ", ".join([*(r.name for r in READERS), *(p.name for p in found)])
+        raise ScenarioError("; ".join([f"{path}: of no known format (known: {known})", *problems]))
+    yield from reader.read(path)
+
+
+def _is_part(path: Path) -> bool:
+    return any(r.part(path) for r in READERS)
 
 
 def _quietly(results: Iterator[Scenario | ScenarioError]) -> Iterator[Scenario | ScenarioError]:

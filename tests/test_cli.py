@@ -72,7 +72,7 @@ def test_options_are_listed_with_their_meanings(capsys):
 
 
 def test_an_unknown_command(capsys):
-    assert "fly: expected train, eval or bench" in refuse(capsys, "fly", "seed=1")
+    assert "fly: expected train, eval, export or bench" in refuse(capsys, "fly", "seed=1")
 
 
 # Overrides

@@ -1,4 +1,4 @@
-"""`alpagym train | eval | bench`, with overrides as `key=value`."""
+"""`alpagym train | eval | export | bench`, with overrides as `key=value`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
+  alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
   alpagym bench [what] [key=value ...]   measure speed; what: step, train, binding, load
   alpagym bench compare A.json B.json    what changed between two measurements
 
@@ -33,9 +34,9 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
-QUOTED = ("scenarios", "checkpoint", "output", "name", "runs")
+QUOTED = ("scenarios", "checkpoint", "output", "out", "name", "runs")
 """Options whose values are taken as they are: paths may hold anything."""
-COMMANDS = ("train", "eval", "bench")
+COMMANDS = ("train", "eval", "export", "bench")
 
 
 class UsageError(ValueError):
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
     if command not in COMMANDS:
-        return _fail(f"{command}: expected train, eval or bench; alpagym --help shows how")
+        return _fail(f"{command}: expected train, eval, export or bench; alpagym --help shows how")
     try:
         return _bench(overrides) if command == "bench" else _run(command, overrides)
     except KeyboardInterrupt:
@@ -108,6 +109,11 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     if command == "train":
         train(config, OmegaConf.to_yaml(node))
         return 0
+    if command == "export":
+        from alpagym.scenarios.export.command import export_command
+
+        export_command(config, print)
+        return 0
     if config.output and not Path(config.output).parent.is_dir():
         raise UsageError(f"output={config.output}: no such folder: {Path(config.output).parent}")
     keys = {override.partition("=")[0] for override in overrides}
@@ -159,7 +165,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
-    from alpagym.config import REWARD_PRESETS, EvalConfig, TrainConfig
+    from alpagym.config import REWARD_PRESETS, EvalConfig, ExportConfig, TrainConfig
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED
@@ -167,6 +173,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     store.store(name="train_schema", node=_writable(TrainConfig))
     store.store(name="train", node={"defaults": ["train_schema", {"reward": "dense"}, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
+    store.store(name="export", node=_writable(ExportConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for name, preset in REWARD_PRESETS.items():

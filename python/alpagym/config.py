@@ -416,3 +416,20 @@ class EvalConfig:
     """CPU threads; 0 for all cores."""
     data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))
     sim: SimConfig = field(default_factory=SimConfig)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`alpagym export`."""
+
+    scenarios: str = "procedural"
+    """`procedural`, or a file or folder of recordings."""
+    out: str = ""
+    """Folder to write to, new or empty."""
+    format: str = "scenarionet"
+    """`gpudrive` (JSON) or `scenarionet` (pickles)."""
+    count: int = 16
+    """Scenarios to generate, when procedural."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that read or generate; 0 for all cores."""

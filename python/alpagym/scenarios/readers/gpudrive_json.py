@@ -9,6 +9,7 @@ looked at.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight, RawScenario, RawTracks, assemble
 from alpagym.scenarios.polyline import wrap_angle
+from alpagym.scenarios.readers.export_tag import export_tag
 from alpagym.scenarios.road_map import RawElement, orient_edges
 from alpagym.scenarios.scenario import AgentType, LightState, MapType, Scenario, ScenarioError
 
+NOMINAL_DT = 0.1
+"""The format has no time stamps [s]."""
 MAX_RADIANS = 7.0
 """No heading in radians of this format exceeds it; used where nothing moves."""
 EGO_LENGTH, EGO_WIDTH = 5.286, 2.332
@@ -86,29 +90,35 @@ def _raw_scenario(data: dict[str, Any], path: Path) -> RawScenario:
     if not data["objects"]:
         raise ScenarioError(f"{path}: the list 'objects' is empty, so there is no ego to drive")
     tracks = _raw_tracks(data["objects"], path, notes)
+    metadata = data.get("metadata")
+    tag = export_tag(metadata, tracks.valid.shape[1], f"{path}")
     heights = tracks.xyz[..., 2][tracks.valid]
-    has_z = bool(np.isfinite(heights).any())
+    has_z = bool(np.isfinite(heights).any()) and (tag is None or tag.has_z)
     elements = _raw_elements(data["roads"], path, has_z, notes)
     if has_z and elements and not any(np.isfinite(e.points[:, 2]).any() for e in elements):
         has_z = False
     if not has_z:
         notes.append("has no heights")
-    orient_edges(elements, _corridor(data.get("route"), path, notes), notes)
     name = data.get("scenario_id")
-    metadata = data.get("metadata")
     index = metadata.get("sdc_track_index") if isinstance(metadata, dict) else None
+    if tag is None:
+        orient_edges(elements, _corridor(data.get("route"), path, notes), notes)
+    if tag is None or type(index) is not int or not 0 <= index < len(tracks.id):
+        index = find_ego(index, tracks, path, notes)
     return RawScenario(
         id=name if isinstance(name, str) and name else path.stem,
         source=str(path),
-        dataset="womd",
-        license="womd-nc",
+        dataset="womd" if tag is None else tag.dataset,
+        license="womd-nc" if tag is None else tag.license,
         tracks=tracks,
         elements=elements,
         lights=_raw_lights(data.get("tl_states"), tracks.valid.shape[1], path, notes),
-        ego=find_ego(index, tracks, path, notes),
+        ego=index,
+        dt=NOMINAL_DT if tag is None else tag.dt,
+        start=None if tag is None else tag.start_frame,
         has_z=has_z,
         infer_links=True,
-        notes=notes,
+        notes=notes if tag is None else [*tag.notes, *notes],
     )
 
 
@@ -283,7 +293,7 @@ def _raw_lights(states: Any, num_frames: int, path: Path, notes: list[str]) -> l
                 misplaced += 1
         x, y = (_numbers(record.get(axis, []), f"{what}: '{axis}'") for axis in "xy")
         xy = np.array([x[0] if len(x) else np.nan, y[0] if len(y) else np.nan])
-        lane = int(name) if name.isdecimal() and len(name) < 19 else None
+        lane = int(name) if re.fullmatch(r"-?[0-9]{1,19}", name) else None
         lights.append(RawLight(lane, xy, state))
     if misplaced:
         notes.append(f"left out {misplaced} light states outside the record")

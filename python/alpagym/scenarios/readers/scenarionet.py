@@ -20,6 +20,7 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawScenario, RawTracks, assemble
 from alpagym.scenarios.readers import argoverse2_motion
+from alpagym.scenarios.readers.export_tag import export_tag
 from alpagym.scenarios.readers.safe_pickle import read_pickle
 from alpagym.scenarios.readers.scenarionet_map import raw_elements, raw_lights
 from alpagym.scenarios.readers.scenarionet_values import column, entries, name, number, table, text
@@ -101,15 +102,18 @@ def _raw_scenario(data: dict[Any, Any], path: Path) -> RawScenario:
     dataset, license_tag = _dataset(data, metadata, path)
     tracks = _raw_tracks(data["tracks"], path)
     ego = _find_ego(data, metadata, path)
-    if dataset == "nuscenes":
+    tag = export_tag(metadata, tracks.valid.shape[1], f"{path}")
+    if tag is not None:  # a scenario of ours, which needs no repairs
+        dataset, license_tag = tag.dataset, tag.license
+    elif dataset == "nuscenes":
         _mend_nuscenes(tracks, ego, notes)
     elif dataset == "argoverse2":
         _mend_argoverse2(tracks, ego, notes)
     heights = tracks.xyz[..., 2][tracks.valid]
     elements, has_z = raw_elements(
         data.get("map_features", data.get("map")),
-        dataset,
-        dataset != "nuscenes" and bool(heights.any()),
+        dataset if tag is None else "",
+        tag.has_z if tag is not None else dataset != "nuscenes" and bool(heights.any()),
         f"{path}",
         notes,
     )
@@ -129,11 +133,12 @@ def _raw_scenario(data: dict[Any, Any], path: Path) -> RawScenario:
         elements=elements,
         lights=raw_lights(data.get("dynamic_map_states"), tracks.valid.shape[1], f"{path}", notes),
         ego=ego,
-        dt=frame_interval(column(stamps, f"{path}: 'ts'")),
+        dt=frame_interval(column(stamps, f"{path}: 'ts'")) if tag is None else tag.dt,
         current_frame=current if type(current) is int else None,
+        start=None if tag is None else tag.start_frame,
         has_z=has_z,
-        infer_links=not has_links,
-        notes=notes,
+        infer_links=not has_links and tag is None,
+        notes=notes if tag is None else [*tag.notes, *notes],
     )
 
 

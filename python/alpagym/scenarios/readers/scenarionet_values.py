@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def name(key: Any) -> str:
 def number(key: Any) -> int:
     """A key as an integer: itself if it is one, else a hash in [2^61, 2^62)."""
     text = str(key)
-    if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) < 2**61:
+    if re.fullmatch(r"-?[0-9]{1,19}", text) and abs(int(text)) < 2**62:
         return int(text)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 3) | 2**61

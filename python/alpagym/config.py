@@ -428,6 +428,10 @@ class ExportConfig:
     """Folder to write to, new or empty."""
     format: str = "scenarionet"
     """`gpudrive` (JSON) or `scenarionet` (pickles)."""
+    edits: dict[str, Any] = field(default_factory=dict)
+    """Changes to make, in this order, e.g. `{speed: [0.8, 1.2], remove: 2}`: `docs/edits.md`."""
+    copies: int = 1
+    """Differently edited copies of each scenario."""
     count: int = 16
     """Scenarios to generate, when procedural."""
     seed: int = 0

@@ -232,7 +232,7 @@ def _build_tracks(raw: RawScenario, origin: np.ndarray, notes: list[str]) -> tup
     types = t.type[seen].astype(np.uint8)
     tracks = Tracks(
         xyz=xyz.astype(np.float32),
-        yaw=_wrapped_float32(np.where(valid, t.yaw[seen], 0.0)),
+        yaw=wrapped_float32(np.where(valid, t.yaw[seen], 0.0)),
         velocity=np.where(valid[..., None], velocity, 0.0).astype(np.float32),
         valid=valid,
         size=_box_sizes(np.broadcast_to(t.size[seen], (*valid.shape, 3)), valid, types, notes),
@@ -242,7 +242,7 @@ def _build_tracks(raw: RawScenario, origin: np.ndarray, notes: list[str]) -> tup
     return tracks, int(seen[: raw.ego].sum())
 
 
-def _wrapped_float32(yaw: np.ndarray) -> np.ndarray:
+def wrapped_float32(yaw: np.ndarray) -> np.ndarray:
     """Headings in [-pi, pi) that are still so after rounding to float32."""
     wrapped = wrap_angle(yaw).astype(np.float32)
     return np.where(wrapped >= np.float32(np.pi), np.float32(-3.1415925), wrapped)

@@ -21,6 +21,8 @@ ROUTE_SPACING = 2.0
 
 EGO_MARK = "/ego-"
 """Between a recording's id and the vehicle that is the ego of a further drive of it."""
+EDIT_MARK = "/edit-"
+"""Between a scenario's id and what tells an edited copy of it."""
 
 
 class ScenarioError(ValueError):
@@ -233,7 +235,7 @@ class Scenario:
     @property
     def recording(self) -> str:
         """Id of the recording that this drive is one of: what is never split or counted twice."""
-        return self.id.split(EGO_MARK)[0]
+        return self.id.split(EGO_MARK)[0].split(EDIT_MARK)[0]
 
     @property
     def num_steps(self) -> int:

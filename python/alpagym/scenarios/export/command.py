@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from alpagym.config import ExportConfig
+from alpagym.scenarios.edits import edit, named_edits
 from alpagym.scenarios.export import FORMATS, ExportReport, export
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
@@ -23,6 +24,9 @@ def export_command(config: ExportConfig, say: Callable[[str], None]) -> ExportRe
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {config.format}")
     if not config.out:
         raise ValueError("out: expected a folder to write to, e.g. out=exported")
+    if config.copies < 1 or (config.copies > 1 and not config.edits):
+        raise ValueError(f"copies: expected 1, or more with edits, got {config.copies}")
+    edits = named_edits(config.edits)
     workers = config.workers or os.cpu_count() or 1
     if config.scenarios == PROCEDURAL:
         if config.count < 1:
@@ -34,6 +38,9 @@ def export_command(config: ExportConfig, say: Callable[[str], None]) -> ExportRe
             say(f"{config.scenarios}: {len(skipped)} skipped:")
             for entry in skipped:
                 say(f"  {entry.reason}")
+    if edits:
+        seeds = [config.seed * config.copies + i for i in range(config.copies)]
+        scenarios = [edit(scenario, edits, seed) for scenario in scenarios for seed in seeds]
     report = export(scenarios, config.out, config.format)
     title = FORMATS[config.format].title
     say(f"{config.out}: {_count(len(report.files), 'scenario')} as {title}")

@@ -116,10 +116,8 @@ class Insert:
         valid = s < length - 0.5
         xyz, ahead = interpolate(path, s), interpolate(path, np.minimum(s + 0.5, length))
         behind = interpolate(path, np.maximum(s - 0.5, 0.0))
-        if (
-            not valid[scenario.start_frame]
-            or np.hypot(*(xyz[scenario.start_frame, :2] - ego[:2])) > REACH
-        ):
+        start = scenario.start_frame
+        if not valid[start] or np.hypot(*(xyz[start, :2] - ego[:2])) > REACH:
             return None
         step = ahead - behind
         yaw = np.arctan2(step[:, 1], step[:, 0])

@@ -43,7 +43,12 @@ def lay_out(kind: str, rng: np.random.Generator) -> Layout:
 def plan(kind: str, seed: int, attempt: int) -> Scenario | None:
     """A scenario whose moving vehicles have frame 0 only; None without such vehicles."""
     rng = random_source(kind, seed, attempt)
-    layout = lay_out(kind, rng)
+    return plan_layout(lay_out(kind, rng), rng, kind, seed)
+
+
+def plan_layout(layout: Layout, rng: np.random.Generator, kind: str, seed: int) -> Scenario | None:
+    """A scenario on a layout, likewise; None without vehicles that move."""
+    name = kind if "/" in kind else f"procedural/{kind}"
     if layout.signals is None:
         lights = Lights(
             np.zeros(0, np.int32),
@@ -66,8 +71,8 @@ def plan(kind: str, seed: int, attempt: int) -> Scenario | None:
     if not moving:
         return None
     return Scenario(
-        id=f"procedural/{kind}/{seed}",
-        source=f"procedural/{kind}/{seed}",
+        id=f"{name}/{seed}",
+        source=f"{name}/{seed}",
         dataset="procedural",
         license="synthetic-cc0",
         dt=DT,

@@ -72,7 +72,9 @@ def _given(plan: Scenario) -> np.ndarray:
     return np.asarray(plan.tracks.valid.all(axis=1))
 
 
-def finish(plan: Scenario, record: Drive, seed: int, attempt: int) -> Scenario | None:
+def finish(
+    plan: Scenario, record: Drive, seed: int, attempt: int, min_agents: int = MIN_AGENTS
+) -> Scenario | None:
     """The scenario that a drive makes of its plan, or None where it is not worth keeping.
 
     Agents that overlap others and vehicles that leave the road are dropped; the ego is drawn among
@@ -89,7 +91,7 @@ def finish(plan: Scenario, record: Drive, seed: int, attempt: int) -> Scenario |
     offroad = offroad_frames(full.tracks, full.map, _searched(full.tracks), full.has_z)
     overlap = overlapping(full.tracks, full.has_z)
     bad = overlap.any(axis=1) | (offroad.any(axis=1) & ~walks)
-    if (bad & ~walks).sum() > MAX_DROPPED or (~bad).sum() < MIN_AGENTS:
+    if (bad & ~walks).sum() > MAX_DROPPED or (~bad).sum() < min_agents:
         return None
     weight = np.where(bad | _given(plan), 0.0, _ego_weights(full, record))
     if weight.max() < 2.5:

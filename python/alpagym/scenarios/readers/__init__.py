@@ -14,6 +14,7 @@ from alpagym.scenarios.readers import (
     commonroad,
     gpudrive_json,
     nuplan,
+    opendrive,
     pufferdrive_bin,
     rds_hq,
     scenarionet,
@@ -62,4 +63,5 @@ READERS = [
     Reader("NVIDIA RDS-HQ", rds_hq.sniff, rds_hq.read, rds_hq.part),
     Reader("NVIDIA ClipGT", clipgt.sniff, clipgt.read, clipgt.part),
     Reader("CommonRoad XML", commonroad.sniff, commonroad.read),
+    Reader("OpenDRIVE", opendrive.sniff, opendrive.read),
 ]

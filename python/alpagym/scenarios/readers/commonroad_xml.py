@@ -40,8 +40,13 @@ def sniff_xml(head: bytes) -> bool:
     return _ROOT.search(head) is not None
 
 
-def parse(path: Path) -> ET.Element:
+def parse(path: Path, root_name: str = "commonRoad", title: str = "CommonRoad XML") -> ET.Element:
     """The root element of a file.
+
+    Args:
+        path: the file.
+        root_name: what the element must be called.
+        title: the format, for messages.
 
     Raises:
         ScenarioError: a file that is too large, not well-formed, has a document type (which could
@@ -52,7 +57,7 @@ def parse(path: Path) -> ET.Element:
         raise ScenarioError(f"{path}: {size} bytes of XML, at most {MAX_BYTES} are read")
     data = path.read_bytes()
     if b"\0" in data:
-        raise ScenarioError(f"{path}: CommonRoad XML must be UTF-8 text, but it holds zero bytes")
+        raise ScenarioError(f"{path}: {title} must be UTF-8 text, but it holds zero bytes")
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise ScenarioError(f"{path}: XML with a document type or entities is not read")
     markup = max(data.count(b"<"), data.count(b"="))
@@ -62,9 +67,9 @@ def parse(path: Path) -> ET.Element:
         root = ET.fromstring(data)  # without a document type nothing expands
     except (ET.ParseError, ValueError, LookupError) as error:
         raise ScenarioError(f"{path}: not valid XML, perhaps truncated ({error})") from error
-    if root.tag.rpartition("}")[2] != "commonRoad":
-        raise ScenarioError(f"{path}: the root element must be commonRoad, got {root.tag[:40]}")
-    if root.tag != "commonRoad":  # a default namespace
+    if root.tag.rpartition("}")[2] != root_name:
+        raise ScenarioError(f"{path}: the root element must be {root_name}, got {root.tag[:40]}")
+    if root.tag != root_name:  # a default namespace
         for element in root.iter():
             element.tag = element.tag.rpartition("}")[2]
     return root

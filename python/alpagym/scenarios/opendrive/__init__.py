@@ -1,0 +1,1 @@
+"""OpenDRIVE maps (.xodr): roads for procedural traffic."""

@@ -1,0 +1,304 @@
+"""The network around a place of an OpenDRIVE map: lanes, links, edges, signs and lights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from alpagym.scenarios.opendrive.roads import LIMIT, Road, RoadFile, Section, Signal
+from alpagym.scenarios.polyline import drop_duplicates, fraction_along, simplify
+from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE, Lane, Network
+from alpagym.scenarios.readers.drivable_area import area_edges
+from alpagym.scenarios.scenario import MapType, ScenarioError
+
+STEP = 1.0
+"""Lanes are sampled so often before points that are needless are dropped [m]."""
+TOLERANCE = 0.02
+"""How far a dropped point may lie from its line [m]."""
+MAX_SIDE, MAX_STRETCH = 300.0, 20.0
+"""A lane farther beside its road [m], or so many times longer than it, is a data fault."""
+NARROW = 1.5
+"""A lane that is nowhere wider is for nobody [m]."""
+LINK_GAP = 1.5
+"""A linked lane begins this near to where the other ends [m]."""
+END_GAP = 0.3
+"""The outline of a road's open end lies this near to its cross-section [m]."""
+DRIVING = {
+    "driving", "entry", "exit", "onRamp", "offRamp", "connectingRamp", "slipLane", "bidirectional",
+    "bus", "taxi", "HOV", "mwyEntry", "mwyExit",
+}  # fmt: skip
+PAVED = DRIVING | {"shoulder", "stop", "parking", "border", "biking"}
+"""Lanes that belong to the drivable area."""
+
+Key = tuple[str, int, int]
+"""A lane by road, section and id."""
+
+
+@dataclass
+class Built:
+    """A network and what its lanes were in the file."""
+
+    network: Network
+    index: dict[Key, int]
+    in_junction: set[int]
+    """Lanes inside junctions."""
+    lights: list[tuple[int, str]]
+    """Lanes that a light controls at their end, and the road they belong to."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Strip:
+    """Sides of the lanes of one section, sampled along it."""
+
+    points: np.ndarray
+    """Reference line [m], [n, 2]."""
+    normal: np.ndarray
+    """To its left, [n, 2]."""
+    inner: dict[int, np.ndarray]
+    """t of the side nearer to the middle, by lane [m], [n]."""
+    outer: dict[int, np.ndarray]
+
+    def line(self, t: np.ndarray) -> np.ndarray:
+        return self.points + t[:, None] * self.normal
+
+
+def build(file: RoadFile, names: set[str], path: Path) -> Built:
+    """The network of some roads of a file, in its coordinates."""
+    net = Network()
+    built = Built(net, {}, set(), [], list(file.notes))
+    polygons: list[np.ndarray] = []
+    open_ends: list[np.ndarray] = []
+    for name in sorted(names):
+        road = file.roads[name]
+        strips = [_strip(road, section, f"{path}: road {name}") for section in road.sections]
+        for number, (section, strip) in enumerate(zip(road.sections, strips, strict=True)):
+            _add_lanes(built, road, number, section, strip)
+            polygons += _paved(section, strip)
+        for strip, row in ((strips[0], 0), (strips[-1], -1)):
+            open_ends.append(_cross_section(strip, row))
+    _link(built, file, names)
+    _add_signals(built, file, names)
+    linked = _covered(open_ends)
+    lines = area_edges(polygons, f"{path}", "opendrive")
+    for edge in lines:
+        for piece in _without_ends(
+            edge[:, :2], [e for e, c in zip(open_ends, linked, strict=True) if not c]
+        ):
+            net.others.append((MapType.ROAD_EDGE, piece))
+    return built
+
+
+def _strip(road: Road, section: Section, where: str) -> _Strip:
+    count = max(2, 1 + int(np.ceil((section.end - section.s) / STEP)))
+    s = np.linspace(section.s, section.end, count)
+    points, heading = road.at(s)
+    normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1)
+    offset = road.offset.at(s)
+    inner, outer = {}, {}
+    for sign in (1, -1):
+        side = offset
+        for number in sorted((i for i in section.lanes if i * sign > 0), key=abs):
+            lane = section.lanes[number]
+            value = lane.width.at(s)
+            if lane.is_border:
+                value = sign * (offset + value - side) if sign > 0 else side - (offset + value)
+            inner[number] = side
+            side = outer[number] = side + sign * np.maximum(value, 0.0)
+    strip = _Strip(points, normal, inner, outer)
+    bound = MAX_STRETCH * (section.end - section.s) + MAX_SIDE
+    for side in (offset, *outer.values()):
+        length = float(np.hypot(*np.diff(strip.line(side), axis=0).T).sum())
+        if not (np.abs(side).max() <= MAX_SIDE and length <= bound):
+            raise ScenarioError(
+                f"{where}: at {section.s:g} m a lane is {length:.6g} m long and up to "
+                f"{np.abs(side).max():.6g} m beside the middle, which no road is"
+            )
+    return strip
+
+
+def _forward(road: Road, lane: int) -> bool:
+    """Whether traffic of a lane runs along the reference line."""
+    return (lane < 0) != road.left_hand
+
+
+def _add_lanes(built: Built, road: Road, number: int, section: Section, strip: _Strip) -> None:
+    net = built.network
+    for lane in sorted(section.lanes, reverse=True):  # from left to right along the road
+        part = section.lanes[lane]
+        width = np.abs(strip.outer[lane] - strip.inner[lane])
+        if part.type not in DRIVING or width.max() < NARROW:
+            continue
+        middle = strip.line(0.5 * (strip.inner[lane] + strip.outer[lane]))
+        middle = middle if _forward(road, lane) else middle[::-1]
+        clean = drop_duplicates(np.column_stack([middle, np.zeros(len(middle))]))
+        if len(clean) < 2:
+            continue
+        (line,) = simplify([clean], TOLERANCE)
+        limit = part.limit if np.isfinite(part.limit) else road.limit(section.s)
+        key = (road.id, number, lane)
+        built.index[key] = len(net.lanes)
+        net.lanes.append(Lane(line[:, :2], limit if np.isfinite(limit) else LIMIT))
+        if road.junction:
+            built.in_junction.add(built.index[key])
+    for left, right in pairwise(sorted(section.lanes, reverse=True)):
+        a, b = ((road.id, number, i) for i in (left, right))
+        if a not in built.index or b not in built.index or left * right < 0:
+            continue
+        pair = [built.index[a], built.index[b]]
+        net.beside(pair if _forward(road, left) else pair[::-1])
+
+
+def _paved(section: Section, strip: _Strip) -> list[np.ndarray]:
+    """Polygons of the drivable area of a section, [n, 3]."""
+    result = []
+    for lane, part in section.lanes.items():
+        if part.type in PAVED and np.abs(strip.outer[lane] - strip.inner[lane]).max() > 0.05:
+            ring = np.concatenate(
+                [strip.line(strip.inner[lane]), strip.line(strip.outer[lane])[::-1]]
+            )
+            result.append(np.column_stack([ring, np.zeros(len(ring))]))
+    return result
+
+
+def _cross_section(strip: _Strip, row: int) -> np.ndarray:
+    """Both sides of a road at one of its ends [m], [2, 2]."""
+    sides = [t[row] for t in (*strip.inner.values(), *strip.outer.values())] or [0.0]
+    return strip.points[row] + np.array([[min(sides)], [max(sides)]]) * strip.normal[row]
+
+
+def _covered(ends: list[np.ndarray]) -> list[bool]:
+    """Whether another road's end lies at each."""
+    middle = np.array([end.mean(0) for end in ends])
+    half = np.array([0.5 * np.hypot(*(end[1] - end[0])) for end in ends])
+    result = []
+    for i, place in enumerate(middle):
+        near = np.hypot(*(middle - place).T) < np.maximum(half, half[i]) + END_GAP
+        near[i] = False
+        result.append(bool(near.any()))
+    return result
+
+
+def _without_ends(ring: np.ndarray, ends: list[np.ndarray]) -> list[np.ndarray]:
+    """A closed line [n, 2] without its segments across the open ends of roads."""
+    drop = np.zeros(len(ring) - 1, bool)
+    for end in ends:
+        step = end[1] - end[0]
+        if not step.any():
+            continue
+        offset = ring - end[0]
+        gap = np.hypot(*(offset - fraction_along(offset, step[None])[:, None] * step).T)
+        drop |= (gap[:-1] < END_GAP) & (gap[1:] < END_GAP)
+    if not drop.any():
+        return [ring]
+    first = int(drop.argmax())
+    points = np.concatenate([ring[first + 1 : -1], ring[: first + 1]])
+    cut = np.concatenate([drop[first + 1 :], drop[:first]])
+    pieces = np.split(points, np.flatnonzero(cut) + 1)
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def _link(built: Built, file: RoadFile, names: set[str]) -> None:
+    """Successors of lanes: inside roads, from road to road, and through junctions."""
+    for name in names:
+        road = file.roads[name]
+        last = len(road.sections) - 1
+        for number, section in enumerate(road.sections):
+            for lane, part in section.lanes.items():
+                here = (name, number, lane)
+                for which, other, at in (
+                    ("predecessor", part.predecessor, "start"),
+                    ("successor", part.successor, "end"),
+                ):
+                    if other is None:
+                        continue
+                    inside = number - 1 if at == "start" else number + 1
+                    if 0 <= inside <= last:
+                        beside: Key = (name, inside, other)
+                        _join(built, file, here, at, beside, "end" if at == "start" else "start")
+                    elif which in road.links:
+                        next_road, contact = road.links[which]
+                        _join_road(built, file, here, at, next_road, contact, other)
+    for incoming, connecting, contact, pairs in file.connections:
+        if incoming not in names or connecting not in names:
+            continue
+        road = file.roads[incoming]
+        for lane, other in pairs:
+            for at, number in (("start", 0), ("end", len(road.sections) - 1)):
+                _join_road(built, file, (incoming, number, lane), at, connecting, contact, other)
+
+
+def _join_road(
+    built: Built, file: RoadFile, here: Key, at: str, name: str, contact: str, lane: int
+) -> None:
+    road = file.roads.get(name)
+    if road is not None and contact in ("start", "end"):
+        number = 0 if contact == "start" else len(road.sections) - 1
+        _join(built, file, here, at, (name, number, lane), contact)
+
+
+def _join(built: Built, file: RoadFile, a: Key, a_end: str, b: Key, b_end: str) -> None:
+    """Link two lanes that meet with these ends, in the direction of their traffic."""
+    if a not in built.index or b not in built.index:
+        return
+    lanes = built.network.lanes
+    for first, first_end, second, second_end in ((a, a_end, b, b_end), (b, b_end, a, a_end)):
+        leaves = _forward(file.roads[first[0]], first[2]) == (first_end == "end")
+        enters = _forward(file.roads[second[0]], second[2]) == (second_end == "start")
+        i, j = built.index[first], built.index[second]
+        gap = np.hypot(*(lanes[i].points[-1] - lanes[j].points[0]))
+        if leaves and enters and i != j and gap < LINK_GAP and j not in lanes[i].successors:
+            built.network.link(i, j)
+
+
+def _add_signals(built: Built, file: RoadFile, names: set[str]) -> None:
+    """What stands at the ends of lanes."""
+    before: dict[int, list[int]] = {}
+    for i, lane in enumerate(built.network.lanes):
+        for after in lane.successors:
+            before.setdefault(after, []).append(i)
+    owners = {i: key for key, i in built.index.items()}
+    for name in sorted(names):
+        road = file.roads[name]
+        for signal in road.signals:
+            controlled = _controlled(built, road, signal, before)
+            for index in controlled:
+                held = built.network.lanes[index]
+                if held.stop == NO_STOP:
+                    kinds = {"stop": STOP_SIGN, "yield": YIELD_LINE}
+                    held.stop = kinds.get(signal.kind, len(built.lights))
+                    if signal.kind == "light":
+                        built.lights.append((index, owners[index][0]))
+            if signal.kind == "stop" and controlled:
+                s = np.array([min(max(signal.s, 0.0), road.length)])
+                point, heading = road.at(s)
+                side = np.array([-np.sin(heading[0]), np.cos(heading[0])])
+                built.network.add_stop_sign(point[0] + signal.t * side)
+
+
+def _controlled(
+    built: Built, road: Road, signal: Signal, before: dict[int, list[int]]
+) -> list[int]:
+    """Lanes at whose end traffic has to mind a signal.
+
+    A signal nearer to where traffic enters its road, as on the roads inside junctions, is for those
+    who come in there.
+    """
+    result = []
+    for forward in (True, False):
+        if not (signal.forward if forward else signal.backward):
+            continue
+        rest = road.length - signal.s if forward else signal.s
+        leaving = rest <= 0.5 * road.length
+        at_end = forward == leaving
+        number = len(road.sections) - 1 if at_end else 0
+        low, high = signal.lanes
+        for lane in road.sections[number].lanes:
+            index = built.index.get((road.id, number, lane))
+            if index is None or _forward(road, lane) != forward or not low <= lane <= high:
+                continue
+            result += [index] if leaving else before.get(index, [])
+    return result

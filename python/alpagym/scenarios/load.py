@@ -12,9 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from alpagym.scenarios.readers import READERS
+from alpagym.scenarios.readers import READERS, Reader
 from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.store import shard
+
+STORE = Reader("AlpaGym store", shard.sniff, shard.read, shard.part)
+REPEATED = "its id occurs more than once in this load"
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,17 @@ def load_scenarios(
         ScenarioError: if nothing can be loaded; one sentence with the path and the first reason.
     """
     path = Path(path)
-    files = _files(path)
+    files = files_of(path)
     read = partial(_read_file, max_agents=max_agents)
-    if workers > 1 and len(files) > 1:
-        with ProcessPoolExecutor(min(workers, len(files)), get_context("spawn")) as pool:
-            results = list(pool.map(read, files, chunksize=max(1, min(16, len(files) // workers))))
+    # What shards hold is mapped, not read: to send it between processes would be to copy it.
+    foreign = [file for file in files if file.suffix != shard.SUFFIX]
+    if workers > 1 and len(foreign) > 1:
+        with ProcessPoolExecutor(min(workers, len(foreign)), get_context("spawn")) as pool:
+            chunk = max(1, min(16, len(foreign) // workers))
+            by_file = dict(zip(foreign, pool.map(read, foreign, chunksize=chunk), strict=True))
     else:
-        results = [read(file) for file in files]
+        by_file = {}
+    results = [by_file[file] if file in by_file else read(file) for file in files]
     scenarios = [s for loaded, _ in results for s in loaded]
     skipped = [s for _, left_out in results for s in left_out]
     if not scenarios:
@@ -66,13 +74,17 @@ def load_scenarios(
     skipped += [Skipped(reason.split(":")[0], reason) for reason in plugins()[1]]
     repeated = {i for i, count in Counter(s.id for s in scenarios).items() if count > 1}
     for scenario in scenarios:
-        if scenario.id in repeated:
-            scenario.notes.append("its id occurs more than once in this load")
+        if scenario.id in repeated and REPEATED not in scenario.notes:
+            scenario.notes.append(REPEATED)
     return scenarios, skipped
 
 
-def _files(path: Path) -> list[Path]:
-    """The file itself, or all files of a folder."""
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder and its subfolders but hidden ones.
+
+    Raises:
+        ScenarioError: there is none.
+    """
     try:
         if path.is_dir():
             files = sorted(
@@ -100,31 +112,50 @@ def _read_file(path: Path, max_agents: int | None) -> tuple[list[Scenario], list
     """Scenarios of one file and what was left out of it; never raises for what the file holds."""
     loaded: list[Scenario] = []
     skipped: list[Skipped] = []
+    for result in read_file(path, max_agents):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+        else:
+            loaded.append(result)
+    return loaded, skipped
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is read when another file of the same scenario is."""
+    return any(r.part(path) for r in (STORE, *READERS))
+
+
+def read_file(path: Path, max_agents: int | None = None) -> Iterator[Scenario | Skipped]:
+    """Each scenario of one file, or why it is left out; nothing for a part of other scenarios."""
+    empty = True
     try:
         with path.open("rb") as file:
             head = file.read(4096)
         if not head:
             raise ScenarioError(f"{path}: the file is empty")
         for result in _quietly(_results(path, head)):
+            empty = False
             if isinstance(result, ScenarioError):
-                skipped.append(Skipped(str(path), str(result)))
+                yield Skipped(str(path), str(result))
             elif max_agents is not None and result.tracks.num_agents > max_agents:
                 agents = result.tracks.num_agents
                 reason = f"{result.source}: has {agents} agents, more than max_agents={max_agents}"
-                skipped.append(Skipped(str(path), reason))
+                yield Skipped(str(path), reason)
             else:
-                loaded.append(result)
-        if not loaded and not skipped and not _is_part(path):
+                yield result
+        if empty and not is_part(path):
             raise ScenarioError(f"{path}: holds no records")
     except ScenarioError as error:
-        skipped.append(Skipped(str(path), str(error)))
+        yield Skipped(str(path), str(error))
     except OSError as error:
-        skipped.append(Skipped(str(path), f"{path}: cannot be read ({error.strerror})"))
-    return loaded, skipped
+        yield Skipped(str(path), f"{path}: cannot be read ({error.strerror})")
 
 
 def _results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
     """What a file holds: of the first plug-in that finds something in it, else of our readers."""
+    if STORE.sniff(head, path):
+        yield from STORE.read(path)
+        return
     failures: list[ScenarioError] = []
     for plugin in plugins()[0]:
         found = False
@@ -145,7 +176,7 @@ def _results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
         own.extend(_own_results(path, head))
     except ScenarioError as error:
         own.append(error)
-    if not any(isinstance(result, Scenario) for result in own) and not _is_part(path):
+    if not any(isinstance(result, Scenario) for result in own) and not is_part(path):
         own = list(failures)
     for result in own:
         if isinstance(result, Scenario):
@@ -155,18 +186,14 @@ def _results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
 
 def _own_results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
     """What a file of a format of this package holds; nothing for a part of a scenario."""
-    if _is_part(path):
+    if is_part(path):
         return
     reader = next((r for r in READERS if r.sniff(head, path)), None)
     if reader is None:
         found, problems = plugins()
-        known = ", ".join([*(r.name for r in READERS), *(p.name for p in found)])
+        known = ", ".join([*(r.name for r in (*READERS, STORE)), *(p.name for p in found)])
         raise ScenarioError("; ".join([f"{path}: of no known format (known: {known})", *problems]))
     yield from reader.read(path)
-
-
-def _is_part(path: Path) -> bool:
-    return any(r.part(path) for r in READERS)
 
 
 def _quietly(results: Iterator[Scenario | ScenarioError]) -> Iterator[Scenario | ScenarioError]:

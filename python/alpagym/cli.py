@@ -1,4 +1,4 @@
-"""`alpagym train | eval | export | bench`, with overrides as `key=value`."""
+"""`alpagym train | eval | convert | export | doctor | bench`, with overrides as `key=value`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   alpagym bench [what] [key=value ...]   measure speed; what: step, train, binding, load
   alpagym bench compare A.json B.json    what changed between two measurements
 
-  scenarios=procedural            or a file or folder of recordings
+  alpagym convert PATH out=FOLDER        recordings into shards that load at memory speed
+  alpagym doctor data scenarios=PATH     what in recordings looks wrong
+
+  scenarios=procedural            or a file or folder of recordings or shards
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
@@ -28,6 +31,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   sim.traffic=log                 or idm, constant_velocity
   seed=0  grpo.group_size=16  data.train=512 ...
   case=womd4 threads=1 json=FILE                                                  (bench)
+  --workers 4  --check  max_agents=64  shard_scenarios=256                        (convert)
 
   alpagym train --options         lists every option with its default and meaning
 """
@@ -36,7 +40,9 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 QUOTED = ("scenarios", "checkpoint", "output", "out", "name", "runs")
 """Options whose values are taken as they are: paths may hold anything."""
-COMMANDS = ("train", "eval", "export", "bench")
+COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
+DASHED = ("metrics", "workers")
+"""Options that may also be given as `--name value`; `--check` stands for `check=true`."""
 
 
 class UsageError(ValueError):
@@ -56,9 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
     if command not in COMMANDS:
-        return _fail(f"{command}: expected train, eval, export or bench; alpagym --help shows how")
+        known = "train, eval, convert, export, doctor or bench"
+        return _fail(f"{command}: expected {known}; alpagym --help shows how")
     try:
-        return _bench(overrides) if command == "bench" else _run(command, overrides)
+        match command:
+            case "bench":
+                return _bench(overrides)
+            case "convert" | "doctor":
+                return _store(command, overrides)
+            case _:
+                return _run(command, overrides)
     except KeyboardInterrupt:
         _fail("interrupted")
         return INTERRUPTED
@@ -79,9 +92,11 @@ def _without_dashes(arguments: Sequence[str]) -> list[str]:
     """`--metrics nuplan` and `--metrics=nuplan` as `metrics=nuplan`."""
     result: list[str] = []
     for argument in arguments:
-        if result and result[-1] == "--metrics":
-            result[-1] = f"metrics={argument}"
-        elif argument.startswith("--metrics="):
+        if result and result[-1] in [f"--{name}" for name in DASHED]:
+            result[-1] = f"{result[-1][2:]}={argument}"
+        elif argument == "--check":
+            result.append("check=true")
+        elif argument.startswith(tuple(f"--{name}=" for name in DASHED)):
             result.append(argument[2:])
         else:
             result.append(argument)
@@ -151,6 +166,34 @@ def _bench(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _store(command: str, arguments: Sequence[str]) -> int:
+    from alpagym.option_docs import describe
+    from alpagym.store.commands import convert_command, doctor_command
+
+    overrides = list(arguments)
+    if command == "doctor":
+        if overrides[:1] != ["data"]:
+            raise UsageError(f"doctor: expected data, got {overrides[0] if overrides else 'none'}")
+        command, overrides = "doctor data", overrides[1:]
+    if overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
+        overrides[0] = f"scenarios={overrides[0]}"
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(describe(compose(command, [])))
+        return 0
+    config = to_config(compose(command, overrides))
+    if command == "convert":
+        convert_command(config)
+        return 0
+    if config.output and not Path(config.output).parent.is_dir():
+        raise UsageError(f"output={config.output}: no such folder: {Path(config.output).parent}")
+    text = json.dumps(doctor_command(config), indent=2)
+    if config.output:
+        Path(config.output).write_text(text + "\n")
+    else:
+        print(text)
+    return 0
+
+
 def compose(command: str, overrides: Sequence[str]) -> Any:
     """The configuration of a command with overrides applied, by Hydra.
 
@@ -166,6 +209,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS, EvalConfig, ExportConfig, TrainConfig
+    from alpagym.store.options import ConvertConfig, DoctorConfig
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED
@@ -174,6 +218,8 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     store.store(name="train", node={"defaults": ["train_schema", {"reward": "dense"}, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
     store.store(name="export", node=_writable(ExportConfig))
+    store.store(name="convert", node=_writable(ConvertConfig))
+    store.store(name="doctor data", node=_writable(DoctorConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for name, preset in REWARD_PRESETS.items():

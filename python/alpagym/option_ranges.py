@@ -16,6 +16,7 @@ AT_LEAST = {
     "policy.hidden": 1,
     "imitation.batch_size": 1,
     "imitation.patience": 1,
+    "shard_scenarios": 1,
     "grpo.group_size": 2,
     "grpo.scenarios_per_iteration": 1,
     "grpo.epochs": 1,

@@ -173,6 +173,12 @@ def test_load_counts_scenarios(bench) -> None:
     assert {f"load.procedural.{name}" for name in names} <= metrics.keys()
 
 
+def test_load_reads_shards(bench) -> None:
+    metrics, _ = bench("load", "case=load.procedural.store")
+    names = ("read_scenarios_per_s", "stored_bytes_per_scenario", "pack_scenarios_per_s")
+    assert {f"load.procedural.store.{name}" for name in names} <= metrics.keys()
+
+
 def test_train_counts_steps_of_the_learner(bench) -> None:
     metrics, _ = bench("train", "case=train.g16.w256")
     assert metrics.keys() == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,8 @@ def evaluate_command(
     known = _trained_recordings(config.checkpoint) & {s.recording for s in scenarios}
     if known:
         console.print(f"{len(known)} of these recordings were trained on")
+    licenses = Counter(s.license for s in scenarios)
+    say(f"driving: {', '.join(f'{tag} ({n})' for tag, n in sorted(licenses.items()))}")
     results, _ = evaluate(driver, scenarios, sim_config, device=device)
     label = config.policy or config.checkpoint
     console.print(comparison({label: results.summary()}))
@@ -77,6 +80,7 @@ def evaluate_command(
     return {
         "driver": label,
         "scenarios": config.scenarios,
+        "licenses": dict(sorted(licenses.items())),
         "trained_on": trained_on,
         "num_recordings_trained_on": len(known),
         "device": device_name(device),

@@ -95,6 +95,8 @@ class LoadCase:
     name: str
     source: str
     scenarios: int = 64
+    store: bool = False
+    """Whether they are read from shards, which is measured, and not made or read otherwise."""
     by_name: bool = False
 
 
@@ -177,6 +179,8 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.womd4", "womd4"),
         LoadCase("load.synthetic4", "synthetic4"),
         LoadCase("load.procedural", "procedural"),
+        LoadCase("load.procedural.store", "procedural", scenarios=256, store=True),
+        LoadCase("load.womd64.store", "womd64", store=True),
     ),
 }
 """Cases by the command that runs them."""

@@ -1,8 +1,10 @@
-"""`alpagym bench load`: scenarios from files, or from the generator, to the device."""
+"""`alpagym bench load`: scenarios from files, shards or the generator, to the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -11,6 +13,12 @@ from alpagym.bench.cases import LoadCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, measure
 from alpagym.scenarios.batch import batch
+from alpagym.scenarios.load import load_scenarios
+from alpagym.scenarios.scenario import Scenario
+from alpagym.store.options import ConvertConfig
+from alpagym.store.shard import SUFFIX, write_shard
+
+SHARD = ConvertConfig().shard_scenarios
 
 
 def run(case: LoadCase, context: Context) -> Iterator[Line]:
@@ -18,15 +26,18 @@ def run(case: LoadCase, context: Context) -> Iterator[Line]:
     count = 8 if context.quick else case.scenarios
     repeats, host = context.repeats_or(3), torch.device("cpu")
     hosts = sources.kept(case.source, count, context.data).hosts
-    is_read = case.source.startswith("womd")
-    made = measure(
-        lambda: sources.scenarios(case.source, count, context.data),
-        host,
-        repeats=repeats,
-        warm_up=0 if context.quick else 1,
-    )
-    made_as = "read" if is_read else "generate"
-    yield f"{case.name}.{made_as}_scenarios_per_s", made.wall.inverse(len(hosts))
+    if case.store:
+        with TemporaryDirectory() as folder:
+            yield from _from_shards(case, hosts, Path(folder), repeats)
+    else:
+        made = measure(
+            lambda: sources.scenarios(case.source, count, context.data),
+            host,
+            repeats=repeats,
+            warm_up=0 if context.quick else 1,
+        )
+        made_as = "read" if case.source.startswith("womd") else "generate"
+        yield f"{case.name}.{made_as}_scenarios_per_s", made.wall.inverse(len(hosts))
     packing = measure(lambda: batch(hosts, host), host, repeats=repeats, warm_up=1)
     yield f"{case.name}.pack_scenarios_per_s", packing.wall.inverse(len(hosts))
     packed = batch(hosts, host)
@@ -35,3 +46,17 @@ def run(case: LoadCase, context: Context) -> Iterator[Line]:
     if context.device.type == "cuda":
         upload = measure(lambda: packed.to(context.device), context.device, repeats=repeats)
         yield f"{case.name}.upload_scenarios_per_s", upload.wall.inverse(len(hosts))
+
+
+def _from_shards(
+    case: LoadCase, hosts: Sequence[Scenario], folder: Path, repeats: int
+) -> Iterator[Line]:
+    """How fast scenarios come out of a folder of shards, checks included, and what they take."""
+    for first in range(0, len(hosts), SHARD):
+        write_shard(folder / f"{first:06d}{SUFFIX}", hosts[first : first + SHARD])
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    read = measure(
+        lambda: load_scenarios(folder), torch.device("cpu"), repeats=max(repeats, 5), warm_up=1
+    )
+    yield f"{case.name}.read_scenarios_per_s", read.wall.inverse(len(hosts))
+    yield f"{case.name}.stored_bytes_per_scenario", Measurement(size / len(hosts))

@@ -63,7 +63,8 @@ def convert(
     root = source if source.is_dir() else source.parent
     files = files_of(source)
     parts = [file for file in files if is_part(file)]
-    groups = _groups([f for f in files if f not in set(parts)], config.shard_scenarios)
+    known = set(parts)
+    groups = _groups([file for file in files if file not in known], config.shard_scenarios)
     total = sum(map(len, groups))
     try:
         with _owned(out, _settings(config, source)):

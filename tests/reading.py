@@ -1,7 +1,10 @@
-"""What tests of readers ask: the one scenario of a file, why it is refused, what was noted."""
+"""What tests of readers ask: the one scenario of a file, why it is refused, what was noted, and
+whether two are the same.
+"""
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +43,17 @@ def agent(scenario: Scenario, number: int) -> int:
 def element(scenario: Scenario, number: int) -> int:
     """Index of the map element with this id."""
     return int(np.flatnonzero(scenario.map.id == number)[0])
+
+
+def same(a: object, b: object, where: str = "scenario") -> None:
+    """Both are equal, field by field and bit for bit."""
+    assert type(a) is type(b), where
+    if is_dataclass(a):
+        for f in fields(a):
+            same(getattr(a, f.name), getattr(b, f.name), f"{where}.{f.name}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype, where
+        assert a.shape == b.shape, where
+        assert a.tobytes() == b.tobytes(), where
+    else:
+        assert a == b, where

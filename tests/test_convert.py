@@ -22,9 +22,9 @@ from alpagym.store import container
 from alpagym.store import convert as module
 from alpagym.store.health import CHECKS, diagnosis, health
 from alpagym.store.shard import Shard, sha256_of, write_shard
+from reading import same
 from scenario_factory import STRAIGHT, Actor, assemble, line, straight
 from scenario_files import json_object, json_scenario, proto_scenario, write_json, write_tfrecord
-from test_store import same
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ import struct
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -24,21 +24,8 @@ from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.store import container, layout
 from alpagym.store.checks import check_arrays, checksum
 from alpagym.store.shard import Shard, SourceFile, refusal, write_shard
+from reading import same
 from scenario_factory import random_scenario, straight
-
-
-def same(a: object, b: object, where: str = "scenario") -> None:
-    """Both are equal, field by field and bit for bit."""
-    assert type(a) is type(b), where
-    if is_dataclass(a):
-        for f in fields(a):
-            same(getattr(a, f.name), getattr(b, f.name), f"{where}.{f.name}")
-    elif isinstance(a, np.ndarray):
-        assert a.dtype == b.dtype, where
-        assert a.shape == b.shape, where
-        assert a.tobytes() == b.tobytes(), where
-    else:
-        assert a == b, where
 
 
 def made() -> list[Scenario]:

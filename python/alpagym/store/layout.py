@@ -155,7 +155,8 @@ class Cutter:
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Prepare everything that is the same for all scenarios: taking one out is hot."""
         self._offsets: list[list[int]] = arrays["offsets"].tolist()
-        self._facts = {name: arrays[name].tolist() for name in FACTS if name != "origin"}
+        names = ("dt", "frames", "frames_after", "start_frame", "ego", "has_z")
+        self._facts = list(zip(*(arrays[name].tolist() for name in names), strict=True))
         self._origin = arrays["origin"]
         self._fields = [(arrays[f.name], POOLS.index(f.pool), f.more) for f in FIELDS]
 
@@ -167,9 +168,8 @@ class Cutter:
             told: the attributes that are no arrays: `id`, `dataset`, ...
         """
         begin, end = self._offsets[i], self._offsets[i + 1]
-        fact = {name: values[i] for name, values in self._facts.items()}
+        dt, frames, after, start_frame, ego, has_z = self._facts[i]
         agents, lights = end[0] - begin[0], end[6] - begin[6]
-        frames, after = fact["frames"], fact["frames_after"]
         v = [
             array[begin[pool] + i * more : end[pool] + i * more + more]
             for array, pool, more in self._fields
@@ -182,11 +182,11 @@ class Cutter:
         state = v[18].reshape(lights, frames)
         later = None if after < 0 else v[19].reshape(lights, after)
         return Scenario(
-            dt=fact["dt"],
+            dt=dt,
             origin=self._origin[i],
-            start_frame=fact["start_frame"],
-            ego=fact["ego"],
-            has_z=bool(fact["has_z"]),
+            start_frame=start_frame,
+            ego=ego,
+            has_z=bool(has_z),
             tracks=Tracks(*v[:7]),
             map=RoadMap(*v[7:16]),
             lights=Lights(v[16], v[17], state, later),

@@ -179,7 +179,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.womd4", "womd4"),
         LoadCase("load.synthetic4", "synthetic4"),
         LoadCase("load.procedural", "procedural"),
-        LoadCase("load.procedural.store", "procedural", scenarios=256, store=True),
+        LoadCase("load.procedural.store", "procedural", store=True),
         LoadCase("load.womd64.store", "womd64", store=True),
     ),
 }

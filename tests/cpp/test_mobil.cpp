@@ -52,6 +52,20 @@ TEST(mobil_is_unsafe_where_the_driver_itself_would_brake_harder_than_the_bound) 
   CHECK(gain(params(), slow, close) == -INFINITY);
 }
 
+TEST(mobil_changes_queues_only_with_room_to_get_straight) {
+  // At 1 m/s nobody has to brake hard: 8 m and the own length are asked for, less what the leader
+  // drives in 4 s.
+  const auto possible = [](const Around& now, const Around& then) {
+    return mobil_gain(params(), 1.f, 4.5f, now, then, 15.f, 15.f, 15.f, 15.f) > -INFINITY;
+  };
+  for (float speed : {0.f, 1.f})
+    for (float gap = 4.f; gap < 20.f; gap += 0.25f) {
+      const Around queue{gap, speed, INFINITY, 0.f, 0.f, -1};
+      CHECK(possible(kNobody, queue) == (gap + 4.f * speed >= 12.5f));
+      CHECK(possible(queue, kNobody) == (gap + 4.f * speed >= 12.5f));
+    }
+}
+
 TEST(mobil_weighs_what_followers_gain_and_lose_by_politeness) {
   const Around now{20.f, 5.f, 15.f, 10.f, 0.f, 1}, then{INFINITY, 0.f, 25.f, 10.f, 0.f, 2};
   const float selfish = gain(params(0.f), now, then), polite = gain(params(0.5f), now, then);

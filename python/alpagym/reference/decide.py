@@ -19,6 +19,8 @@ MIN_SPEED = 3.0
 """Slower drivers stay in their lane [m/s]."""
 ROOM_TIME = 4.0
 """A lane changed to runs beside for so long [s]."""
+STRAIGHTEN, STRAIGHTEN_TIME = 8.0, 4.0
+"""A change between leaders takes its own length and so much way [m], while they drive on [s]."""
 TURN = 5
 """Each agent looks for a lane change every so many steps."""
 PATH_TIME = 2.0
@@ -224,6 +226,10 @@ def _gain(
     own_now = idm_accel(c, speed, factor * path.pace_at(s), old_lead.gap, speed - old_lead.speed)
     if not margin.reached(new_lead.gap, 0.5) or not margin.reached(own_then, -c.idm_safe_decel):
         return -np.inf
+    for lead in (old_lead, new_lead):
+        way = lead.gap + STRAIGHTEN_TIME * max(lead.speed, 0.0)
+        if not margin.reached(way, STRAIGHTEN + length):
+            return -np.inf
     others = 0.0
     if new.agent >= 0:
         want, v = desire(new, other), new.speed

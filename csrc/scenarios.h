@@ -69,6 +69,7 @@ struct Scenarios {
 
   const AgentInfo* agent;       // [N, 4]
   const uint8_t* type;          // [N] AgentType
+  const int32_t* id_rank;       // [N] place of its id among those of the scenario's agents
   const int32_t* ego_order;     // [N] agent indices of the scenario, the ego first
   const float* log_length;      // [N] route arc length at the last logged position [m]
   const int32_t* route_start;   // [U+1] points of route u; agent n's own is route n
@@ -127,6 +128,7 @@ struct Scenarios {
     f("signal_start", &Scenarios::signal_start, "S");
     f("agent", &Scenarios::agent, "N", "4");
     f("type", &Scenarios::type, "N");
+    f("id_rank", &Scenarios::id_rank, "N");
     f("ego_order", &Scenarios::ego_order, "N");
     f("log_length", &Scenarios::log_length, "N");
     f("route_start", &Scenarios::route_start, "U+1");

@@ -243,7 +243,7 @@ struct Driver {
       if (waits) return INFINITY;
       float lead = lead_of(j, other, crossing - s - enter);
       if (rank != its_rank && fabsf(lead) < 3.f) lead = rank > its_rank ? fmaxf(lead, 0.1f) : -1.f;
-      if (lead < 0.f || (lead == 0.f && a < b)) return INFINITY;
+      if (lead < 0.f || (lead == 0.f && ranks_before(b))) return INFINITY;
       const float demand =
           idm_accel(p, speed, desired, lead - half_length - half, speed - other_speed);
       return gap > 10.f ? fmaxf(demand, -2.f * p.idm_decel) : demand;
@@ -266,11 +266,12 @@ struct Driver {
     // Already there, or as good as there: others wait.
     const bool inside = enter < fminf(other.half_length, kRouteSpacing) + 0.5f;
     if (waits && (rank < its_rank || (!inside && rank < 2 + its_rank))) return INFINITY;
-    if (waits && !pedestrian && out_of_patience(i, j, a, b)) return INFINITY;
+    if (waits && !pedestrian && out_of_patience(j, b)) return INFINITY;
     if (!inside && (out + 1.f < own_in || own_out + 1.f < in))
       return INFINITY;  // one is gone before the other comes
-    const bool goes_first =
-        rank != its_rank ? rank < its_rank : own_in < in - kTie || (own_in < in + kTie && a < b);
+    const bool goes_first = rank != its_rank
+                                ? rank < its_rank
+                                : own_in < in - kTie || (own_in < in + kTie && ranks_before(b));
     if (goes_first && !inside && !pedestrian) return INFINITY;
     if (stands_in(way, other, reach)) return INFINITY;  // already there: the other one waits
     return idm_accel(p, speed, desired, gap, speed);
@@ -299,16 +300,21 @@ struct Driver {
     return on.s > way.s && on.distance2 < square(other.half_width + side + kClearance);
   }
 
+  // Of two whom nothing else tells apart: whatever the order of agents in the scenario.
+  ALPAGYM_HD bool ranks_before(int b) const {
+    return c.id_rank[world.first + a] < c.id_rank[world.first + b];
+  }
+
   // Of two behind their lines: whether the other one stands at its own and came there earlier.
   ALPAGYM_HD bool waits_longer(int b, int j, float its_gap) const {
     if (its_gap > 4.f) return false;
-    return st.stood[j] > st.stood[i] || (st.stood[j] == st.stood[i] && b < a);
+    return st.stood[j] > st.stood[i] || (st.stood[j] == st.stood[i] && !ranks_before(b));
   }
 
   // Of those that wait for each other, whoever has stood longest, and long, goes on; after as long
   // again anyone, since the first one evidently cannot.
-  ALPAGYM_HD bool out_of_patience(int i, int j, int a, int b) const {
-    const bool first = st.stood[i] > st.stood[j] || (st.stood[i] == st.stood[j] && a < b);
+  ALPAGYM_HD bool out_of_patience(int j, int b) const {
+    const bool first = st.stood[i] > st.stood[j] || (st.stood[i] == st.stood[j] && ranks_before(b));
     return st.stood[i] > (first ? kPatience : 1.5f * kPatience);
   }
 

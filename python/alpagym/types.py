@@ -76,6 +76,9 @@ class Scenarios(TensorStruct):
     """Length, width, height, distance from box center back to the rear axle [m]. [N, 4]"""
     type: Tensor
     """`AgentType`. uint8 [N]"""
+    id_rank: Tensor
+    """Place of each agent's id among those of its scenario: who goes first where nothing else
+    tells. int32 [N]"""
     ego_order: Tensor
     """Agent indices of the scenario, the ego first, then others that may be policy-controlled.
     int32 [N]"""

@@ -227,7 +227,7 @@ class Driver:
             return np.inf
         if rank != its_rank:
             first = rank < its_rank
-        elif self.a < b:
+        elif self.ranks_before(b):
             first = not m.reached(own_in - its_in, TIE)
         else:
             first = not m.reached(own_in - its_in, -TIE)
@@ -250,7 +250,7 @@ class Driver:
             lead = float(apart @ along / np.linalg.norm(along))
         if later != 0 and not m.reached(abs(lead), 3.0):
             lead = max(lead, 0.1) if later > 0 else -1.0
-        if not m.reached(lead) or (lead == 0.0 and self.a < b):
+        if not m.reached(lead) or (lead == 0.0 and self.ranks_before(b)):
             return np.inf
         room = lead - 0.5 * self.agent.length - met.half
         demand = self.respond(room, self.speed - max(world.get("speed", b), 0.0))
@@ -272,17 +272,22 @@ class Driver:
         room = 0.5 * other.width + box.extent_along(left_of(direction)) + CLEARANCE
         return m.reached(ahead - 1e-9) and not m.reached(distance - room)
 
+    def ranks_before(self, b: int) -> bool:
+        """Of two whom nothing else tells apart."""
+        agents = self.world.place.agents
+        return agents[self.a].id_rank < agents[b].id_rank
+
     def waits_longer(self, b: int, its_gap: float) -> bool:
         """Of two behind their lines: whether the other stands at its own and came there earlier."""
         if not self.margin.reached(4.0 - its_gap):
             return False
         mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
-        return bool(its > mine or (its == mine and b < self.a))
+        return bool(its > mine or (its == mine and not self.ranks_before(b)))
 
     def out_of_patience(self, b: int) -> bool:
         """Of two that wait for each other: whether I have stood long, very long if not longer."""
         mine, its = self.world.get("stood", self.a), self.world.get("stood", b)
-        longer = mine > its or (mine == its and self.a < b)
+        longer = mine > its or (mine == its and self.ranks_before(b))
         return self.margin.reached(mine - 1e-9, PATIENCE if longer else 1.5 * PATIENCE)
 
     def meet(self, b: int, follows: bool, reach: float) -> Meeting | None:

@@ -54,6 +54,8 @@ class Agent:
     height: float
     rear_axle: float
     type: int
+    id_rank: int
+    """Place of its id among those of the scenario."""
     route: Route
     log_length: float
     stops: list[tuple[float, int]]
@@ -140,6 +142,7 @@ def _place(c: SimpleNamespace, s: int) -> Place:
                 height,
                 rear_axle,
                 AgentType(c.type[n]),
+                int(c.id_rank[n]),
                 Route(c.route[c.route_start[n] : c.route_start[n + 1]]),
                 c.log_length[n],
                 list(zip(c.stop_s[stops], c.stop_light[stops], strict=True)),

@@ -38,8 +38,8 @@ AHEAD = 100.0
 
 
 _AS_THEY_ARE = (
-    *("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "ego_order"),
-    *("log_length", "log", "log_z", "log_valid", "light_frames"),
+    *("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "id_rank"),
+    *("ego_order", "log_length", "log", "log_z", "log_valid", "light_frames"),
     *("light_xy", "light_state", "road", "edge"),
 )
 """Arrays of the batch that are those of its scenarios, one after the other."""
@@ -374,6 +374,7 @@ def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.
             "num_egos": np.array(num_egos, np.int32),
             "agent": _agents(scenario),
             "type": tracks.type,
+            "id_rank": np.argsort(np.argsort(tracks.id, kind="stable")).astype(np.int32),
             "ego_order": order,
             "log_length": scenario.routes.log_length,
             "log": log.transpose(1, 0, 2).reshape(-1, 4),

@@ -53,7 +53,12 @@ ALPAGYM_HD Around around_on(const Scenarios& c, const State& st, World world, in
   return r;
 }
 
-constexpr float kStraighten = 8.f, kStraightenTime = 4.f;  // way beyond the own length [m], [s]
+// Whether a change of lanes has way to get out of this queue, or straight in it: without, the
+// vehicle would stand across two lanes. Beyond its own length [m]; while the leader drives on [s].
+ALPAGYM_HD bool has_way(const Around& lane, float length) {
+  constexpr float kWay = 8.f, kTime = 4.f;
+  return lane.lead_gap + kTime * fmaxf(lane.lead_speed, 0.f) >= kWay + length;
+}
 
 // Own gain plus politeness times what both followers gain, in acceleration; -INFINITY where the
 // change would be unsafe: someone would have to brake harder than the bound, or there is no room to
@@ -66,10 +71,7 @@ ALPAGYM_HD float mobil_gain(const Params& p, float speed, float length, const Ar
                             float old_desired, float new_desired) {
   const float own_then = idm_accel(p, speed, desired_then, then.lead_gap, speed - then.lead_speed);
   if (then.lead_gap < 0.5f || own_then < -p.idm_safe_decel) return -INFINITY;
-  // Without way to get out of one queue and straight in the other, it would stand across two lanes.
-  for (const Around& lane : {now, then})
-    if (lane.lead_gap + kStraightenTime * fmaxf(lane.lead_speed, 0.f) < kStraighten + length)
-      return -INFINITY;
+  if (!has_way(now, length) || !has_way(then, length)) return -INFINITY;
   float others = 0.f;
   if (then.follower >= 0) {
     const float v = then.follow_speed;

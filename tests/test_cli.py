@@ -55,16 +55,18 @@ def options_of(capsys, command: str) -> dict[str, str]:
     return dict(line.partition("  # ")[::2] for line in lines)
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "bench", "bench step"])
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "convert", "export", "doctor data", "bench", "bench step"]
+)
 def test_options_are_listed_as_they_can_be_given(capsys, command):
-    given = [line.strip() for line in options_of(capsys, command)]
-    assert compose(command, given) == compose(command, [])
+    options = options_of(capsys, command)
+    assert compose(command, [line.strip() for line in options]) == compose(command, [])
+    assert all(options.values()), [name for name, meaning in options.items() if not meaning]
 
 
 def test_options_are_listed_with_their_meanings(capsys):
     options = {k.strip(): v for k, v in options_of(capsys, "train").items()}
     assert options["seed=0"] == "Of everything that is drawn."
-    assert all(options.values()), [name for name, meaning in options.items() if not meaning]
     assert options["grpo.epochs=1"] == "Passes over each rollout."
     assert options["reward.collision_at_fault=-20.0"] == "Per front or lateral collision."
     assert options["sim.traffic=log"] == "Any of log, idm, constant_velocity, log_then_idm."

@@ -366,8 +366,9 @@ def test_doctor_prints_a_table_and_json(drives, tmp_path, capsys) -> None:
 
 
 def test_doctor_refuses_mistakes(tmp_path, capsys) -> None:
-    assert "doctor: expected data, got none" in refuse(capsys, "doctor")
-    assert "doctor: expected data, got gpu" in refuse(capsys, "doctor", "gpu")
+    known = "doctor: expected data, as in doctor data scenarios=PATH"
+    assert f"{known}, got nothing" in refuse(capsys, "doctor")
+    assert f"{known}, got gpu" in refuse(capsys, "doctor", "gpu")
     assert "expected scenarios=PATH" in refuse(capsys, "doctor", "data")
     assert "no such file" in refuse(capsys, "doctor", "data", "/no/such")
     write_shard(tmp_path / "a.safetensors", [straight()])

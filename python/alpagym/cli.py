@@ -173,7 +173,8 @@ def _store(command: str, arguments: Sequence[str]) -> int:
     overrides = list(arguments)
     if command == "doctor":
         if overrides[:1] != ["data"]:
-            raise UsageError(f"doctor: expected data, got {overrides[0] if overrides else 'none'}")
+            got = overrides[0] if overrides else "nothing"
+            raise UsageError(f"doctor: expected data, as in doctor data scenarios=PATH, got {got}")
         command, overrides = "doctor data", overrides[1:]
     if overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
         overrides[0] = f"scenarios={overrides[0]}"

@@ -412,6 +412,7 @@ class EvalConfig:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`."""
     seed: int = 0
+    """Of everything that is drawn."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))
@@ -435,5 +436,6 @@ class ExportConfig:
     count: int = 16
     """Scenarios to generate, when procedural."""
     seed: int = 0
+    """Of everything that is drawn."""
     workers: int = 0
     """Processes that read or generate; 0 for all cores."""

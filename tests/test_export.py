@@ -223,7 +223,8 @@ def test_damaged_tags_are_refused(tmp_path, change, words) -> None:
 
 
 def test_names_stay_inside_the_folder_and_differ() -> None:
-    names = file_names(["a/b", "../../etc/passwd", "a_b", "A_B", "", "x" * 500], ".json")
+    given = ["a/b", "../../etc/passwd", "a_b", "A_B", "a_b_copy2", "", "x" * 500]
+    names = file_names(given, ".json")
     assert names[:2] == ["a_b.json", "etc_passwd.json"]
     assert len({name.lower() for name in names}) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,170}", name) for name in names)

@@ -384,3 +384,13 @@ def test_mutated_files_end_in_a_sentence(copy, kind):
     assert all(str(copy.parents[3]) in text and "\n" not in text for text in said)
     assert time.thread_time() - begin < 30
     assert sorted(copy.parents[3].rglob("*")) == listed
+
+
+def test_a_shape_without_an_outline_is_passed_over(copy):
+    square = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [0.0, 0.0]])
+    hole_alone = files.blob(3, [np.zeros((0, 2)), square])
+    change(map_of(copy), f"UPDATE crosswalks SET geom = X'{hole_alone.hex()}'")
+    scenarios, skipped = load_scenarios(copy)
+    assert scenarios
+    assert not skipped
+    assert not (scenarios[0].map.type == MapType.CROSSWALK).any()

@@ -207,6 +207,10 @@ HEADERS = {
     "no texts": (lambda h, o: h.pop("__metadata__"), "of no known format"),
     "a tag of another type": (lambda h, o: o["scenarios"][0].update(license=3), "scenarios"),
     "a note of another type": (lambda h, o: o["scenarios"][1].update(notes=[3]), "1: notes"),
+    "a text that is none": (
+        lambda h, o: o["scenarios"][0].update(id="\ud800"),
+        "0: a text is no Unicode",
+    ),
     "a missing tag": (lambda h, o: o["scenarios"][0].pop("license"), "license"),
     "too few scenarios": (lambda h, o: o["scenarios"].pop(), "expected 8 as in the arrays, got 7"),
     "a file that is not listed": (lambda h, o: o["scenarios"][0].update(file=0), "file: expected"),
@@ -240,6 +244,8 @@ def test_arrays_that_are_missing_or_too_many(path: Path, tmp_path: Path) -> None
     refused(resealed(tmp_path / "a.safetensors", lambda a: a.pop("flags")), "flags: is missing")
     more = resealed(tmp_path / "b.safetensors", lambda a: a.update(x=np.zeros(1)))
     refused(more, "x: is no array of this schema")
+    flat = resealed(tmp_path / "c.safetensors", lambda a: a.update(offsets=np.array(0)))
+    refused(flat, "offsets: expected 2 dimensions, got 0")
 
 
 def test_texts_that_were_changed_without_their_digest(path: Path, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def _check_pools(place: str, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarr
         told = "is missing" if name in names else "is no array of this schema"
         raise ScenarioError(f"{place}: {name:.80}: {told}")
     offsets = arrays["offsets"]
+    if offsets.ndim != 2:
+        raise ScenarioError(f"{place}: offsets: expected 2 dimensions, got {offsets.ndim}")
     count = len(offsets) - 1
     _expect(place, "offsets", offsets, "<i8", (max(count, 1) + 1, len(POOLS)))
     for name, (dtype, columns) in FACTS.items():

@@ -302,7 +302,8 @@ def _write_group(
                 told = {"path": names[k], "reason": _without(root, result.reason)}
                 record.skipped.append(told)
                 continue
-            held.append(replace(result, source=_without(root, result.source)))
+            notes = [_without(root, note) for note in result.notes]
+            held.append(replace(result, source=_without(root, result.source), notes=notes))
             file_of.append(k)
             record.tags.append((result.dataset, result.license))
             if len(held) == most:

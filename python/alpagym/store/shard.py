@@ -162,6 +162,9 @@ def _checked_header(path: Path, header: Any) -> dict[str, Any]:
     for i, told in enumerate(scenarios):
         if not all(type(note) is str for note in told["notes"]):
             raise ScenarioError(f"{place}: scenarios: {i}: notes: expected texts")
+        texts = "".join([*told["notes"], *(told[name] for name in TEXTS)])
+        if any("\ud800" <= letter <= "\udfff" for letter in texts):
+            raise ScenarioError(f"{place}: scenarios: {i}: a text is no Unicode")
         if not -1 <= told["file"] < len(files):
             raise ScenarioError(f"{place}: scenarios: {i}: file: expected below {len(files)}")
     return header

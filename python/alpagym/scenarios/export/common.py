@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,12 +46,13 @@ def unique_ids(ids: np.ndarray) -> list[int]:
 def file_names(names: Sequence[str], suffix: str) -> list[str]:
     """Different file names made of names, of nothing that leads out of a folder."""
     result: list[str] = []
-    seen = Counter[str]()
+    taken: set[str] = set()
     for given in names:
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", given)[:150].strip("._") or "scenario"
-        seen[name.lower()] += 1
-        count = seen[name.lower()]
-        result.append(f"{name}{f'_copy{count}' if count > 1 else ''}{suffix}")
+        copies = (f"{name}_copy{k}" for k in itertools.count(2))
+        free = next(n for n in itertools.chain([name], copies) if n.lower() not in taken)
+        taken.add(free.lower())
+        result.append(f"{free}{suffix}")
     return result
 
 

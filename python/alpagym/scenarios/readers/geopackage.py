@@ -71,7 +71,8 @@ def features(
             raise ScenarioError(f"{what}: damaged geometry (it ends too early)") from error
         except ValueError as error:
             raise ScenarioError(f"{what}: damaged geometry ({error})") from error
-        lines = [line for part in parts for line in part if len(line)]
+        parts = [[line for line in part if len(line)] for part in parts if part and len(part[0])]
+        lines = [line for part in parts for line in part]
         if not lines:
             continue
         every = np.concatenate(lines)

@@ -180,7 +180,7 @@ def read_map(path: Path, drive: np.ndarray) -> NuplanMap:
         others = _others(layers, lanes, shapely, notes)
         area_lines = [part for name in AREAS for f in layers.read(name, ()) for part in f.parts]
         area_lines = [
-            rings for part in area_lines if (rings := [r for r in part if len(r) > 3])
+            [ring for ring in part if len(ring) > 3] for part in area_lines if len(part[0]) > 3
         ]  # a ring repeats its first corner
     shapes = [shapely.Polygon(rings[0]) for rings in area_lines]
     return NuplanMap(

@@ -2,7 +2,7 @@
 
 Files are taken in the order of their paths, in groups. A group gives one shard or more and a record
 of what they were made of, written last: an interrupted convert goes on with the first group that
-has no record, and one that is repeated reads nothing whose SHA-256 is as it was.
+has no record, and one that is repeated reads no group of files whose SHA-256 are as they were.
 """
 
 from __future__ import annotations

@@ -95,12 +95,18 @@ struct Borrowed {
   S value;
   std::vector<Held> tensors;  // by field
 
+  // Fields are looked up in the object's own dictionary: half the work of asking for attributes.
   bool holds(py::handle owner) const {
+    const auto own =
+        py::reinterpret_steal<py::object>(PyObject_GenericGetDict(owner.ptr(), nullptr));
+    if (!own) PyErr_Clear();
     auto name = field_names<S>().begin();
     for (const Held& tensor : tensors) {
-      const auto now = py::reinterpret_steal<py::object>(PyObject_GetAttr(owner.ptr(), *name++));
-      if (!now) PyErr_Clear();
-      if (!tensor.is(now.ptr())) return false;
+      PyObject* now = own ? PyDict_GetItemWithError(own.ptr(), *name++) : nullptr;
+      if (!now || !tensor.is(now)) {
+        PyErr_Clear();
+        return false;
+      }
     }
     return true;
   }

@@ -19,6 +19,7 @@ from alpagym.evaluation import evaluate
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.readers import alpasim_usdz, zip_members
 from alpagym.scenarios.scenario import AgentFlag, AgentType, MapType, Scenario
+from nvidia_scene import check_boxes, check_parked
 from reading import agent, element, notes, only, refused
 
 pytest.importorskip("pyarrow", reason="AlpaSim scenes need pyarrow: pip install alpagym[nvidia]")
@@ -140,22 +141,14 @@ def test_without_a_box_the_ego_is_that_of_alpasim(tmp_path, map_tables):
 
 
 def test_tracks_keep_their_clocks_sizes_and_types(scenario):
+    _, walker, _ = check_boxes(scenario)
     t = scenario.tracks
-    car, walker, trailer = (agent(scenario, i) for i in (101, 102, 103))
-    x = t.xyz[car, :, 0] + scenario.origin[0]
-    assert np.allclose(x, 20 + 0.6 * np.arange(41), atol=2e-3)
-    assert np.allclose(t.size[car], [4.5, 1.9, 1.5])
-    assert list(t.type[[car, walker, trailer]]) == [1, 2, 1]
-    assert np.allclose(np.abs(t.yaw[trailer]), np.pi, atol=1e-5)
     # Seen 3 ms later than the frames, and not in the second second.
     y = t.xyz[walker, 1:9, 1] + scenario.origin[1]
     assert np.allclose(y, -4.0 + 0.1 * np.arange(1, 9) - 0.003, atol=1e-3)
     assert not t.valid[walker, 11:20].any()
     assert t.valid[walker, 21:].all()
-    known = {scenario.ego, car, walker, trailer}
-    (parked,) = set(range(t.num_agents)) - known
-    assert t.valid[parked].all()
-    assert scenario.flags[parked] & AgentFlag.PARKED
+    check_parked(scenario)
 
 
 def test_the_map_is_that_of_its_tables(scenario, tmp_path):

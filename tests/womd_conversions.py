@@ -6,20 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from womd_features import CODES, points_of
+
 TYPES = {1: "vehicle", 2: "pedestrian", 3: "cyclist", 4: "other"}
 STATES = [
     "unknown", "arrow_stop", "arrow_caution", "arrow_go", "stop", "caution", "go",
     "flashing_stop", "flashing_caution",
 ]  # fmt: skip
-CODES = {
-    "lane": 2,
-    "road_line": 6,
-    "road_edge": 15,
-    "stop_sign": 17,
-    "crosswalk": 18,
-    "speed_bump": 19,
-    "driveway": 20,
-}
 NAMES = {
     "lane": "LANE_SURFACE_STREET",
     "road_line": "ROAD_LINE_BROKEN_SINGLE_WHITE",
@@ -29,17 +22,6 @@ NAMES = {
     "speed_bump": "SPEED_BUMP",
     "driveway": "DRIVEWAY",
 }
-
-
-def points_of(feature: Any) -> tuple[str, np.ndarray]:
-    """Kind and points [n, 3] of a map feature."""
-    kind = feature.WhichOneof("feature_data")
-    element = getattr(feature, kind)
-    if kind == "stop_sign":
-        points = [element.position]
-    else:
-        points = element.polyline if hasattr(element, "polyline") else element.polygon
-    return kind, np.array([(p.x, p.y, p.z) for p in points], np.float64).reshape(-1, 3)
 
 
 def gpudrive_of(proto: Any) -> dict[str, Any]:

@@ -9,17 +9,9 @@ import numpy as np
 
 from alpagym.scenarios.readers import womd_example_pb2 as pb
 from scenario_files import record_bytes
+from womd_features import CODES, points_of
 
 AGENTS, SLOTS = 6, 16
-CODES = {
-    "lane": 2,
-    "road_line": 6,
-    "road_edge": 15,
-    "stop_sign": 17,
-    "crosswalk": 18,
-    "speed_bump": 19,
-    "driveway": 20,
-}
 STATE = {
     "x": "center_x",
     "y": "center_y",
@@ -57,18 +49,9 @@ def example_of(proto: Any, agents: int = AGENTS, points: int | None = None) -> d
     for moment, part in MOMENTS.items():
         features[f"state/{moment}/timestamp_micros"] = np.tile(stamps[part], agents).tolist()
         add_lights(features, moment, list(proto.dynamic_map_states)[part])
-    add_map(features, [(f.id, *_line(f)) for f in proto.map_features], points)
+    lines = [(f.id, *points_of(f)) for f in proto.map_features]
+    add_map(features, [(number, CODES[kind], line) for number, kind, line in lines], points)
     return features
-
-
-def _line(feature: Any) -> tuple[int, np.ndarray]:
-    kind = feature.WhichOneof("feature_data")
-    element = getattr(feature, kind)
-    if kind == "stop_sign":
-        points = [element.position]
-    else:
-        points = element.polyline if hasattr(element, "polyline") else element.polygon
-    return CODES[kind], np.array([(p.x, p.y, p.z) for p in points], np.float64).reshape(-1, 3)
 
 
 def add_lights(features: dict[str, Any], moment: str, steps: list[Any]) -> None:

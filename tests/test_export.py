@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import pickletools
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +164,31 @@ def test_scenarionet_files_are_plain(tmp_path) -> None:
     (entry,) = summary.values()
     assert entry["license"] == "womd-nc"
     assert entry["number_summary"]["num_moving_objects"] == 2
+
+
+EXPORTED = """
+import sys
+from alpagym.scenarios.export import export
+from alpagym.scenarios.load import load_scenarios
+export(load_scenarios(sys.argv[1])[0], sys.argv[2], sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_process_writes_the_same_bytes(tmp_path, format) -> None:
+    proto = proto_scenario()
+    for number, kind in enumerate((1, 2, 3, 4)):  # four types of agents: sets have 24 orders
+        proto.tracks.add().CopyFrom(proto.tracks[1])
+        proto.tracks[-1].id, proto.tracks[-1].object_type = 900 + number, kind
+    source = write_tfrecord(tmp_path / "a.tfrecord", proto)
+    written = []
+    for seed in "123":
+        out = tmp_path / seed
+        command = [sys.executable, "-c", EXPORTED, str(source), str(out), format]
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run(command, env=environment, check=True)
+        written.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert written[0] == written[1] == written[2]
 
 
 def test_pickles_hold_plain_values_only() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,10 +15,11 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def dumps(value: Any) -> bytes:
-    """The pickle of a value.
+    """The pickle of a value; the same bytes in every process.
 
     Raises:
-        TypeError: something that is neither a plain value or container nor an array of numbers.
+        TypeError: something that is neither a plain value or container nor an array of numbers, or
+            a set of values that have no order.
     """
     _check(value)
     buffer = io.BytesIO()
@@ -27,7 +28,22 @@ def dumps(value: Any) -> bytes:
 
 
 class _Pickler(pickle._Pickler):
-    """Names NumPy's own function by the name that versions before 2 know as well."""
+    """Names NumPy's own function as versions before 2 know it too; writes sets in sorted order.
+
+    A set of texts has another order in every process, and bytes that differ say that data differ.
+    """
+
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
+
+    def save_sorted(self, values: set[Any]) -> None:
+        self.write(pickle.EMPTY_SET)  # type: ignore[attr-defined]
+        self.memoize(values)  # type: ignore[attr-defined]
+        self.write(pickle.MARK)  # type: ignore[attr-defined]
+        for value in sorted(values):
+            self.save(value)  # type: ignore[attr-defined]
+        self.write(pickle.ADDITEMS)  # type: ignore[attr-defined]
+
+    dispatch[set] = save_sorted
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = getattr(obj, "__module__", "") or ""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -134,6 +137,25 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="at least one scenario"):
         write_shard(tmp_path / "a.safetensors", [])
     assert not list(tmp_path.iterdir())
+
+
+MANY = """
+import resource, sys
+from alpagym.scenarios.load import load_scenarios
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+scenarios, skipped = load_scenarios(sys.argv[1])
+print(len(scenarios), len(skipped), sum(float(s.tracks.xyz.sum()) for s in scenarios) != 0)
+"""
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    write_shard(tmp_path / "0.safetensors", [straight()])
+    for i in range(1, 1500):
+        os.link(tmp_path / "0.safetensors", tmp_path / f"{i}.safetensors")
+    command = [sys.executable, "-c", MANY, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1500", "0", "True"]
 
 
 def test_a_folder_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+import torch
 
 from alpagym.scenarios.scenario import ScenarioError
 
@@ -98,8 +98,15 @@ def read(path: Path) -> Container:
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        header, begin = _header(path, file, size)
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    if size < 8:
+        raise ScenarioError(f"{path}: header: the file is truncated at byte {size}")
+    try:
+        # Python's own mmap keeps a descriptor for as long as it lives: a store has thousands.
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+    except (RuntimeError, UnicodeError) as error:
+        reason = " ".join(str(error).split()).replace(f"<{path}> ", "")
+        raise ScenarioError(f"{path}: cannot be mapped into memory ({reason:.100})") from error
+    header, begin = _header(path, mapped)
     text = _own_text(path, header.pop("__metadata__", None))
     arrays: dict[str, np.ndarray] = {}
     end = 0
@@ -117,16 +124,15 @@ def read(path: Path) -> Container:
     return Container(text, arrays)
 
 
-def _header(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+def _header(path: Path, data: np.ndarray) -> tuple[dict[str, Any], int]:
     """The parsed header, and where the data begin."""
-    if size < 8:
-        raise ScenarioError(f"{path}: header: the file is truncated at byte {size}")
-    (length,) = struct.unpack("<Q", file.read(8))
+    size = len(data)
+    (length,) = struct.unpack("<Q", data[:8].tobytes())
     if length > MAX_HEADER:
         raise ScenarioError(f"{path}: header: claims {length} bytes, at most {MAX_HEADER} are read")
     if length > size - 8:
         raise ScenarioError(f"{path}: header: claims {length} bytes, the file has {size}")
-    header = parse_json(f"{path}: header", file.read(length))
+    header = parse_json(f"{path}: header", data[8 : 8 + length].tobytes())
     if not isinstance(header, dict):
         raise ScenarioError(f"{path}: header: expected an object, got {type(header).__name__}")
     return header, 8 + length

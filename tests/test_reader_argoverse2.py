@@ -104,6 +104,9 @@ class TestMotion:
         scenarios, skipped = load_scenarios(tmp_path)
         assert len(scenarios) == 2
         assert not skipped
+        (tmp_path / "b" / "map" / "drives.csv").write_text("x, y")
+        (reason,) = [s.reason for s in load_scenarios(tmp_path)[1]]
+        assert "drives.csv: of no known format" in reason
 
     @pytest.mark.parametrize("package", ["pyarrow", "shapely"])
     def test_a_missing_extra_is_named(self, tmp_path, monkeypatch, package):

@@ -246,7 +246,33 @@ def test_maps_are_found_and_passed_over(made, tmp_path, monkeypatch):
     assert "only parts of scenarios" in refused(maps)
     assert nuplan.sniff(made.read_bytes()[:4096], made)
     assert not nuplan.sniff(map_of(made).read_bytes()[:4096], map_of(made))
-    assert nuplan.part(Path("data/sensor_blobs/log/CAM_F0/a.jpg"))
+
+
+def test_only_what_the_dataset_has_is_a_part(made, tmp_path):
+    maps, blobs = made.parents[3] / "maps", "data/sensor_blobs/2021.05.12.22.00.38_veh-35"
+    for part in (
+        map_of(made),
+        maps / "nuplan-maps-v1.0.json",
+        map_of(made).with_name("intensity.npy.npz"),
+        Path(blobs, "CAM_F0", "c082c104b7ac5a71.jpg"),
+        Path(blobs, "MergedPointCloud", "03fafcf2c0865668.pcd"),
+    ):
+        assert nuplan.part(part), part
+    other = tmp_path / "my.gpkg"
+    other.write_bytes(b"SQLite format 3\0")
+    for own in (
+        made,
+        other,
+        map_of(made).with_name("drives.tfrecord"),
+        maps / "nuplan-maps-of-mine.json",
+        Path(blobs, "drive.json"),
+        Path(blobs, "CAM_F0", "drives.pkl"),
+        Path("sensor_blobs", "womd.tfrecord"),
+    ):
+        assert not nuplan.part(own), own
+    named = tmp_path / "us-ma-boston.gpkg"
+    shutil.copy(map_of(made), named)
+    assert nuplan.part(named)
 
 
 def test_the_latest_of_several_maps_is_taken(copy):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from alpagym.scenarios.build import build_scenario
-from alpagym.scenarios.load import load_scenarios
+from alpagym.scenarios.load import inputs_of, load_scenarios
 from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import AgentType, MapType, ScenarioError
+from plugin_packages import install, register
 from reading import notes, only, refused
 from scenario_files import json_scenario, write_json
 
@@ -37,22 +38,6 @@ def tracks_file(path: Path, agents: int = 2, frames: int = 40) -> Path:
     ]
     path.write_text("\n".join(rows) + "\n")
     return path
-
-
-def register(folder: Path, package: str, lines: list[str]) -> None:
-    info = folder / f"{package}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[alpagym.readers]\n" + "\n".join(lines) + "\n")
-
-
-def install(folder: Path, monkeypatch, source: str, name: str = "mine") -> None:
-    """A package with one reader, seen by this process."""
-    module = f"plugin_{abs(hash((folder, source, name))):x}"
-    (folder / f"{module}.py").write_text(source)
-    register(folder, f"{name}-{module}", [f"{name} = {module}:read"])
-    monkeypatch.syspath_prepend(folder)
-    plugins.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +68,7 @@ def test_the_documented_example_runs_installed(tmp_path) -> None:
     script = tmp_path / "load.py"
     script.write_text(
         "import sys\n"
-        "from alpagym.scenarios.load import load_scenarios\n"
+        "from alpagym.scenarios.load import inputs_of, load_scenarios\n"
         "if __name__ == '__main__':\n"
         "    for workers in (1, 2):\n"
         "        scenarios, skipped = load_scenarios(sys.argv[1], workers=workers)\n"
@@ -232,6 +217,22 @@ def test_scenarios_before_a_failure_are_kept(tmp_path, monkeypatch) -> None:
         "tracks.xyz holds NaN or infinity",
         "OSError: disk",
     ]
+
+
+def test_a_plugin_tells_what_else_it_reads(tmp_path, monkeypatch) -> None:
+    (site := tmp_path / "site").mkdir()
+    install(
+        site,
+        monkeypatch,
+        "def read(path): return None\n"
+        "read.inputs = lambda path: [path.with_suffix('.map'), path.with_suffix('.none')]\n",
+    )
+    for name in ("a.xyz", "a.map", "b.xyz"):
+        (tmp_path / name).write_text("x")
+    assert inputs_of(tmp_path / "a.xyz") == [tmp_path / "a.map"]
+    assert inputs_of(tmp_path / "a.map") == inputs_of(tmp_path / "b.xyz") == []
+    install(site, monkeypatch, "def read(path): return None\nread.inputs = 3\n", "other")
+    assert inputs_of(tmp_path / "a.xyz") == [tmp_path / "a.map"]
 
 
 # Scenarios from arrays

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from alpagym.scenarios.readers import READERS, Reader
-from alpagym.scenarios.readers.plugins import plugins
+from alpagym.scenarios.readers.plugins import PluginError, plugins
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.store import shard
 
@@ -28,6 +29,14 @@ class Skipped:
     path: str
     reason: str
     """One sentence that names the file."""
+    unknown: bool = False
+    """Whether the file is of no known format, rather than damaged or unfit."""
+    outside: bool = False
+    """Whether the cause may lie outside of the file, so that another time it may be read."""
+
+
+class UnknownFormatError(ScenarioError):
+    """No reader takes the file for one of its format."""
 
 
 def load_scenarios(
@@ -125,18 +134,49 @@ def is_part(path: Path) -> bool:
     return any(r.part(path) for r in (STORE, *READERS))
 
 
+def is_taken_in(path: Path) -> bool:
+    """Whether a file can give no scenario of its own: a part, of which nobody else is asked."""
+    try:
+        return is_part(path) and not plugins()[0] and not STORE.sniff(_head(path), path)
+    except OSError:
+        return False
+
+
+def inputs_of(path: Path) -> list[Path]:
+    """Other files on which the scenarios of a file depend, of those that there are, in order.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    head = _head(path)
+    if STORE.sniff(head, path):
+        return []
+    asked: list[Callable[[Path], Iterable[Path]]] = [p.inputs for p in plugins()[0]]
+    if not is_part(path):
+        asked += [reader.inputs for reader in READERS if reader.sniff(head, path)][:1]
+    named: set[Path] = set()
+    for inputs in asked:
+        with suppress(ScenarioError, OSError):  # reading the file will tell
+            named.update(inputs(path))
+    return sorted(file for file in named if file != path and file.is_file())
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
 def read_file(path: Path, max_agents: int | None = None) -> Iterator[Scenario | Skipped]:
     """Each scenario of one file, or why it is left out; nothing for a part of other scenarios."""
     empty = True
     try:
-        with path.open("rb") as file:
-            head = file.read(4096)
+        head = _head(path)
         if not head:
             raise ScenarioError(f"{path}: the file is empty")
         for result in _quietly(_results(path, head)):
             empty = False
             if isinstance(result, ScenarioError):
-                yield Skipped(str(path), str(result))
+                yield Skipped(str(path), str(result), outside=isinstance(result, PluginError))
             elif max_agents is not None and result.tracks.num_agents > max_agents:
                 agents = result.tracks.num_agents
                 reason = f"{result.source}: has {agents} agents, more than max_agents={max_agents}"
@@ -146,9 +186,9 @@ def read_file(path: Path, max_agents: int | None = None) -> Iterator[Scenario | 
         if empty and not is_part(path):
             raise ScenarioError(f"{path}: holds no records")
     except ScenarioError as error:
-        yield Skipped(str(path), str(error))
+        yield Skipped(str(path), str(error), unknown=isinstance(error, UnknownFormatError))
     except OSError as error:
-        yield Skipped(str(path), f"{path}: cannot be read ({error.strerror})")
+        yield Skipped(str(path), f"{path}: cannot be read ({error.strerror})", outside=True)
 
 
 def _results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
@@ -192,7 +232,9 @@ def _own_results(path: Path, head: bytes) -> Iterator[Scenario | ScenarioError]:
     if reader is None:
         found, problems = plugins()
         known = ", ".join([*(r.name for r in (*READERS, STORE)), *(p.name for p in found)])
-        raise ScenarioError("; ".join([f"{path}: of no known format (known: {known})", *problems]))
+        raise UnknownFormatError(
+            "; ".join([f"{path}: of no known format (known: {known})", *problems])
+        )
     yield from reader.read(path)
 
 

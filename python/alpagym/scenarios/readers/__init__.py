@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,12 @@ class Reader:
     Raises `ScenarioError` where the file cannot be read further.
     """
     part: Callable[[Path], bool] = lambda path: False
-    """Whether `read`, given another file of the same scenario, takes this one in as well."""
+    """Whether the file belongs to a scenario of this format that another file carries."""
+    inputs: Callable[[Path], Iterable[Path]] = lambda path: ()
+    """Other files that `read` takes in, or looks for; none of them needs to be there.
+
+    When one comes, goes or changes, what was read is out of date. May raise `ScenarioError`.
+    """
 
 
 READERS = [
@@ -50,18 +55,20 @@ READERS = [
         argoverse2_motion.sniff,
         argoverse2_motion.read,
         argoverse2_motion.part,
+        argoverse2_motion.inputs,
     ),
     Reader(
         "Argoverse 2 sensor log",
         argoverse2_sensor.sniff,
         argoverse2_sensor.read,
         argoverse2_sensor.part,
+        argoverse2_sensor.inputs,
     ),
     Reader("ScenarioNet pickle", scenarionet.sniff, scenarionet.read, scenarionet.part),
     Reader("AlpaSim USDZ", alpasim_usdz.sniff, alpasim_usdz.read),
-    Reader("nuPlan log", nuplan.sniff, nuplan.read, nuplan.part),
-    Reader("NVIDIA RDS-HQ", rds_hq.sniff, rds_hq.read, rds_hq.part),
-    Reader("NVIDIA ClipGT", clipgt.sniff, clipgt.read, clipgt.part),
+    Reader("nuPlan log", nuplan.sniff, nuplan.read, nuplan.part, nuplan.inputs),
+    Reader("NVIDIA RDS-HQ", rds_hq.sniff, rds_hq.read, rds_hq.part, rds_hq.inputs),
+    Reader("NVIDIA ClipGT", clipgt.sniff, clipgt.read, clipgt.part, clipgt.inputs),
     Reader("CommonRoad XML", commonroad.sniff, commonroad.read),
     Reader("OpenDRIVE", opendrive.sniff, opendrive.read),
 ]

@@ -71,6 +71,11 @@ def part(path: Path) -> bool:
     return is_map and any(path.parent.glob("scenario_*.parquet"))
 
 
+def inputs(path: Path) -> list[Path]:
+    """The map of a scenario."""
+    return [_map_of(path)]
+
+
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     """The one scenario of a file; see `Reader.read`."""
     notes: list[str] = []
@@ -80,7 +85,7 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     names = sorted(set(table["scenario_id"]))
     if len(names) != 1 or not names[0]:
         raise ScenarioError(f"{path}: the rows must be of one scenario, got {len(names)} ids")
-    elements = read_map(find_map(path.parent, path.stem.removeprefix("scenario_")), notes)
+    elements = read_map(_map_of(path), notes)
     tracks, ego = _raw_tracks(table, path, notes)
     future = table["timestep"][table["observed"] == 0]  # none in the test split
     yield assemble(
@@ -99,6 +104,10 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
             notes=notes,
         )
     )
+
+
+def _map_of(path: Path) -> Path:
+    return find_map(path.parent, path.stem.removeprefix("scenario_"))
 
 
 def _raw_tracks(

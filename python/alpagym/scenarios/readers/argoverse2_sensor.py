@@ -46,6 +46,12 @@ _TYPES = {
     **dict.fromkeys(_WALKERS, AgentType.PEDESTRIAN),
 }
 """Cones, signs, strollers, animals and whatever else is annotated are `OTHER`."""
+_FOLDERS = {
+    "map": (".json", ".npy"),
+    "calibration": (".feather",),
+    "sensors": (".feather", ".jpg"),
+}
+"""Folders of a log, and how the names of their files end."""
 _POSE: dict[str, type] = dict.fromkeys(("qw", "qx", "qy", "qz", "tx_m", "ty_m", "tz_m"), float)
 _BOX: dict[str, type] = {"length_m": float, "width_m": float, "height_m": float}
 
@@ -64,10 +70,14 @@ def part(path: Path) -> bool:
     if path.name in ANNOTATIONS or path.name == POSES:
         log, is_part = path.parent, True
     else:
-        folders = ("map", "calibration", "sensors")
-        log = next((p.parent for p in list(path.parents)[:4] if p.name in folders), path)
-        is_part = log != path
+        folder = next((p for p in list(path.parents)[:4] if p.name in _FOLDERS), path)
+        log, is_part = folder.parent, path.suffix in _FOLDERS.get(folder.name, ())
     return is_part and any((log / name).is_file() for name in ANNOTATIONS) and not sniff(b"", path)
+
+
+def inputs(path: Path) -> list[Path]:
+    """The poses and the map of a log."""
+    return [path.parent / POSES, _map_of(path)]
 
 
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:
@@ -84,7 +94,7 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
         path, {"timestamp_ns": int, "track_uuid": str, "category": str} | _POSE | _BOX
     )
     poses = _Poses(read_feather(poses_path, {"timestamp_ns": int} | _POSE), poses_path)
-    map_path = find_map(path.parent / "map", path.parent.name)
+    map_path = _map_of(path)
     elements = read_map(map_path, notes)
     name = map_path.stem.removeprefix("log_map_archive_").split("____")[0]
     yield assemble(
@@ -101,6 +111,10 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
             notes=notes,
         )
     )
+
+
+def _map_of(path: Path) -> Path:
+    return find_map(path.parent / "map", path.parent.name)
 
 
 class _Poses:

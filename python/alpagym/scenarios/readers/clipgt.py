@@ -68,6 +68,11 @@ def part(path: Path) -> bool:
     return known and path.with_name(name).is_file()
 
 
+def inputs(path: Path) -> list[Path]:
+    """The other tables of a clip."""
+    return [table_path(path, element) for element in sorted(ELEMENTS)]
+
+
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     """The one scenario of a clip; see `Reader.read`."""
     notes: list[str] = []

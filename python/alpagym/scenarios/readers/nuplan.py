@@ -26,7 +26,7 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight, RawScenario, assemble
 from alpagym.scenarios.polyline import drop_duplicates
-from alpagym.scenarios.readers.nuplan_map import NuplanMap, read_map
+from alpagym.scenarios.readers.nuplan_map import NuplanMap, is_map, read_map
 from alpagym.scenarios.readers.nuplan_tracks import DT, Ego, read_ego, read_types, scene_tracks
 from alpagym.scenarios.readers.sqlite_tables import MAGIC, Database, number, open_database, token
 from alpagym.scenarios.scenario import AgentType, LightState, Scenario, ScenarioError
@@ -47,6 +47,10 @@ LIGHTS = {
 }
 """Other words, in practice "unknown", are `UNKNOWN`."""
 _TABLES = (b"lidar_pc", b"ego_pose", b"lidar_box")
+_INDEX = re.compile(r"nuplan-maps-v[\d.]+\.json")
+_LAYER = re.compile(r"\w+\.(npy|npy\.npz|tif)", re.IGNORECASE)
+"""A layer of a map as pixels, beside its GeoPackage."""
+_SENSOR = re.compile(r"sensor_blobs/[^/]+/(CAM_\w+/\w+\.jpg|MergedPointCloud/\w+\.pcd)")
 _NAME = re.compile(r"\w[\w-]{0,80}")
 
 
@@ -58,11 +62,20 @@ def sniff(head: bytes, path: Path) -> bool:
 
 
 def part(path: Path) -> bool:
-    """Whether the file is a map, lies beside one, or is what the sensors of a log recorded."""
-    is_index = path.name.startswith("nuplan-maps-") and path.suffix == ".json"
-    is_map = path.suffix.lower() == ".gpkg" or is_index
-    beside = path.suffix.lower() != ".db" and (path.parent / "map.gpkg").is_file()
-    return is_map or beside or "sensor_blobs" in path.parts
+    """Whether the file is a map, a layer of one, or what a sensor of a log recorded."""
+    if path.suffix == ".gpkg":
+        return path.name == "map.gpkg" or is_map(path)
+    if path.suffix == ".json":
+        return _INDEX.fullmatch(path.name) is not None
+    if _LAYER.fullmatch(path.name):
+        return (path.parent / "map.gpkg").is_file()
+    return _SENSOR.search("/".join(path.parts[-4:])) is not None
+
+
+def inputs(path: Path) -> list[Path]:
+    """The map of a log."""
+    with open_database(path) as database:
+        return [_find_map(path, _map_names(database))]
 
 
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:

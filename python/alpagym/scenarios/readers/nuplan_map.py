@@ -151,6 +151,15 @@ def _runs(line: np.ndarray, inside: np.ndarray) -> list[np.ndarray]:
     return [piece for piece, whole in pieces if whole[0] and len(piece) > 1]
 
 
+def is_map(path: Path) -> bool:
+    """Whether a GeoPackage, whatever its name, is one of nuPlan's, by its layers."""
+    try:
+        with open_database(path) as database:
+            return {"baseline_paths", "lanes_polygons"} <= database.tables
+    except (ScenarioError, OSError):
+        return False
+
+
 def read_map(path: Path, drive: np.ndarray) -> NuplanMap:
     """What a map has around a log.
 

@@ -9,9 +9,11 @@ Plug-ins are asked before the readers of this package, in the order of their nam
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,13 @@ ENTRY_POINTS = "alpagym.readers"
 """Group of entry points that packages register readers in."""
 
 
+class PluginError(ScenarioError):
+    """What a reader of a user failed with."""
+
+
 @dataclass(frozen=True)
 class Plugin:
-    """A reader of a user."""
+    """A reader of a user; the function may have an attribute `inputs`, see `inputs` here."""
 
     name: str
     """Of the entry point; messages call it so."""
@@ -45,6 +51,17 @@ class Plugin:
         except Exception as error:
             yield self._failure(path, error)
 
+    def inputs(self, path: Path) -> list[Path]:
+        """Other files that the function reads for a file, by its own `inputs(path)` if it has one.
+
+        Raises:
+            ScenarioError: it fails.
+        """
+        try:
+            return [Path(file) for file in getattr(self.function, "inputs", lambda path: ())(path)]
+        except Exception as error:
+            raise self._failure(path, error) from error
+
     def _checked(self, path: Path, given: object) -> Scenario | ScenarioError:
         """A scenario as it was given, or why it cannot be used."""
         try:
@@ -56,11 +73,11 @@ class Plugin:
         except Exception as error:
             return self._failure(path, error)
 
-    def _failure(self, path: Path, error: Exception) -> ScenarioError:
+    def _failure(self, path: Path, error: Exception) -> PluginError:
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         if not isinstance(error, ScenarioError):
             reason = f"{type(error).__name__}: {reason}"
-        return ScenarioError(f"{path}: reader plug-in {self.name}: {reason}")
+        return PluginError(f"{path}: reader plug-in {self.name}: {reason}")
 
 
 @cache
@@ -79,6 +96,19 @@ def plugins() -> tuple[tuple[Plugin, ...], tuple[str, ...]]:
                 reason = f"cannot import {min(values)}: {type(error).__name__}: {reason}"
             problems.append(f"reader plug-in {name}: {reason}")
     return tuple(found), tuple(problems)
+
+
+def fingerprint() -> list[str]:
+    """A text for each plug-in, the same as long as it is: its function and that one's file."""
+    found, problems = plugins()
+    texts = []
+    for plugin in found:
+        module = getattr(plugin.function, "__module__", None) or type(plugin.function).__module__
+        file = getattr(sys.modules.get(module), "__file__", None)
+        digest = sha256(Path(file).read_bytes()).hexdigest() if file else ""
+        name = getattr(plugin.function, "__qualname__", type(plugin.function).__qualname__)
+        texts.append(f"{plugin.name}={module}:{name} {digest}")
+    return [*texts, *problems]
 
 
 def _function(targets: list[str]) -> Callable[[Path], Any]:

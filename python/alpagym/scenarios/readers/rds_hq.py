@@ -22,7 +22,7 @@ from alpagym.scenarios.readers.nvidia_tracks import (
     build_tracks,
     no_boxes,
 )
-from alpagym.scenarios.readers.rds_hq_map import MAX_JSON, beside, parse_json, source_map
+from alpagym.scenarios.readers.rds_hq_map import LAYERS, MAX_JSON, beside, parse_json, source_map
 from alpagym.scenarios.readers.tar import read_members
 from alpagym.scenarios.scenario import AgentType, Scenario, ScenarioError
 
@@ -53,6 +53,11 @@ def part(path: Path) -> bool:
     carriers = [name for name in _POSES if name != path.parent.name]
     known = path.suffix.lower() == ".tar" and _PARTS.fullmatch(path.parent.name) is not None
     return known and any(beside(path, name).is_file() for name in carriers)
+
+
+def inputs(path: Path) -> list[Path]:
+    """The other archives of a clip that are read."""
+    return [beside(path, name) for name in ("timestamp", "all_object_info", *LAYERS)]
 
 
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:

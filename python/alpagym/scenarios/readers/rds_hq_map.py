@@ -28,6 +28,13 @@ MAX_JSON = 16 * 2**20
 """Largest JSON member [bytes]; it takes about twenty times as much memory."""
 
 
+LAYERS = (
+    "3d_lanes", "3d_lanelines", "3d_road_boundaries", "3d_crosswalks", "3d_wait_lines",
+    "3d_traffic_signs", "3d_traffic_lights", "3d_poles", "3d_road_markings",
+)  # fmt: skip
+"""Archives of a clip that its map is made of; of the last two only whether they are there."""
+
+
 def beside(path: Path, attribute: str) -> Path:
     """The archive of another attribute of the same clip."""
     return path.parent.parent / attribute / path.name

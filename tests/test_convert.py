@@ -6,10 +6,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,46 +16,14 @@ from alpagym.cli import main
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import AgentFlag, AgentType, LightState, MapType
 from alpagym.store import container
-from alpagym.store import convert as module
 from alpagym.store.health import CHECKS, diagnosis, health
 from alpagym.store.shard import Shard, sha256_of, write_shard
+from converting import FEW, bytes_of, convert, drives
 from reading import same
 from scenario_factory import STRAIGHT, Actor, assemble, line, straight
-from scenario_files import json_object, json_scenario, proto_scenario, write_json, write_tfrecord
+from scenario_files import json_object, json_scenario, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def drives(tmp_path: Path) -> Path:
-    """Seven recordings in two formats, and what cannot be read."""
-    folder = tmp_path / "drives"
-    (folder / "deep").mkdir(parents=True)
-    for i in range(5):
-        record = json_scenario(name=f"made-{i}", scenario_id=f"made-{i}")
-        write_json(folder / "deep" / f"{i}.json", record)
-    second = proto_scenario()
-    second.scenario_id = "second"
-    write_tfrecord(folder / "two.tfrecord", proto_scenario(), second)
-    (folder / "cut.json").write_text(json.dumps(json_scenario())[:500])
-    (folder / "README.txt").write_text("hello")
-    (folder / "LICENSE.txt").write_text("hello")
-    return folder
-
-
-FEW = ["shard_scenarios=2", "workers=1"]
-
-
-def convert(folder: Path, out: Path, *more: str, workers: int = 1) -> dict:
-    """Run the command; the report that it leaves."""
-    given = [str(folder), f"out={out}", "shard_scenarios=2", f"workers={workers}", *more]
-    assert main(["convert", *given]) == 0
-    return json.loads((out / "convert.json").read_text())
-
-
-def bytes_of(out: Path) -> dict[str, bytes]:
-    """Everything that a store holds."""
-    return {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+__all__ = ["drives"]
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -123,92 +87,6 @@ def test_the_place_of_the_recordings_does_not_matter(drives, tmp_path) -> None:
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were read for their scenarios."""
-    names: list[str] = []
-    real = module.read_file
-
-    def counting(path: Path, max_agents: int | None) -> object:
-        names.append(path.name)
-        return real(path, max_agents)
-
-    monkeypatch.setattr(module, "read_file", counting)
-    return names
-
-
-def test_a_second_time_nothing_is_read(drives, tmp_path, read) -> None:
-    first = convert(drives, tmp_path / "out")
-    before = bytes_of(tmp_path / "out")
-    assert len(read) == 9
-    assert convert(drives, tmp_path / "out") == first
-    assert len(read) == 9
-    assert bytes_of(tmp_path / "out") == before
-
-
-def test_only_what_changed_is_read_again(drives, tmp_path, read) -> None:
-    out = tmp_path / "out"
-    convert(drives, out)
-    read.clear()
-    record = json_scenario(name="other", scenario_id="other")
-    write_json(drives / "deep" / "4.json", record)  # as long as before: the digest tells
-    shard = next(out.glob("shard-00001*"))
-    shard.write_bytes(shard.read_bytes()[:-1])
-    convert(drives, out)
-    assert read == ["cut.json", "0.json", "3.json", "4.json"]
-    (drives / "two.tfrecord").unlink()
-    report = convert(drives, out)
-    convert(drives, tmp_path / "anew")
-    assert bytes_of(out) == bytes_of(tmp_path / "anew")
-    assert {p.name for p in out.glob("*.safetensors")} == {s["name"] for s in report["shards"]}
-
-
-def test_a_part_that_changes_is_a_change_of_its_scenario(shared_data, tmp_path) -> None:
-    (source,) = (shared_data / "argoverse2_motion").iterdir()
-    shutil.copytree(source, tmp_path / "a" / source.name)
-    convert(tmp_path / "a", tmp_path / "out")
-    (track,) = (tmp_path / "a" / source.name).glob("*.parquet")
-    (road,) = (tmp_path / "a" / source.name).glob("*.json")
-    named = module._named([track], [road], tmp_path / "a")
-    assert module._kept(tmp_path / "out", 0, named, tmp_path / "a")
-    road.chmod(0o644)
-    road.write_text(road.read_text() + " ")
-    assert module._kept(tmp_path / "out", 0, named, tmp_path / "a") is None
-
-
-KILLED = """
-import os, signal
-from alpagym.store import container
-written = 0
-def fsync(descriptor):
-    global written
-    written += 1
-    if written == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-container.os.fsync = fsync
-from alpagym.cli import main
-main({arguments})
-"""
-
-
-def test_killed_in_the_middle_it_goes_on(drives, tmp_path, read) -> None:
-    out = tmp_path / "out"
-    arguments = ["convert", str(drives), f"out={out}", "shard_scenarios=2", "workers=1"]
-    code = KILLED.format(arguments=arguments)
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert list(out.glob(".*.tmp"))
-    assert not (out / "convert.json").exists()
-    scenarios, skipped = load_scenarios(out)
-    assert not skipped
-    assert 0 < len(scenarios) < 7
-    convert(drives, out)
-    assert 0 < len(read) < 9
-    convert(drives, tmp_path / "anew")
-    assert bytes_of(out) == bytes_of(tmp_path / "anew")
-    assert not list(out.glob(".*.tmp"))
-
-
 def test_a_store_can_be_converted_again(drives, tmp_path) -> None:
     convert(drives, tmp_path / "one")
     report = convert(tmp_path / "one", tmp_path / "two", "max_agents=2")
@@ -233,9 +111,10 @@ def test_mistakes_get_one_sentence(drives, tmp_path, capsys, monkeypatch) -> Non
     assert "expected an empty folder or one of an earlier convert, it holds 0.json" in full
     nothing = refuse(capsys, "convert", str(file), f"out={tmp_path / 'nothing'}")
     assert "none of 1 files could be converted, the first: README.txt: of no known" in nothing
-    assert "shard_scenarios: expected a whole number from 1" in refuse(
-        capsys, "convert", str(drives), out, "shard_scenarios=0"
-    )
+    for number in (0, 4097):
+        sentence = refuse(capsys, "convert", str(drives), out, f"shard_scenarios={number}")
+        wanted = f"shard_scenarios: expected a whole number from 1 to 4096, got {number}"
+        assert sentence == wanted
     assert "worker: no such option; did you mean workers?" in refuse(capsys, "convert", "worker=2")
     convert(drives, tmp_path / "out")
     other = refuse(capsys, "convert", str(drives), out, "max_agents=1", *FEW)
@@ -350,7 +229,7 @@ def test_links_that_the_graph_lacks() -> None:
 
 def test_doctor_prints_a_table_and_json(drives, tmp_path, capsys) -> None:
     path = tmp_path / "doctor.json"
-    assert main(["doctor", "data", str(drives), f"output={path}", "workers=1"]) == 0
+    assert main(["doctor", "data", str(drives), f"output={path}", "workers=1"]) == 1
     table = capsys.readouterr().err
     assert "health of 7 scenarios" in table
     assert "2 skipped: " in table
@@ -358,6 +237,7 @@ def test_doctor_prints_a_table_and_json(drives, tmp_path, capsys) -> None:
     assert stored["checks"].keys() == CHECKS.keys()
     assert len(stored["scenarios"]) == 7
     assert len(stored["skipped"]) == 3
+    assert [Path(told["path"]).name for told in stored["unreadable"]] == ["cut.json"]
     assert stored["repairs"]["dropped # lane links that lead out of the map"] == 2
     report = convert(drives, tmp_path / "out", "--check")
     assert report["health"]["checks"] == stored["checks"]
@@ -374,6 +254,33 @@ def test_doctor_refuses_mistakes(tmp_path, capsys) -> None:
     write_shard(tmp_path / "a.safetensors", [straight()])
     lost = refuse(capsys, "doctor", "data", str(tmp_path), f"output={tmp_path / 'x' / 'y'}")
     assert "no such folder" in lost
+
+
+def test_a_shard_that_cannot_be_opened_is_counted(drives, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    convert(drives, out)
+    opened = []
+    real = container.torch.from_file
+
+    def scarce(name: str, **options: object) -> object:
+        opened.append(name)
+        if len(opened) == 2:
+            raise RuntimeError(f"unable to mmap 9 bytes from file <{name}>: Cannot allocate memory")
+        return real(name, **options)
+
+    monkeypatch.setattr(container.torch, "from_file", scarce)
+    given = [str(drives), f"out={out}", "--check", *FEW]
+    assert main(["convert", *given]) == 1
+    printed = capsys.readouterr().err
+    assert "of the store, 1 skipped: " in printed
+    assert "cannot be mapped into memory" in printed
+    (told,) = json.loads((out / "convert.json").read_text())["health"]["unreadable"]
+    assert told["path"] == opened[1]
+    opened.clear()
+    assert main(["doctor", "data", str(out), f"output={tmp_path / 'x.json'}"]) == 1
+    assert "1 skipped: " in capsys.readouterr().err
+    assert main(["convert", *given]) == 0
+    assert main(["doctor", "data", str(out), f"output={tmp_path / 'x.json'}"]) == 0
 
 
 @pytest.mark.parametrize("command", [["convert"], ["doctor", "data"]])

@@ -38,6 +38,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+UNREADABLE = 1
+"""Exit status of a look at data of which something of a known format could not be read."""
 QUOTED = ("scenarios", "checkpoint", "output", "out", "name", "runs")
 """Options whose values are taken as they are: paths may hold anything."""
 COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
@@ -183,16 +185,17 @@ def _store(command: str, arguments: Sequence[str]) -> int:
         return 0
     config = to_config(compose(command, overrides))
     if command == "convert":
-        convert_command(config)
-        return 0
+        health = convert_command(config).get("health", {})
+        return UNREADABLE if health.get("unreadable") else 0
     if config.output and not Path(config.output).parent.is_dir():
         raise UsageError(f"output={config.output}: no such folder: {Path(config.output).parent}")
-    text = json.dumps(doctor_command(config), indent=2)
+    found = doctor_command(config)
+    text = json.dumps(found, indent=2)
     if config.output:
         Path(config.output).write_text(text + "\n")
     else:
         print(text)
-    return 0
+    return UNREADABLE if found["unreadable"] else 0
 
 
 def compose(command: str, overrides: Sequence[str]) -> Any:

@@ -23,6 +23,8 @@ AT_LEAST = {
     "grpo.minibatch_size": 1,
 }
 """Whole numbers that may not be 0; none may be negative."""
+AT_MOST = {"shard_scenarios": 4096}
+"""Highest whole numbers, where it is not what 32 bits hold."""
 POSITIVE = {
     *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
     *(f"sim.{n}" for n in ("route_step", "agent_radius", "road_radius", "light_radius")),
@@ -61,7 +63,9 @@ def check(config: Any, prefix: str = "") -> None:
             check(value, f"{name}.")
         elif type(value) is int:
             low = AT_LEAST.get(name, 0)
-            wanted = None if low <= value < 2**31 else f"a whole number from {low} to 2^31 - 1"
+            high = AT_MOST.get(name, 2**31 - 1)
+            end = AT_MOST.get(name, "2^31 - 1")
+            wanted = None if low <= value <= high else f"a whole number from {low} to {end}"
         elif name in SHARES:
             upper_ok = value <= 1.0 if name == "grpo.discount" else value < 1.0
             wanted = None if value > 0.0 and upper_ok else f"a share {SHARES[name]}"

@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from alpagym.option_ranges import check
-from alpagym.scenarios.load import load_scenarios
+from alpagym.scenarios.load import Skipped, load_scenarios
+from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.scenario import ScenarioError
-from alpagym.store.convert import convert, write_json
+from alpagym.store.convert import convert
 from alpagym.store.health import diagnosis, summary, without_numbers
 from alpagym.store.options import ConvertConfig, DoctorConfig
+from alpagym.store.records import write_json
 from alpagym.store.shard import REPORT
 from alpagym.tables import plain_printer
 
@@ -39,14 +41,18 @@ def convert_command(config: ConvertConfig, console: Console | None = None) -> di
         f"{config.out}: {report['num_scenarios']} scenarios of {report['num_files']} files in "
         f"{len(report['shards'])} shards, {report['num_bytes'] / 1e6:.1f} MB"
     )
+    if report["num_parts"]:
+        say(f"{report['num_parts']} more files are parts of scenarios that others carry")
     say(f"licenses: {_counts(report['licenses'])}; data sets: {_counts(report['datasets'])}")
-    for line in grouped(report["skipped"]):
+    for line in [*grouped(report["skipped"]), *plugins()[1]]:
         say(line)
     if config.check:
-        scenarios, _ = load_scenarios(config.out)
-        report["health"] = diagnosis(scenarios)
+        scenarios, skipped = load_scenarios(config.out)
+        report["health"] = diagnosis(scenarios) | {"unreadable": _told(skipped)}
         write_json(Path(config.out) / REPORT, report)
         _print_health(report["health"], console)
+        for line in grouped(report["health"]["unreadable"]):
+            say(f"of the store, {line}")
     return report
 
 
@@ -66,11 +72,19 @@ def doctor_command(config: DoctorConfig, console: Console | None = None) -> dict
         workers=config.workers or os.cpu_count() or 1,
     )
     found = diagnosis(scenarios)
-    found["skipped"] = [{"path": s.path, "reason": s.reason} for s in skipped]
+    found["skipped"] = _told(skipped)
+    unknown = [s for s in skipped if s.unknown]
+    found["unreadable"] = _told([s for s in skipped if s not in unknown])
     _print_health(found, console)
     for line in grouped(found["skipped"]):
         plain_printer(console)(line)
     return found
+
+
+def _told(skipped: Sequence[Skipped]) -> list[dict[str, str]]:
+    """As the reports have it; plug-ins that cannot be had are no files."""
+    problems = plugins()[1]
+    return [{"path": s.path, "reason": s.reason} for s in skipped if s.reason not in problems]
 
 
 def grouped(skipped: Sequence[dict[str, str]]) -> list[str]:

@@ -1,50 +1,73 @@
 """`alpagym convert`: recordings of any format into a folder of shards.
 
-Files are taken in the order of their paths, in groups. A group gives one shard or more and a record
-of what they were made of, written last: an interrupted convert goes on with the first group that
-has no record, and one that is repeated reads no group of files whose SHA-256 are as they were.
+Files are taken in the order of their paths, in groups that hang on names alone. A group gives one
+shard or more and a record of what each file gave, written last. So an interrupted convert goes on
+with the first group that has no record, and one that is repeated reads what has changed, what gave
+nothing, and nothing else: the rest is taken out of the shards that are there. What is written is
+the same as if all had been read anew.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import alpagym
-from alpagym.scenarios.load import Skipped, files_of, is_part, read_file
+from alpagym.scenarios.load import files_of, is_taken_in
+from alpagym.scenarios.readers.plugins import fingerprint
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.store.container import MAX_HEADER
+from alpagym.store.grouping import grouped
 from alpagym.store.layout import SCHEMA
 from alpagym.store.options import ConvertConfig
-from alpagym.store.shard import REPORT, SUFFIX, SourceFile, refusal, sha256_of, write_shard
+from alpagym.store.reading import Read, reading
+from alpagym.store.records import (
+    NOTES,
+    Earlier,
+    Entry,
+    Record,
+    is_current,
+    json_of,
+    key_of,
+    name_of,
+    record_file,
+    write_json,
+    write_record,
+)
+from alpagym.store.shard import (
+    REPORT,
+    SUFFIX,
+    SourceFile,
+    length_of,
+    sha256_of,
+    size_of,
+    write_shard,
+)
 
-GROUP_BYTES = 1 << 30
-"""Files of one group are this large together at most, unless one alone is larger."""
-NOTES = ".convert"
-"""Folder inside the store with what a later convert needs; not part of the store."""
+SHARD_BYTES = 256 << 20
+"""The arrays of a shard take so much at most, unless one scenario alone takes more."""
+TEXT_BYTES = MAX_HEADER // 2
+"""What a shard's header says of scenarios and files takes so much at most [bytes]."""
 
 
 @dataclass
-class Record:
-    """What one group was made of and what it gave."""
+class _Group:
+    """Files that are converted together."""
 
-    files: dict[str, str]
-    """SHA-256 by name, parts included."""
-    shards: list[dict[str, Any]] = field(default_factory=list)
-    """`name`, `sha256`, `bytes` and `scenarios` of each."""
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    """`path` and `reason` of each."""
-    tags: list[tuple[str, str]] = field(default_factory=list)
-    """Data set and license of each scenario."""
+    names: list[str]
+    todo: list[str]
+    """Those that have to be read."""
+    record: Record | None
+    """Of an earlier convert, if it still holds unless a file in `todo` gives more than it did."""
 
 
 def convert(
@@ -61,31 +84,30 @@ def convert(
     """
     source, out = _checked_paths(config)
     root = source if source.is_dir() else source.parent
-    files = files_of(source)
-    parts = [file for file in files if is_part(file)]
-    known = set(parts)
-    groups = _groups([file for file in files if file not in known], config.shard_scenarios)
-    total = sum(map(len, groups))
+    found = files_of(source)
+    paths = {name_of(file, root): file for file in found if not is_taken_in(file)}
+    groups = grouped(
+        [(name, file.stat().st_size) for name, file in paths.items()], config.shard_scenarios
+    )
+    workers = config.workers or os.cpu_count() or 1
     try:
         with _owned(out, _settings(config, source)):
             for leftover in out.glob(f".*{SUFFIX}.*.tmp"):
                 leftover.unlink()
             (out / REPORT).unlink(missing_ok=True)  # there when all is done, and only then
-            kept = {i: _kept(out, i, _named(g, parts, root), root) for i, g in enumerate(groups)}
-            done = sum(len(groups[i]) for i, record in kept.items() if record)
-            progress(done, total)
-            todo = [file for i, group in enumerate(groups) if not kept[i] for file in group]
-            workers = config.workers or os.cpu_count() or 1
-            with _reading(todo, config.max_agents or None, workers) as results:
-                for i, group in enumerate(groups):
-                    if not kept[i]:
-                        taken = _taken(results, len(group), done, total, progress)
-                        done += len(group)
-                        kept[i] = _write_group(
-                            out, i, _named(group, parts, root), root, taken, config.shard_scenarios
-                        )
-            records = [kept[i] for i in range(len(groups))]
-            return _finish(out, config, [r for r in records if r], total)
+            plugins = fingerprint()
+            earlier = Earlier(out, plugins, groups)
+            plan = _plan(out, groups, earlier, paths, root, workers)
+            todo = [paths[name] for group in plan for name in group.todo]
+            done = len(paths) - len(todo)
+            progress(done, len(paths))
+            with reading(todo, root, config.max_agents or None, workers) as results:
+                records = []
+                for i, group in enumerate(plan):
+                    taken = _taken(results, len(group.todo), done, len(paths), progress)
+                    done += len(group.todo)
+                    records.append(_group_record(out, i, group, earlier, plugins, taken, config))
+            return _finish(out, config, records, len(found) - len(paths))
     except OSError as error:
         name = error.filename or out
         raise ScenarioError(f"{name}: cannot be written ({error.strerror})") from error
@@ -143,7 +165,7 @@ def _owned(out: Path, settings: dict[str, Any]) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ScenarioError(f"out={out}: another convert is writing there") from error
-        earlier = _json_of(file)
+        earlier = json_of(file)
         if earlier is not None and earlier != settings:
             name = next(n for n in settings if earlier.get(n) != settings[n])
             raise ScenarioError(
@@ -154,102 +176,42 @@ def _owned(out: Path, settings: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _groups(files: Sequence[Path], most: int) -> list[list[Path]]:
-    """Files in a row, never more than `most` nor than `GROUP_BYTES` together."""
-    groups: list[list[Path]] = []
-    room = 0
-    for file in files:
-        size = file.stat().st_size
-        if not groups or len(groups[-1]) == most or size > room:
-            groups.append([])
-            room = GROUP_BYTES
-        groups[-1].append(file)
-        room -= size
-    return groups
+def _plan(
+    out: Path,
+    groups: Sequence[list[str]],
+    earlier: Earlier,
+    paths: dict[str, Path],
+    root: Path,
+    workers: int,
+) -> list[_Group]:
+    """What has to be read for each group; gives the shards that stay the names they get now."""
+
+    def current(name: str) -> bool:
+        return is_current(earlier.entry(name), paths[name], root)
+
+    with ThreadPoolExecutor(workers) as pool:  # hashing leaves Python's lock alone
+        known = {
+            name for name, is_known in zip(paths, pool.map(current, paths), strict=True) if is_known
+        }
+    plan = []
+    kept: dict[str, str] = {}
+    needed: set[str] = set()
+    for i, names in enumerate(groups):
+        todo = [name for name in names if name not in known]
+        record = earlier.records.get(key_of(names))
+        if record is not None and not all(record.files[name].again for name in todo):
+            record = None
+        if record is not None:
+            kept |= {shard["sha256"]: _shard_name(i, k) for k, shard in enumerate(record.shards)}
+        else:
+            needed |= earlier.needed(name for name in names if name in known)
+        plan.append(_Group(names, todo, record))
+    earlier.arrange(out, kept, needed)
+    return plan
 
 
-def _named(group: Sequence[Path], parts: Sequence[Path], root: Path) -> dict[str, Path]:
-    """All files that decide on what a group gives, by name: its own, and parts that may be theirs.
-
-    Those are the parts in or below the folder of a file, and those beside that folder with the
-    same name but for what follows a dot.
-    """
-    folders = {file.parent for file in group}
-    stems = {(file.parent.parent, file.name.split(".")[0]) for file in group}
-    mine = [
-        part
-        for part in parts
-        if not folders.isdisjoint(part.parents)
-        or any((above, part.name.split(".")[0]) in stems for above in part.parents)
-    ]
-    return {_name(file, root): file for file in (*group, *mine)}
-
-
-def _name(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix()
-
-
-def _kept(out: Path, index: int, named: dict[str, Path], root: Path) -> Record | None:
-    """The record of a group, if its sources and shards are still those that it tells of."""
-    stored = _json_of(_record_file(out, index))
-    try:
-        record = Record(**(stored or {}))
-        intact = record.files.keys() == named.keys() and all(
-            sha256_of(file) == record.files[name] for name, file in named.items()
-        )
-        for shard in record.shards:
-            intact = intact and sha256_of(out / shard["name"]) == shard["sha256"]
-        return record if intact else None
-    except (TypeError, KeyError, AttributeError, OSError):
-        return None
-
-
-def _record_file(out: Path, index: int) -> Path:
-    return out / NOTES / f"group-{index:05d}.json"
-
-
-Read = tuple[str, list[Scenario | Skipped]]
-
-
-def _read(path: Path, max_agents: int | None) -> Read:
-    """SHA-256 of a file, and what it holds as far as it can be stored."""
-    try:
-        digest = sha256_of(path)
-    except OSError as error:
-        return "", [Skipped(str(path), f"{path}: cannot be read ({error.strerror})")]
-    found: list[Scenario | Skipped] = []
-    for result in read_file(path, max_agents):
-        reason = refusal(result) if isinstance(result, Scenario) else None
-        found.append(Skipped(str(path), str(reason)) if reason else result)
-    return digest, found
-
-
-@contextmanager
-def _reading(
-    files: Sequence[Path], max_agents: int | None, workers: int
-) -> Iterator[Iterator[Read]]:
-    """What each file holds, in their order, read ahead by `workers` processes."""
-    if workers == 1 or len(files) < 2:
-        yield (_read(file, max_agents) for file in files)
-        return
-    pool = ProcessPoolExecutor(min(workers, len(files)), get_context("spawn"))
-    try:
-        yield _in_order(pool, files, max_agents, ahead=2 * workers)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, files: Iterable[Path], max_agents: int | None, ahead: int
-) -> Iterator[Read]:
-    """Results in the order of the files; never more than `ahead` are waited for or held."""
-    waiting: deque[Future[Read]] = deque()
-    for file in files:
-        waiting.append(pool.submit(_read, file, max_agents))
-        if len(waiting) == ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _shard_name(group: int, shard: int) -> str:
+    return f"shard-{group:05d}-{shard:03d}{SUFFIX}"
 
 
 def _taken(
@@ -264,76 +226,98 @@ def _taken(
         progress(done + k + 1, total)
 
 
+def _group_record(
+    out: Path,
+    index: int,
+    group: _Group,
+    earlier: Earlier,
+    plugins: list[str],
+    results: Iterator[Read],
+    config: ConvertConfig,
+) -> Record:
+    """The record of a group: the one there is if it holds, else of shards that are written now."""
+    asked: list[Read] = []
+    if group.record is not None:
+        for name in group.todo:
+            asked.append(next(results))
+            if asked[-1][1] or asked[-1][0] != group.record.files[name]:
+                break
+        else:
+            return group.record
+        earlier.hide(out, [shard["sha256"] for shard in group.record.shards])
+    reads = chain(asked, results)
+    todo = set(group.todo)
+    files = (
+        (name, *(next(reads) if name in todo else earlier.given(name))) for name in group.names
+    )
+    return _write_group(out, index, files, plugins, config.shard_scenarios)
+
+
 def _write_group(
     out: Path,
     index: int,
-    named: dict[str, Path],
-    root: Path,
-    results: Iterable[Read],
+    files: Iterable[tuple[str, Entry, list[Scenario]]],
+    plugins: list[str],
     most: int,
 ) -> Record:
     """Shards of a group, then its record."""
-    record = Record(files={})
-    names = list(named)
+    record = Record(files={}, plugins=plugins)
     held: list[Scenario] = []
+    sources: list[SourceFile] = []
     file_of: list[int] = []
-    files: list[SourceFile] = []
+    taken = [0, 0]
 
     def flush() -> None:
-        name = f"shard-{index:05d}-{len(record.shards):03d}{SUFFIX}"
-        used = sorted(set(file_of))
-        write_shard(
-            out / name,
-            held,
-            files=[files[k] for k in used],
-            file_of=[used.index(k) for k in file_of],
-            version=alpagym.__version__,
+        path = out / _shard_name(index, len(record.shards))
+        write_shard(path, held, files=sources, file_of=file_of, version=alpagym.__version__)
+        record.shards.append(
+            {"sha256": sha256_of(path), "scenarios": len(held), "bytes": path.stat().st_size}
         )
-        told = {"name": name, "sha256": sha256_of(out / name), "scenarios": len(held)}
-        record.shards.append(told | {"bytes": (out / name).stat().st_size})
-        held.clear()
-        file_of.clear()
+        for values in (held, sources, file_of):
+            values.clear()
+        taken[:] = 0, 0
 
-    for k, (digest, found) in enumerate(results):
-        files.append(SourceFile(names[k], digest))
-        record.files[names[k]] = digest
-        for result in found:
-            if isinstance(result, Skipped):
-                told = {"path": names[k], "reason": _without(root, result.reason)}
-                record.skipped.append(told)
-                continue
-            notes = [_without(root, note) for note in result.notes]
-            held.append(replace(result, source=_without(root, result.source), notes=notes))
-            file_of.append(k)
-            record.tags.append((result.dataset, result.license))
-            if len(held) == most:
+    for name, entry, scenarios in files:
+        record.files[name] = entry
+        source = SourceFile(name, entry.sha256)
+        for scenario in scenarios:
+            arrays, texts = size_of(scenario)
+            texts += length_of([name, entry.sha256])
+            full = len(held) == most or taken[0] + arrays > SHARD_BYTES
+            if held and (full or taken[1] + texts > TEXT_BYTES):
                 flush()
+            if not sources or sources[-1] != source:
+                sources.append(source)
+            held.append(scenario)
+            file_of.append(len(sources) - 1)
+            taken[:] = taken[0] + arrays, taken[1] + texts
     if held:
         flush()
-    for name in names[len(files) :]:
-        record.files[name] = sha256_of(named[name])
-    write_json(_record_file(out, index), asdict(record))
+    write_record(out, record)
     return record
 
 
-def _without(root: Path, text: str) -> str:
-    """The text without the path of the folder that was converted: the same on every machine."""
-    return text.replace(f"{root}/", "")
-
-
 def _finish(
-    out: Path, config: ConvertConfig, records: Sequence[Record], num_files: int
+    out: Path, config: ConvertConfig, records: Sequence[Record], num_taken_in: int
 ) -> dict[str, Any]:
     """Take away what no group gives any more, and write the report."""
-    shards = [shard for record in records for shard in record.shards]
-    skipped = [told for record in records for told in record.skipped]
+    shards = [
+        {"name": _shard_name(i, k)} | shard
+        for i, record in enumerate(records)
+        for k, shard in enumerate(record.shards)
+    ]
     names = {shard["name"] for shard in shards}
-    for stale in out.glob(f"shard-*{SUFFIX}"):
+    for stale in (*out.glob(f"shard-*{SUFFIX}"), *out.glob(f".shard-*{SUFFIX}")):
         if stale.name not in names:
             stale.unlink()
+    told = {record_file(out, record.files) for record in records}
     for stale in (out / NOTES).glob("group-*.json"):
-        if int(stale.stem.removeprefix("group-")) >= len(records):
+        if stale not in told:
             stale.unlink()
+    entries = [item for record in records for item in record.files.items()]
+    skipped = [{"path": name, "reason": r} for name, entry in entries for r in entry.skipped]
+    num_parts = num_taken_in + sum(entry.is_part for _, entry in entries)
+    num_files = num_taken_in + len(entries) - num_parts
     if not shards:
         if not skipped:
             raise ScenarioError(f"{config.scenarios}: holds only parts of scenarios")
@@ -341,11 +325,12 @@ def _finish(
             f"{config.scenarios}: none of {num_files} files could be converted, the first: "
             f"{skipped[0]['reason']}"
         )
-    tags = [tag for record in records for tag in record.tags]
+    tags = [tag for _, entry in entries for tag in entry.tags]
     report = {
         "schema": SCHEMA,
         "converter": alpagym.__version__,
         "num_files": num_files,
+        "num_parts": num_parts,
         "num_scenarios": len(tags),
         "num_bytes": sum(shard["bytes"] for shard in shards),
         "datasets": dict(sorted(Counter(dataset for dataset, _ in tags).items())),
@@ -355,21 +340,3 @@ def _finish(
     }
     write_json(out / REPORT, report)
     return report
-
-
-def _json_of(file: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ from alpagym.store.layout import SCHEMA, Cutter, joined
 SUFFIX = ".safetensors"
 REPORT = "convert.json"
 """What `alpagym convert` writes beside the shards about them."""
+MAX_TEXTS = 1 << 20
+"""A scenario of which the texts take more in a header is not stored [bytes]."""
 TEXTS = ("id", "dataset", "license", "kind", "source")
 """What the header says of each scenario, besides its notes and its file."""
 
@@ -61,11 +63,7 @@ def write_shard(
         raise ScenarioError(f"{path}: expected at least one scenario to write, got none")
     arrays = joined(scenarios)
     check_arrays(str(path), arrays, {})
-    told = [
-        {name: getattr(s, name) for name in TEXTS}
-        | {"notes": s.notes, "file": file_of[i] if file_of else -1}
-        for i, s in enumerate(scenarios)
-    ]
+    told = [_texts(s) | {"file": file_of[i] if file_of else -1} for i, s in enumerate(scenarios)]
     text = json.dumps(
         {
             "schema": SCHEMA,
@@ -82,10 +80,32 @@ def write_shard(
 def refusal(scenario: Scenario) -> ScenarioError | None:
     """Why a scenario cannot be stored; None if it can."""
     try:
+        if (taken := length_of(_texts(scenario))) > MAX_TEXTS:
+            raise ScenarioError(
+                f"{scenario.source:.200}: its texts take {taken} bytes, at most {MAX_TEXTS} are "
+                "stored"
+            )
         check_arrays(scenario.source, joined([scenario]), {})
     except ScenarioError as error:
         return error
     return None
+
+
+def _texts(scenario: Scenario) -> dict[str, Any]:
+    """What the header says of a scenario, but for its file."""
+    return {name: getattr(scenario, name) for name in TEXTS} | {"notes": scenario.notes}
+
+
+def length_of(value: Any) -> int:
+    """What a value takes in a header [bytes], where it is JSON inside of JSON."""
+    return len(json.dumps(json.dumps(value, separators=(",", ":"))))
+
+
+def size_of(scenario: Scenario) -> tuple[int, int]:
+    """What a scenario adds to a shard [bytes]: to its arrays, and to its header."""
+    parts = (scenario.tracks, scenario.map, scenario.lights, scenario.routes)
+    arrays = [array for part in parts for array in vars(part).values() if array is not None]
+    return sum(array.nbytes for array in arrays), length_of(_texts(scenario)) + 32
 
 
 class Shard:

@@ -11,6 +11,7 @@ import numpy as np
 from alpagym.scenarios.opendrive.roads import LIMIT, Road, RoadFile, Section, Signal
 from alpagym.scenarios.polyline import drop_duplicates, fraction_along, simplify
 from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE, Lane, Network
+from alpagym.scenarios.readers.clipgt_tables import TableFile
 from alpagym.scenarios.readers.drivable_area import area_edges
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
@@ -66,7 +67,7 @@ class _Strip:
         return self.points + t[:, None] * self.normal
 
 
-def build(file: RoadFile, names: set[str], path: Path) -> Built:
+def build(file: RoadFile, names: set[str], path: Path | TableFile) -> Built:
     """The network of some roads of a file, in its coordinates."""
     net = Network()
     built = Built(net, {}, set(), [], list(file.notes))

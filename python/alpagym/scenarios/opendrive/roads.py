@@ -12,6 +12,7 @@ import numpy as np
 
 from alpagym.scenarios.opendrive import curves
 from alpagym.scenarios.opendrive.curves import Piece, Profile
+from alpagym.scenarios.readers.clipgt_tables import TableFile
 from alpagym.scenarios.readers.commonroad_xml import Fault, parse, to_number
 from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import ScenarioError
@@ -108,9 +109,13 @@ class RoadFile:
     connections: list[tuple[str, str, str, list[tuple[int, int]]]]
     """Incoming road, connecting road, its end there, and pairs of lanes."""
     notes: list[str]
+    georeference: str = ""
+    """The projection of its coordinates, as PROJ writes it; empty where none is named."""
+    offset: tuple[float, ...] = ()
+    """Of its coordinates from those of the projection: x, y and z [m], and heading [rad]."""
 
 
-def read_roads(path: Path) -> RoadFile:
+def read_roads(path: Path | TableFile) -> RoadFile:
     """The roads of a file.
 
     Raises:
@@ -147,7 +152,13 @@ def read_roads(path: Path) -> RoadFile:
         connections = [_connection(c) for c in root.findall("junction/connection")]
     except Fault as fault:
         raise ScenarioError(f"{path}: a junction's connection: {fault}") from fault
-    return RoadFile(roads, connections, notes)
+    georeference = (root.findtext("header/geoReference") or "").strip()
+    given = root.find("header/offset")
+    try:
+        offset = tuple(_number(given, n, 0.0) for n in ("x", "y", "z", "hdg") if given is not None)
+    except Fault as fault:
+        raise ScenarioError(f"{path}: header: offset: {fault}") from fault
+    return RoadFile(roads, connections, notes, georeference=georeference, offset=offset)
 
 
 def _number(element: ET.Element, name: str, default: float | None = None) -> float:

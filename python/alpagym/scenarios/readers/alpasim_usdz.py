@@ -2,9 +2,10 @@
 
 Of its members are read: the scene id in `metadata.yaml`, poses and box of the recording vehicle in
 `rig_trajectories.json`, boxes of the others in `sequence_tracks.json`, and the map as ClipGT tables
-in the first of the folders `map_data`, `clipgt` and `fastmap` that there is. Meshes and the
-checkpoint of the renderer are passed over. Field names are those that AlpaSim reads (alpasim,
-src/utils/alpasim_utils/{artifact,scenario}.py); positions are as recorded, without its smoothing.
+in the first of the folders `map_data`, `clipgt` and `fastmap` that there is, or else as OpenDRIVE
+in `map.xodr`. Meshes and the checkpoint of the renderer are passed over. Field names are those that
+AlpaSim reads (alpasim, src/utils/alpasim_utils/{artifact,scenario}.py); positions are as recorded,
+without its smoothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.readers.alpasim_opendrive import opendrive_map
 from alpagym.scenarios.readers.clipgt import ELEMENTS, source_map
 from alpagym.scenarios.readers.clipgt_tables import MAX_FILE
+from alpagym.scenarios.readers.commonroad_xml import MAX_BYTES
 from alpagym.scenarios.readers.nvidia_map import SourceMap, assemble_clip
 from alpagym.scenarios.readers.nvidia_tracks import (
     DEFAULT_BOX,
@@ -54,11 +57,11 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     notes: list[str] = []
     with open_archive(path) as archive:
         scene = _scene_id(archive, notes)
-        time, poses, box = _rig(archive, notes)
+        time, poses, box, base = _rig(archive, notes)
         boxes = _boxes(archive, float(time[0]) if len(time) else 0.0, notes)
         seconds = (time - time[:1]) * 1e-6
         tracks = build_tracks(seconds, poses, box, boxes, str(path), notes)
-        made, rough = _map(archive, notes)
+        made, rough = _map(archive, base, poses[:, :3, 3], notes)
         yield assemble_clip(
             scene, str(path), tracks, made, notes,
             dataset="alpasim", license="nvidia-av", has_z=not rough,
@@ -112,8 +115,8 @@ def _array(value: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
     return array
 
 
-def _rig(archive: Archive, notes: list[str]) -> tuple[np.ndarray, np.ndarray, EgoBox]:
-    """Time stamps [us], [n], rig poses [n, 4, 4] and the box of the recording vehicle."""
+def _rig(archive: Archive, notes: list[str]) -> tuple[np.ndarray, np.ndarray, EgoBox, Any]:
+    """Time stamps [us], [n], rig poses [n, 4, 4], the recording vehicle's box, `T_world_base`."""
     record, what = _json(archive, RIGS)
     rigs = _list(record, "rig_trajectories", what)
     if len(rigs) != 1:
@@ -124,7 +127,8 @@ def _rig(archive: Archive, notes: list[str]) -> tuple[np.ndarray, np.ndarray, Eg
     poses = _array(rig.get("T_rig_worlds"), (-1, 4, 4), f"{what}: 'T_rig_worlds'")
     if len(time) != len(poses):
         raise ScenarioError(f"{what}: has {len(poses)} poses at {len(time)} times")
-    return time, poses, _ego_box(rig.get("rig_bbox"), f"{what}: 'rig_bbox'")
+    box = _ego_box(rig.get("rig_bbox"), f"{what}: 'rig_bbox'")
+    return time, poses, box, record.get("T_world_base")
 
 
 def _ego_box(value: Any, what: str) -> EgoBox:
@@ -219,8 +223,10 @@ def _collect(
     )
 
 
-def _map(archive: Archive, notes: list[str]) -> tuple[SourceMap, bool]:
-    """The map, and whether its heights are not to be used."""
+def _map(
+    archive: Archive, base: Any, drive: np.ndarray, notes: list[str]
+) -> tuple[SourceMap, bool]:
+    """The map around a drive [n, 3], and whether its heights are not to be used."""
     for folder in MAPS:
         tables: dict[str, list[str]] = {}
         for name in archive.names:
@@ -239,9 +245,11 @@ def _map(archive: Archive, notes: list[str]) -> tuple[SourceMap, bool]:
         if rough:
             notes.append("dropped heights: those of this map are not those of the ground")
         return source_map(members, notes), rough
-    notes.append(
-        "no map: the archive has one as OpenDRIVE alone, which is not read here"
-        if OPENDRIVE in archive.names
-        else "no map: the archive has none"
-    )
+    if OPENDRIVE in archive.names and np.isfinite(drive).all() and len(drive):
+        notes.append("dropped heights: the map is OpenDRIVE, of which none are read")
+        member = Member(archive, OPENDRIVE, MAX_BYTES)
+        if base is not None:
+            base = _array(base, (4, 4), f"{archive.path}: member '{RIGS}': 'T_world_base'")
+        return opendrive_map(member, base, drive, notes), True
+    notes.append("no map: the archive has none")
     return SourceMap(), False

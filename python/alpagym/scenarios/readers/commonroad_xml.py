@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alpagym.scenarios.readers.clipgt_tables import TableFile
 from alpagym.scenarios.scenario import ScenarioError
 
 MAX_BYTES = 64 << 20
@@ -40,11 +41,13 @@ def sniff_xml(head: bytes) -> bool:
     return _ROOT.search(head) is not None
 
 
-def parse(path: Path, root_name: str = "commonRoad", title: str = "CommonRoad XML") -> ET.Element:
+def parse(
+    path: Path | TableFile, root_name: str = "commonRoad", title: str = "CommonRoad XML"
+) -> ET.Element:
     """The root element of a file.
 
     Args:
-        path: the file.
+        path: the file, or a member of an archive that is no larger than `MAX_BYTES`.
         root_name: what the element must be called.
         title: the format, for messages.
 
@@ -52,8 +55,7 @@ def parse(path: Path, root_name: str = "commonRoad", title: str = "CommonRoad XM
         ScenarioError: a file that is too large, not well-formed, has a document type (which could
             define entities) or another root.
     """
-    size = path.stat().st_size
-    if size > MAX_BYTES:
+    if isinstance(path, Path) and (size := path.stat().st_size) > MAX_BYTES:
         raise ScenarioError(f"{path}: {size} bytes of XML, at most {MAX_BYTES} are read")
     data = path.read_bytes()
     if b"\0" in data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,16 @@ def test_large_scenarios_make_smaller_shards(drives, tmp_path, monkeypatch) -> N
     pairs = zip(*(load_scenarios(tmp_path / n)[0] for n in ("one", "two")), strict=True)
     for a, b in pairs:
         same(a, b)
+
+
+def test_a_path_that_is_no_unicode_spoils_no_shard(drives, tmp_path) -> None:
+    write_drive(Path(os.fsdecode(os.fsencode(drives) + b"/odd-\xff.json")), "odd")
+    report = convert(drives, tmp_path / "out", "--check")
+    assert report["num_scenarios"] == 7
+    assert "a text, perhaps its path, is no Unicode" in [
+        told["reason"].partition(": ")[2] for told in report["skipped"]
+    ]
+    assert not report["health"]["unreadable"]
 
 
 # Parts of scenarios

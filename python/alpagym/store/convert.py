@@ -92,7 +92,7 @@ def convert(
     workers = config.workers or os.cpu_count() or 1
     try:
         with _owned(out, _settings(config, source)):
-            for leftover in out.glob(f".*{SUFFIX}.*.tmp"):
+            for leftover in (*out.glob(".*.tmp"), *(out / NOTES).glob(".*.tmp")):
                 leftover.unlink()
             (out / REPORT).unlink(missing_ok=True)  # there when all is done, and only then
             plugins = fingerprint()

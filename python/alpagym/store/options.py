@@ -18,7 +18,7 @@ class ConvertConfig:
     max_agents: int = 0
     """Scenarios with more agents are skipped; 0 for no bound."""
     shard_scenarios: int = 256
-    """Scenarios that a shard holds at most; fewer where they are large."""
+    """Scenarios that a shard holds at most, 1 to 4096; fewer where they are large."""
     check: bool = False
     """Also report on the health of every scenario, as `alpagym doctor data` does."""
 

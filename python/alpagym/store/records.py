@@ -172,7 +172,10 @@ def _record_of(file: Path) -> Record | None:
         return None
     kinds = {"sha256": str, "bytes": int, "scenarios": int}
     told = [{key: type(value) for key, value in shard.items()} for shard in record.shards]
-    return record if all(found == kinds for found in told) else None
+    if any(found != kinds for found in told):
+        return None
+    given = sum(len(entry.tags) for entry in record.files.values())
+    return record if given == sum(shard["scenarios"] for shard in record.shards) else None
 
 
 def stamps_of(files: Sequence[Path]) -> list[tuple[int, int, int]]:

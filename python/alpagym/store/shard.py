@@ -80,7 +80,10 @@ def write_shard(
 def refusal(scenario: Scenario) -> ScenarioError | None:
     """Why a scenario cannot be stored; None if it can."""
     try:
-        if (taken := length_of(_texts(scenario))) > MAX_TEXTS:
+        told = _texts(scenario)
+        if not is_unicode("".join([*scenario.notes, *(told[name] for name in TEXTS)])):
+            raise ScenarioError(f"{scenario.source:.200}: a text, perhaps its path, is no Unicode")
+        if (taken := length_of(told)) > MAX_TEXTS:
             raise ScenarioError(
                 f"{scenario.source:.200}: its texts take {taken} bytes, at most {MAX_TEXTS} are "
                 "stored"
@@ -183,11 +186,20 @@ def _checked_header(path: Path, header: Any) -> dict[str, Any]:
         if not all(type(note) is str for note in told["notes"]):
             raise ScenarioError(f"{place}: scenarios: {i}: notes: expected texts")
         texts = "".join([*told["notes"], *(told[name] for name in TEXTS)])
-        if any("\ud800" <= letter <= "\udfff" for letter in texts):
+        if not is_unicode(texts):
             raise ScenarioError(f"{place}: scenarios: {i}: a text is no Unicode")
         if not -1 <= told["file"] < len(files):
             raise ScenarioError(f"{place}: scenarios: {i}: file: expected below {len(files)}")
     return header
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no halves of characters, as paths do that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _all_of(entries: Any, kinds: dict[str, type]) -> bool:

@@ -104,8 +104,8 @@ def fingerprint() -> list[str]:
     texts = []
     for plugin in found:
         module = getattr(plugin.function, "__module__", None) or type(plugin.function).__module__
-        file = getattr(sys.modules.get(module), "__file__", None)
-        digest = sha256(Path(file).read_bytes()).hexdigest() if file else ""
+        file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+        digest = sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
         name = getattr(plugin.function, "__qualname__", type(plugin.function).__qualname__)
         texts.append(f"{plugin.name}={module}:{name} {digest}")
     return [*texts, *problems]

@@ -41,7 +41,7 @@ def convert_command(config: ConvertConfig, console: Console | None = None) -> di
         f"{config.out}: {report['num_scenarios']} scenarios of {report['num_files']} files in "
         f"{len(report['shards'])} shards, {report['num_bytes'] / 1e6:.1f} MB"
     )
-    if report["num_parts"]:
+    if report.get("num_parts"):
         say(f"{report['num_parts']} more files are parts of scenarios that others carry")
     say(f"licenses: {_counts(report['licenses'])}; data sets: {_counts(report['datasets'])}")
     for line in [*grouped(report["skipped"]), *plugins()[1]]:

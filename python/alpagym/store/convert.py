@@ -222,8 +222,9 @@ def _taken(
     progress: Callable[[int, int], None],
 ) -> Iterator[Read]:
     for k in range(count):
-        yield next(results)
+        result = next(results)
         progress(done + k + 1, total)
+        yield result
 
 
 def _group_record(

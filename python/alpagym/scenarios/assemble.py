@@ -22,11 +22,14 @@ from alpagym.scenarios.scenario import (
     ScenarioError,
     Tracks,
 )
+from alpagym.scenarios.segment_tree import IntricateError
 
 START_FRAME = 10
 """Frame at which episodes start unless the source names another: one second of history at 10 Hz."""
 MIN_FRAMES_AFTER_START = 20
 """A record with fewer frames than this after the start frame is used from its first frame on."""
+MAX_AGENTS, MAX_STATES = 5_000, 400_000
+"""Most agents of a scenario, and most agents times frames."""
 MAX_REACH = 20_000.0
 """Anything farther than this from the origin is a data fault [m]; float32 resolves 2 mm there."""
 MAX_SPEED = 200.0
@@ -119,6 +122,11 @@ def assemble(raw: RawScenario) -> Scenario:
         raise ScenarioError(f"{raw.source}: no ego: index {raw.ego} of {num_agents} agents")
     if not 0.01 <= raw.dt <= 1.0:
         raise ScenarioError(f"{raw.source}: frames must be 0.01 to 1 s apart, got {raw.dt:.4g} s")
+    if num_agents > MAX_AGENTS or num_agents * num_frames > MAX_STATES:
+        raise ScenarioError(
+            f"{raw.source}: {num_agents} agents over {num_frames} frames are more than plausible "
+            f"(at most {MAX_AGENTS} agents, and {MAX_STATES} states)"
+        )
     _check_finite(raw)
 
     start = start_frame(num_frames, raw.current_frame) if raw.start is None else raw.start
@@ -135,6 +143,11 @@ def assemble(raw: RawScenario) -> Scenario:
     lights = _build_lights(raw, road_map, origin, notes)
     stop_lanes = _stop_lanes(elements, road_map.id)
     mission = {i for i, e in enumerate(elements) if e.id in raw.mission}
+    try:
+        routes = build_routes(tracks, road_map, lights, stop_lanes, {ego: mission})
+        flags = compute_flags(tracks, road_map, start, raw.has_z)
+    except IntricateError as error:
+        raise ScenarioError(f"{raw.source}: {error}") from error
     return Scenario(
         id=raw.id,
         source=raw.source,
@@ -147,8 +160,8 @@ def assemble(raw: RawScenario) -> Scenario:
         tracks=tracks,
         map=road_map,
         lights=lights,
-        routes=build_routes(tracks, road_map, lights, stop_lanes, {ego: mission}),
-        flags=compute_flags(tracks, road_map, start, raw.has_z),
+        routes=routes,
+        flags=flags,
         has_z=raw.has_z,
         notes=notes,
     ).validate()
@@ -251,12 +264,12 @@ def wrapped_float32(yaw: np.ndarray) -> np.ndarray:
 def central_difference(xy: np.ndarray, valid: np.ndarray, dt: float) -> np.ndarray:
     """Velocity [m/s] of one agent from positions [T, 2], one-sided beside holes, [T, 2]."""
     velocity = np.zeros_like(xy)
-    last = len(valid) - 1
-    for i in np.flatnonzero(valid):
-        before = i - 1 if i > 0 and valid[i - 1] else i
-        after = i + 1 if i < last and valid[i + 1] else i
-        if after > before:
-            velocity[i] = (xy[after] - xy[before]) / ((after - before) * dt)
+    frame = np.arange(len(valid))
+    before = np.where(np.concatenate([[False], valid[:-1]]), frame - 1, frame)
+    after = np.where(np.concatenate([valid[1:], [False]]), frame + 1, frame)
+    known = valid & (after > before)
+    elapsed = ((after - before)[known] * dt)[:, None]
+    velocity[known] = (xy[after[known]] - xy[before[known]]) / elapsed
     return velocity
 
 
@@ -264,18 +277,16 @@ def _box_sizes(
     size: np.ndarray, valid: np.ndarray, types: np.ndarray, notes: list[str]
 ) -> np.ndarray:
     """Median over valid frames, defaults by type where the source has none, float32 [A, 3]."""
-    sizes = np.zeros((len(valid), 3))
-    filled = 0
-    for a in range(len(valid)):
-        default = DEFAULT_SIZE[AgentType(int(types[a]))]
-        for k in range(3):
-            values = size[a, valid[a], k]
-            known = values[(values > 0.05) & (values < MAX_SIZE)]  # NaN compares false
-            filled += k < 2 and not len(known)
-            sizes[a, k] = np.median(known) if len(known) else default[k]
+    known = valid[..., None] & (size > 0.05) & (size < MAX_SIZE)  # NaN compares false
+    ordered = np.sort(np.where(known, size, np.inf), axis=1)
+    count = known.sum(1)
+    middle = np.stack([np.maximum(count - 1, 0) // 2, np.minimum(count // 2, size.shape[1] - 1)], 1)
+    sizes = np.take_along_axis(ordered, middle, axis=1).mean(1)
+    default = np.array([DEFAULT_SIZE[AgentType(int(kind))] for kind in types]).reshape(-1, 3)
+    filled = int((count[:, :2] == 0).sum())
     if filled:
         notes.append(f"filled {filled} missing box lengths or widths with defaults")
-    return sizes.astype(np.float32)
+    return np.where(count > 0, sizes, default).astype(np.float32)
 
 
 def _build_lights(

@@ -6,7 +6,9 @@ plane from the first point; the signed lateral offset `d` [m] is positive on the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -34,10 +36,15 @@ def drop_duplicates(points: np.ndarray, min_step: float = MIN_STEP) -> np.ndarra
     if (steps >= min_step).all():
         return points
     keep = [0]
-    for i in range(1, len(points)):
-        if np.hypot(*(points[i, :2] - points[keep[-1], :2])) >= min_step:
+    places = points[:, :2].tolist()  # to count in Python is faster than in arrays of one number
+    for i, place in enumerate(places):
+        if math.dist(place, places[keep[-1]]) >= min_step:
             keep.append(i)
     return points[keep]
+
+
+LEVELS = 64
+"""How often a line is split at its farthest point; recorded ones are through after 30 times."""
 
 
 def simplify(lines: list[np.ndarray], tolerance: float = 0.05) -> list[np.ndarray]:
@@ -45,6 +52,8 @@ def simplify(lines: list[np.ndarray], tolerance: float = 0.05) -> list[np.ndarra
 
     Distances are measured to segments, in as many dimensions as the points have; the ends stay. All
     lines are split side by side, level by level, so the work is a few array operations a level.
+    What is left after `LEVELS` levels, which takes a line made for it, is split into halves, where
+    points may be kept that need not be.
     """
     if not lines:
         return []
@@ -54,7 +63,7 @@ def simplify(lines: list[np.ndarray], tolerance: float = 0.05) -> list[np.ndarra
     keep = np.zeros(len(points), bool)
     keep[first[last >= first]] = True
     keep[last[last >= first]] = True
-    while True:
+    for level in count():
         inner = last - first - 1
         first, last, inner = first[inner > 0], last[inner > 0], inner[inner > 0]
         if not len(first):
@@ -71,6 +80,8 @@ def simplify(lines: list[np.ndarray], tolerance: float = 0.05) -> list[np.ndarra
         worst = np.maximum.reduceat(squared, begins)
         _, place = np.unique(span[squared == worst[span]], return_index=True)
         middle = index[squared == worst[span]][place]
+        if level >= LEVELS:
+            middle = (first + last) // 2
         far = worst > tolerance * tolerance
         first, middle, last = first[far], middle[far], last[far]
         keep[middle] = True

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alpagym.scenarios.polyline import (
+    arc_length,
     drop_duplicates,
     headings,
     simplify,
@@ -23,6 +24,8 @@ MAX_LANE_STEP = 10.0
 """Longest step between two points of a lane [m], so that a chord never hides a bend."""
 MAX_MAP_REACH = 20_000.0
 """A map point farther than this from the origin is a data fault [m]."""
+MAX_POINTS, MAX_LENGTH = 300_000, 2e6
+"""Most points of the map of a scenario, and longest total of its lines [m]."""
 LINK_GAP, LINK_STEP, LINK_ANGLE = 0.5, 2.0, np.pi / 4
 """A lane follows another that ends this near to its start in x-y and z [m], this well aligned."""
 EDGE_TO_LANE = 10.0
@@ -92,6 +95,7 @@ def build_map(
             continue
         kept.append(element)
         lines.append(line)
+    _check_extent(lines, source)
     lines = [
         _finish_line(line, e.type)
         for line, e in zip(simplify(lines, SIMPLIFY_TOLERANCE), kept, strict=True)
@@ -120,6 +124,17 @@ def build_map(
         left_neighbor=left,
         right_neighbor=right.copy(),
     )
+
+
+def _check_extent(lines: list[np.ndarray], source: str) -> None:
+    """Refuse more than any surroundings of a drive have."""
+    points = sum(map(len, lines))
+    length = sum(float(arc_length(line)[-1]) for line in lines)
+    if points > MAX_POINTS or length > MAX_LENGTH:
+        raise ScenarioError(
+            f"{source}: a map of {points} points on {length / 1e3:.6g} km is more than plausible "
+            f"(at most {MAX_POINTS} on {MAX_LENGTH / 1e3:g} km)"
+        )
 
 
 def orient_edges(raw: list[RawElement], guide: np.ndarray | None, notes: list[str]) -> None:

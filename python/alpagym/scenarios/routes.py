@@ -6,6 +6,7 @@ points with `route_along` and its stops with `stops_along`, and join all agents 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,7 @@ from alpagym.scenarios.scenario import (
     Routes,
     Tracks,
 )
+from alpagym.scenarios.segment_tree import IntricateError, SegmentTree
 
 MIN_MOVE = 0.5
 """A recorded position counts as progress once this far from the one kept before it [m]."""
@@ -44,6 +46,8 @@ LANE_REACH = 2.5
 """and if it runs within this distance [m],"""
 LANE_HEIGHT = 3.0
 """and within this height [m]."""
+MAX_LENGTH, MAX_PAIRS = 2e6, 4_000_000
+"""Longest total of all recorded paths of a scenario [m]; most pairs of one's end and a lane."""
 MERGE_LENGTH = 20.0
 """The lateral offset from the lane at the end of the record fades out over this length [m]."""
 STOP_REACH = 3.0
@@ -136,6 +140,9 @@ def build_routes(
             source tells; other signs are given to the lanes that start beside them.
         missions: lanes (element indices) that an agent (index) prefers where the road forks beyond
             its record.
+
+    Raises:
+        IntricateError: if records or lanes are absurdly long or close.
     """
     lanes = np.flatnonzero(road_map.type == MapType.LANE)
     segments = cut_segments([road_map.polyline(int(i)) for i in lanes], lanes, max_step=10.0)
@@ -146,6 +153,10 @@ def build_routes(
     routes = [NO_ROUTE] * tracks.num_agents
     moving = [int(a) for a in np.flatnonzero(~parked)]
     paths = [recorded_path(tracks, a) for a in moving]
+    if sum(float(arc_length(path)[-1]) for path in paths) > MAX_LENGTH:
+        raise IntricateError(
+            f"has agents that were recorded over {MAX_LENGTH / 1e3:g} km in all, which none drives"
+        )
     yaws = [_last_yaw(tracks, a, path) for a, path in zip(moving, paths, strict=True)]
     places = np.full(len(moving), -1)
     if moving and len(segments.owner):
@@ -168,14 +179,15 @@ def recorded_path(tracks: Tracks, agent: int) -> np.ndarray:
     It begins at the first and ends at the last valid position; holes are bridged straight.
     """
     seen = tracks.xyz[agent, tracks.valid[agent]].astype(np.float64)
-    kept = [seen[0]]
-    for point in seen[1:-1]:
-        if np.hypot(*(point[:2] - kept[-1][:2])) > MIN_MOVE:
-            kept.append(point)
+    places = seen[:, :2].tolist()  # to count in Python is faster than in arrays of one number
+    kept, last = [0], len(seen) - 1
+    for i in range(1, last):
+        if math.dist(places[i], places[kept[-1]]) > MIN_MOVE:
+            kept.append(i)
     # The end replaces a kept point that is too near to it to tell a heading.
-    while len(kept) > 1 and np.hypot(*(seen[-1, :2] - kept[-1][:2])) < MIN_MOVE:
+    while len(kept) > 1 and math.dist(places[last], places[kept[-1]]) < MIN_MOVE:
         kept.pop()
-    path = np.array([*kept, seen[-1]])
+    path = seen[[*kept, last]]
     if len(path) > 2:
         path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
     path = drop_duplicates(path)
@@ -223,20 +235,16 @@ def _nearest_lane(query: np.ndarray, yaw: np.ndarray, segments: Segments) -> np.
     of one place the one that the path follows wins.
     """
     result = np.full(len(query), -1)
-    middle, segment_yaw = segments.middle, segments.yaw
-    half = 0.5 * np.hypot(segments.step[:, 0], segments.step[:, 1])
-    for first in range(0, len(query), 1024):
-        chunk = slice(first, first + 1024)
-        row, index = np.nonzero(squared_distances(query[chunk], middle) <= (half + LANE_REACH) ** 2)
-        level = np.abs(query[chunk][row, 2] - middle[index, 2]) < LANE_HEIGHT
-        row, index = row[level], index[level]
-        angle = np.abs(wrap_angle(segment_yaw[index] - yaw[chunk][row]))
-        _, distance = on_segment(segments, index, query[chunk][row])
+    reach = np.full(len(query), LANE_REACH)
+    tree, segment_yaw = SegmentTree(segments), segments.yaw
+    for row, index in tree.near(query, reach, LANE_HEIGHT, MAX_PAIRS, nearest=False):
+        angle = np.abs(wrap_angle(segment_yaw[index] - yaw[row]))
+        _, distance = on_segment(segments, index, query[row])
         agrees = (angle < LANE_ANGLE) & (distance < LANE_REACH)
         row, index, cost = row[agrees], index[agrees], (distance + 3.0 * angle)[agrees]
-        order = np.lexsort((cost, row))
+        order = np.lexsort((index, cost, row))
         rows, best = np.unique(row[order], return_index=True)
-        result[first + rows] = index[order[best]]
+        result[rows] = index[order[best]]
     return result
 
 

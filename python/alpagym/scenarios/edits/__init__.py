@@ -22,6 +22,7 @@ from alpagym.scenarios.edits.tracks import Delay, Edit, Shift, Size, Speed
 from alpagym.scenarios.flags import compute_flags
 from alpagym.scenarios.routes import AgentRoute, build_routes, pack_routes
 from alpagym.scenarios.scenario import EDIT_MARK, Routes, Scenario, ScenarioError
+from alpagym.scenarios.segment_tree import IntricateError
 
 __all__ = [
     "EDITS", "Delay", "Edit", "Insert", "Remove", "Shift", "ShiftLights", "ShowLights", "Size",
@@ -81,8 +82,11 @@ def edit(scenario: Scenario, edits: Sequence[Edit], seed: int = 0) -> Scenario:
         result = Remove.without(result, gone)
         result.notes.append(f"{gone.sum()} agents are out of the edited record")
     result.id = f"{scenario.id}{EDIT_MARK}{digest}"
-    result.routes = _routes(scenario, result)
-    result.flags = compute_flags(result.tracks, result.map, result.start_frame, result.has_z)
+    try:
+        result.routes = _routes(scenario, result)
+        result.flags = compute_flags(result.tracks, result.map, result.start_frame, result.has_z)
+    except IntricateError as error:
+        raise ScenarioError(f"{result.source}: {error} (after the edits {words})") from error
     try:
         return result.validate()
     except ScenarioError as error:

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from alpagym.scenarios.opendrive.roads import LIMIT, Road, RoadFile, Section, Signal
-from alpagym.scenarios.polyline import drop_duplicates, fraction_along, simplify
+from alpagym.scenarios.opendrive.roads import LIMIT, Drawn, Road, RoadFile, Section, Signal
+from alpagym.scenarios.polyline import drop_duplicates, simplify
 from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE, Lane, Network
 from alpagym.scenarios.readers.clipgt_tables import TableFile
-from alpagym.scenarios.readers.drivable_area import area_edges
+from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
 STEP = 1.0
 """Lanes are sampled so often before points that are needless are dropped [m]."""
 TOLERANCE = 0.02
 """How far a dropped point may lie from its line [m]."""
+MAX_DRAWN = 150_000
+"""Corners of the sides of all lanes that the scenarios of one file come near to."""
+MAX_CORNERS, MAX_OWN_CROSSINGS, MAX_CROSSINGS = 60_000, 2_000, 30_000
+"""Of the outlines of the roads of one scenario."""
 MAX_SIDE, MAX_STRETCH = 300.0, 20.0
 """A lane farther beside its road [m], or so many times longer than it, is a data fault."""
 NARROW = 1.5
@@ -68,29 +72,64 @@ class _Strip:
 
 
 def build(file: RoadFile, names: set[str], path: Path | TableFile) -> Built:
-    """The network of some roads of a file, in its coordinates."""
-    net = Network()
-    built = Built(net, {}, set(), [], list(file.notes))
-    polygons: list[np.ndarray] = []
-    open_ends: list[np.ndarray] = []
+    """The network of some roads of a file, in its coordinates, but for the edges of the roads."""
+    built = Built(Network(), {}, set(), [], list(file.notes))
     for name in sorted(names):
         road = file.roads[name]
-        strips = [_strip(road, section, f"{path}: road {name}") for section in road.sections]
-        for number, (section, strip) in enumerate(zip(road.sections, strips, strict=True)):
-            _add_lanes(built, road, number, section, strip)
-            polygons += _paved(section, strip)
-        for strip, row in ((strips[0], 0), (strips[-1], -1)):
-            open_ends.append(_cross_section(strip, row))
+        if name not in file.drawn:
+            file.drawn[name] = _draw(file, road, f"{path}: road {name}")
+        for number in range(len(road.sections)):
+            _add_lanes(built, road, number, file.drawn[name].lines[number])
     _link(built, file, names)
     _add_signals(built, file, names)
-    linked = _covered(open_ends)
-    lines = area_edges(polygons, f"{path}", "opendrive")
-    for edge in lines:
-        for piece in _without_ends(
-            edge[:, :2], [e for e, c in zip(open_ends, linked, strict=True) if not c]
-        ):
-            net.others.append((MapType.ROAD_EDGE, piece))
     return built
+
+
+def add_edges(built: Built, file: RoadFile, names: set[str], path: Path | TableFile) -> int:
+    """Add the edges of the roads of a network; the corners of the outlines they are made of.
+
+    Raises:
+        ScenarioError: if the roads are absurdly intricate.
+    """
+    drawn = [file.drawn[name] for name in sorted(names)]
+    polygons = [ring for road in drawn for ring in road.paved]
+    ends = [end for road in drawn for end in road.ends]
+    corners = sum(map(len, polygons))
+    if corners > MAX_CORNERS:
+        raise ScenarioError(
+            f"{path}: roads of {corners} corners within one scenario are more than plausible "
+            f"(at most {MAX_CORNERS})"
+        )
+    refuse_tangles(polygons, f"{path}", MAX_OWN_CROSSINGS, MAX_CROSSINGS)
+    lines = area_edges(polygons, f"{path}", "opendrive")
+    free = [end for end, covered in zip(ends, _covered(ends), strict=True) if not covered]
+    for piece in _without_ends([line[:, :2] for line in lines], free):
+        built.network.others.append((MapType.ROAD_EDGE, piece))
+    return corners
+
+
+def _draw(file: RoadFile, road: Road, where: str) -> Drawn:
+    strips = [_strip(road, section, where) for section in road.sections]
+    for section, strip in zip(road.sections, strips, strict=True):
+        sides = [strip.line(t) for t in (strip.inner | strip.outer).values()]
+        file.corners += sum(_corners(side) for side in [strip.points, *sides])
+        if file.corners > MAX_DRAWN:
+            raise ScenarioError(
+                f"{where}: at {section.s:g} m the lanes near one scenario bend so often that to "
+                f"draw them takes more than {MAX_DRAWN} points"
+            )
+    pairs = list(zip(road.sections, strips, strict=True))
+    return Drawn(
+        [_center_lines(road, section, strip) for section, strip in pairs],
+        [ring for section, strip in pairs for ring in _paved(section, strip)],
+        [_cross_section(strips[0], 0), _cross_section(strips[-1], -1)],
+    )
+
+
+def _corners(line: np.ndarray) -> float:
+    """About how many points of a line [n, 2] are left after it is simplified."""
+    bend = np.hypot(*np.diff(line, 2, axis=0).T)
+    return float(np.minimum(np.sqrt(bend / (8 * TOLERANCE)), 1.0).sum())
 
 
 def _strip(road: Road, section: Section, where: str) -> _Strip:
@@ -126,23 +165,30 @@ def _forward(road: Road, lane: int) -> bool:
     return (lane < 0) != road.left_hand
 
 
-def _add_lanes(built: Built, road: Road, number: int, section: Section, strip: _Strip) -> None:
-    net = built.network
+def _center_lines(road: Road, section: Section, strip: _Strip) -> dict[int, np.ndarray]:
+    """Middles of the lanes that are driven [m], [n, 2], in the direction of their traffic."""
+    found = {}
     for lane in sorted(section.lanes, reverse=True):  # from left to right along the road
-        part = section.lanes[lane]
         width = np.abs(strip.outer[lane] - strip.inner[lane])
-        if part.type not in DRIVING or width.max() < NARROW:
+        if section.lanes[lane].type not in DRIVING or width.max() < NARROW:
             continue
         middle = strip.line(0.5 * (strip.inner[lane] + strip.outer[lane]))
         middle = middle if _forward(road, lane) else middle[::-1]
         clean = drop_duplicates(np.column_stack([middle, np.zeros(len(middle))]))
-        if len(clean) < 2:
-            continue
-        (line,) = simplify([clean], TOLERANCE)
-        limit = part.limit if np.isfinite(part.limit) else road.limit(section.s)
+        if len(clean) > 1:
+            found[lane] = simplify([clean], TOLERANCE)[0][:, :2]
+    return found
+
+
+def _add_lanes(built: Built, road: Road, number: int, lines: dict[int, np.ndarray]) -> None:
+    net = built.network
+    section = road.sections[number]
+    for lane, line in lines.items():
+        own = section.lanes[lane].limit
+        limit = own if np.isfinite(own) else road.limit(section.s)
         key = (road.id, number, lane)
         built.index[key] = len(net.lanes)
-        net.lanes.append(Lane(line[:, :2], limit if np.isfinite(limit) else LIMIT))
+        net.lanes.append(Lane(line, limit if np.isfinite(limit) else LIMIT))
         if road.junction:
             built.in_junction.add(built.index[key])
     for left, right in pairwise(sorted(section.lanes, reverse=True)):
@@ -154,14 +200,22 @@ def _add_lanes(built: Built, road: Road, number: int, section: Section, strip: _
 
 
 def _paved(section: Section, strip: _Strip) -> list[np.ndarray]:
-    """Polygons of the drivable area of a section, [n, 3]."""
+    """Polygons of the drivable area of a section, [n, 3]: one for lanes that lie side by side."""
+    sides: list[tuple[np.ndarray, np.ndarray]] = []  # right and left of each
+    for lane in sorted(section.lanes):  # from right to left
+        inner, outer = strip.inner[lane], strip.outer[lane]
+        if section.lanes[lane].type not in PAVED or np.abs(outer - inner).max() <= 0.05:
+            continue
+        right, left = (outer, inner) if lane < 0 else (inner, outer)
+        if sides and np.array_equal(sides[-1][1], right):
+            sides[-1] = (sides[-1][0], left)
+        else:
+            sides.append((right, left))
     result = []
-    for lane, part in section.lanes.items():
-        if part.type in PAVED and np.abs(strip.outer[lane] - strip.inner[lane]).max() > 0.05:
-            ring = np.concatenate(
-                [strip.line(strip.inner[lane]), strip.line(strip.outer[lane])[::-1]]
-            )
-            result.append(np.column_stack([ring, np.zeros(len(ring))]))
+    for pair in sides:
+        lines = [np.pad(strip.line(t), ((0, 0), (0, 1))) for t in pair]
+        right, left = simplify(lines, TOLERANCE)
+        result.append(np.concatenate([right, left[::-1]]))
     return result
 
 
@@ -183,23 +237,35 @@ def _covered(ends: list[np.ndarray]) -> list[bool]:
     return result
 
 
-def _without_ends(ring: np.ndarray, ends: list[np.ndarray]) -> list[np.ndarray]:
-    """A closed line [n, 2] without its segments across the open ends of roads."""
-    drop = np.zeros(len(ring) - 1, bool)
-    for end in ends:
-        step = end[1] - end[0]
-        if not step.any():
+def _without_ends(rings: list[np.ndarray], ends: list[np.ndarray]) -> list[np.ndarray]:
+    """Closed lines [n, 2] without their segments across the open ends of roads."""
+    import shapely
+
+    ends = [end for end in ends if (end[1] - end[0]).any()]
+    if not rings or not ends:
+        return rings
+    tree = shapely.STRtree(shapely.linestrings(np.array(ends)))
+    points = shapely.points(np.concatenate(rings))
+    point, end = tree.query(points, predicate="dwithin", distance=END_GAP)
+    both = np.isin((point + 1) * len(ends) + end, point * len(ends) + end)
+    across = np.zeros(len(points), bool)
+    across[point[both]] = True
+    pieces = []
+    for ring, drop in zip(rings, _parted(across, rings), strict=True):
+        drop = drop[:-1]  # nor does the last point begin a segment
+        if not drop.any():
+            pieces.append(ring)
             continue
-        offset = ring - end[0]
-        gap = np.hypot(*(offset - fraction_along(offset, step[None])[:, None] * step).T)
-        drop |= (gap[:-1] < END_GAP) & (gap[1:] < END_GAP)
-    if not drop.any():
-        return [ring]
-    first = int(drop.argmax())
-    points = np.concatenate([ring[first + 1 : -1], ring[: first + 1]])
-    cut = np.concatenate([drop[first + 1 :], drop[:first]])
-    pieces = np.split(points, np.flatnonzero(cut) + 1)
-    return [piece for piece in pieces if len(piece) > 1]
+        first = int(drop.argmax())
+        line = np.concatenate([ring[first + 1 : -1], ring[: first + 1]])
+        cut = np.concatenate([drop[first + 1 :], drop[:first]])
+        pieces += [p for p in np.split(line, np.flatnonzero(cut) + 1) if len(p) > 1]
+    return pieces
+
+
+def _parted(values: np.ndarray, rings: list[np.ndarray]) -> list[np.ndarray]:
+    """The values of the points of each ring."""
+    return np.split(values, np.cumsum([len(ring) for ring in rings])[:-1])
 
 
 def _link(built: Built, file: RoadFile, names: set[str]) -> None:

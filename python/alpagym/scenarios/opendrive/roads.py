@@ -21,6 +21,8 @@ MAX_LENGTH = 200_000.0
 """Of all roads of a file [m]."""
 MAX_PARTS = 100_000
 """Lanes of all sections, and geometry elements, of a file."""
+MAX_LANE_LENGTH = 2_000_000.0
+"""Of all lanes of a file [m], which bounds the memory that their sides take."""
 MAX_COORDINATE = 1e7
 LIMIT = 50 * KMH
 """Where a file gives no speed limit [m/s]."""
@@ -102,6 +104,18 @@ class Road:
 
 
 @dataclass
+class Drawn:
+    """What is drawn of one road, once for all scenarios on it."""
+
+    lines: list[dict[int, np.ndarray]]
+    """For each section, middles of the lanes that are driven by their ids [m], [n, 2]."""
+    paved: list[np.ndarray]
+    """Outlines of what belongs to the drivable area [m], [n, 3]."""
+    ends: list[np.ndarray]
+    """Both sides of the road at its start and at its end [m], [2, 2]."""
+
+
+@dataclass
 class RoadFile:
     """What a file holds."""
 
@@ -113,6 +127,10 @@ class RoadFile:
     """The projection of its coordinates, as PROJ writes it; empty where none is named."""
     offset: tuple[float, ...] = ()
     """Of its coordinates from those of the projection: x, y and z [m], and heading [rad]."""
+    drawn: dict[str, Drawn] = field(default_factory=dict)
+    """Roads that have been drawn."""
+    corners: float = 0.0
+    """About how many points it took to draw them."""
 
 
 def read_roads(path: Path | TableFile) -> RoadFile:
@@ -124,7 +142,7 @@ def read_roads(path: Path | TableFile) -> RoadFile:
     root = parse(path, "OpenDRIVE", "OpenDRIVE")
     notes: list[str] = []
     roads: dict[str, Road] = {}
-    total, parts = 0.0, 0
+    total, lanes, parts = 0.0, 0.0, 0
     for element in root.findall("road"):
         name = (element.get("id") or "")[:60]
         where = f"{path}: road {name if name.isprintable() else ascii(name)}"
@@ -140,6 +158,11 @@ def read_roads(path: Path | TableFile) -> RoadFile:
             raise ScenarioError(
                 f"{where}: {total:.6g} m of roads and {parts} lanes or pieces up to here, at most "
                 f"{MAX_LENGTH:g} m and {MAX_PARTS} are read"
+            )
+        lanes += sum((s.end - s.s) * len(s.lanes) for s in road.sections)
+        if lanes > MAX_LANE_LENGTH:
+            raise ScenarioError(
+                f"{where}: {lanes:.6g} m of lanes up to here, at most {MAX_LANE_LENGTH:g} are read"
             )
         if road.pieces and road.sections:
             roads[name] = road

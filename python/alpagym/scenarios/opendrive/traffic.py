@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from alpagym.scenarios.opendrive.build import Built, build
+from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import RoadFile, read_roads
+from alpagym.scenarios.polyline import interpolate
 from alpagym.scenarios.procedural.layouts_road import BEYOND, RECORD
 from alpagym.scenarios.procedural.network import Flow, Layout, Signals
 from alpagym.scenarios.procedural.plan import plan_layout, random_source
 from alpagym.scenarios.procedural.rollout import drive, finish
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.scenarios.segment_tree import IntricateError
 
 COUNT = 8
 """Scenarios of a map that is loaded like a recording."""
@@ -23,6 +26,10 @@ POPULATED = 120.0
 """Vehicles stand this near to it at frame 0 [m]."""
 ATTEMPTS = 30
 """Plans tried for one scenario before giving up."""
+MAX_FLOWS = 100
+"""Lanes on which vehicles are placed; of more, the nearest."""
+MAX_CORNERS, CORNERS_OF_LANE = 400_000, 30
+"""Of outlines of roads in all attempts on one file, and as how many a lane counts besides."""
 MIN_AGENTS = 3
 """A record of fewer agents is not kept."""
 
@@ -36,8 +43,16 @@ def scenarios_on(path: str | Path, count: int = COUNT, seed: int = 0) -> Iterato
     path = Path(path)
     file = read_roads(path)
     reference = {name: _reference(path, file, name) for name in file.roads}
+    patience = Patience()
     for number in range(seed, seed + count):
-        yield _scenario(path, file, reference, number)
+        yield _scenario(path, file, reference, number, patience)
+
+
+@dataclass
+class Patience:
+    """What is left of the work that one file may take; an attempt on intricate roads takes more."""
+
+    corners: int = MAX_CORNERS
 
 
 def _reference(path: Path, file: RoadFile, name: str) -> np.ndarray:
@@ -49,7 +64,13 @@ def _reference(path: Path, file: RoadFile, name: str) -> np.ndarray:
     return points
 
 
-def _scenario(path: Path, file: RoadFile, reference: dict[str, np.ndarray], seed: int) -> Scenario:
+def _scenario(
+    path: Path,
+    file: RoadFile,
+    reference: dict[str, np.ndarray],
+    seed: int,
+    patience: Patience,
+) -> Scenario:
     kind = f"opendrive/{path.stem}"
     for attempt in range(ATTEMPTS):
         rng = random_source(kind, seed, attempt)
@@ -59,17 +80,28 @@ def _scenario(path: Path, file: RoadFile, reference: dict[str, np.ndarray], seed
             for name, points in reference.items()
             if np.hypot(*(points - center).T).min() < RADIUS
         }
+        if patience.corners < 0:
+            raise ScenarioError(
+                f"{path}: no usable traffic on this map in {attempt} attempts, which is all that "
+                "roads so intricate are given"
+            )
         built = build(file, near, path)
-        layout = _layout(built, center, rng)
-        if not layout.flows:
+        patience.corners -= CORNERS_OF_LANE * len(built.network.lanes)
+        flows = _flows(built, center)
+        if not flows:
             continue
+        patience.corners -= add_edges(built, file, near, path)
+        layout = _layout(built, flows, center, rng)
         plan = plan_layout(layout, rng, kind, seed)
         if plan is None:
             continue
         plan.source, plan.dataset, plan.license = f"{path}", "opendrive", "unknown"
         plan.origin = np.array([*center, 0.0])
         plan.notes = [*built.notes, "traffic is generated on a given map"]
-        scenario = finish(plan, drive(plan), seed, attempt, min_agents=MIN_AGENTS)
+        try:
+            scenario = finish(plan, drive(plan), seed, attempt, min_agents=MIN_AGENTS)
+        except IntricateError as error:
+            raise ScenarioError(f"{path}: {error}") from error
         if scenario is not None:
             return scenario
     raise ScenarioError(f"{path}: no usable traffic on this map in {ATTEMPTS} attempts")
@@ -85,24 +117,38 @@ def _place(
     return np.round(points[rng.integers(len(points))])
 
 
-def _layout(built: Built, center: np.ndarray, rng: np.random.Generator) -> Layout:
+def _flows(built: Built, center: np.ndarray) -> list[Flow]:
     """Where vehicles may stand: on lanes outside junctions, with road enough ahead."""
+    ahead = _room_ahead(built)
+    flows: dict[int, float] = {}
+    found = []
+    for i, lane in enumerate(built.network.lanes):
+        places = lane.points - center
+        gap = np.maximum(np.maximum(places.min(0), -places.max(0)), 0.0)
+        if i in built.in_junction or np.hypot(*gap) > POPULATED:
+            continue
+        near = np.linspace(0.0, lane.s[-1], 2 + int(lane.s[-1] / 5.0))
+        distance = np.hypot(*interpolate(places, near).T)
+        inside = near[distance < POPULATED]
+        needed = RECORD * lane.speed_limit + BEYOND
+        last = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
+        if len(inside) and min(inside[-1], last) > max(inside[0], 3.0):
+            flows[i] = float(distance.min())
+            found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last))))
+    if len(found) > MAX_FLOWS:
+        nearest = set(sorted(flows, key=lambda i: flows[i])[:MAX_FLOWS])
+        found = [flow for flow in found if flow.lane in nearest]
+    return found
+
+
+def _layout(
+    built: Built, flows: list[Flow], center: np.ndarray, rng: np.random.Generator
+) -> Layout:
+    """The network about its center, and what stands and drives on it."""
     net = built.network
     for lane in net.lanes:
         lane.points = lane.points - center
     net.others = [(kind, points - center) for kind, points in net.others]
-    ahead = _room_ahead(built)
-    flows = []
-    for i, lane in enumerate(net.lanes):
-        if i in built.in_junction:
-            continue
-        near = np.linspace(0.0, lane.s[-1], 2 + int(lane.s[-1] / 5.0))
-        places = np.array([lane.pose_at(float(s))[0] for s in near])
-        inside = near[np.hypot(*places.T) < POPULATED]
-        needed = RECORD * lane.speed_limit + BEYOND
-        last = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
-        if len(inside) and min(inside[-1], last) > max(inside[0], 3.0):
-            flows.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last))))
     return Layout(
         net,
         flows,
@@ -117,13 +163,13 @@ def _layout(built: Built, center: np.ndarray, rng: np.random.Generator) -> Layou
 def _room_ahead(built: Built) -> np.ndarray:
     """Length of the shortest way on from the end of each lane, at most 2 km [m], [lanes]."""
     lanes = built.network.lanes
-    room = np.where([bool(lane.successors) for lane in lanes], 2000.0, 0.0)
+    links = [(i, j) for i, lane in enumerate(lanes) for j in lane.successors]
+    start, end = np.array(links, np.int64).reshape(-1, 2).T
     lengths = np.array([lane.s[-1] for lane in lanes])
+    room = np.where([bool(lane.successors) for lane in lanes], 2000.0, 0.0)
     for _ in range(200):
-        new = np.array(
-            [min((lengths[j] + room[j] for j in lane.successors), default=0.0) for lane in lanes]
-        )
-        new = np.minimum(new, 2000.0)
+        new = np.where(room > 0.0, 2000.0, 0.0)
+        np.minimum.at(new, start, lengths[end] + room[end])
         if np.array_equal(new, room):
             break
         room = new

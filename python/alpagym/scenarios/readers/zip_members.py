@@ -101,11 +101,16 @@ def open_archive(path: Path) -> Iterator[Archive]:
         try:
             yield Archive(path, file)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            raise ScenarioError(f"{path}: damaged zip archive ({error})") from error
+            raise ScenarioError(f"{path}: damaged zip archive ({_short(error)})") from error
         except (ValueError, OverflowError, struct.error) as error:
             if isinstance(error, ScenarioError):
                 raise
-            raise ScenarioError(f"{path}: damaged zip archive ({error})") from error
+            raise ScenarioError(f"{path}: damaged zip archive ({_short(error)})") from error
+
+
+def _short(error: Exception) -> str:
+    """What an error says, in one line; it may repeat what the archive holds."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Member:

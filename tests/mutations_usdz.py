@@ -20,7 +20,7 @@ Members = dict[str, bytes | str]
 NAMES = [
     "../../evil.json", "/etc/evil", "C:\\evil", "map_data/../../lane.parquet", "a\nb", "x" * 60_000,
     "rig_trajectories.json/", "map_data/evil.lane.parquet", "clipgt/lane.parquet",
-    "\u202elane.parquet", "map_data//lane.parquet", "", ".", "map_data/lane.parquet\0.txt",
+    "\u202elane.parquet", "map_data//lane.parquet", " ", ".", "map_data/lane.parquet\0.txt",
 ]  # fmt: skip
 
 

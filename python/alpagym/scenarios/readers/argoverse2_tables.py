@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.readers.parquet_pages import check_pages
 from alpagym.scenarios.scenario import ScenarioError
 
 MAX_FILE = 64 * 2**20
@@ -21,6 +22,8 @@ MAX_UNPACKED = 256 * 2**20
 """Largest table after decompression [bytes]."""
 MAX_ROWS = 500_000
 MAX_COLUMNS = 256
+MAX_VALUES = 16_000_000
+"""Most values of a Parquet table; those of the dataset have 150 000."""
 MAX_BATCHES = 1024
 MAX_TRACKS, MAX_CELLS = 4000, 1_000_000
 """Most tracks of a scenario, and most tracks times frames."""
@@ -73,6 +76,7 @@ def read_parquet(path: Path, columns: dict[str, type]) -> dict[str, np.ndarray]:
         "thrift_container_size_limit": 100_000,
     }
     try:
+        check_pages(data, MAX_UNPACKED, MAX_VALUES)
         file = pyarrow.parquet.ParquetFile(pa.BufferReader(data), **limits)
         meta = file.metadata
         groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
@@ -249,4 +253,5 @@ def _strings(pa: Any, column: Any) -> np.ndarray:
 def _one_line(error: BaseException) -> str:
     """The first sentence of what pyarrow says."""
     text = " ".join(str(error).split()).split(". ")[0]
+    text = "".join(c if c.isprintable() else "?" for c in text)
     return text[:200].rstrip(".") or type(error).__name__

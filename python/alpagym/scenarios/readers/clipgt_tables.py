@@ -7,12 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from alpagym.scenarios.readers.parquet_pages import check_pages
 from alpagym.scenarios.scenario import ScenarioError
 
 MAX_FILE = 64 * 2**20
 """Largest table file that is opened [bytes]."""
 MAX_UNPACKED = 32 * 2**20
 """Largest table after decompression [bytes]; a busy clip has 3 MB."""
+MAX_VALUES = 8_000_000
+"""Most values of a table, items of lists included."""
 MAX_ROWS, BATCH = 400_000, 4096
 """Most rows of a table, and of what is unpacked at a time."""
 MAX_TEXT = 8 * 2**20
@@ -114,6 +117,7 @@ def _read(path: TableFile) -> Any:
         raise ScenarioError(f"{path}: has {size} bytes, at most {MAX_FILE} are read")
     data = path.read_bytes()
     try:
+        check_pages(data, MAX_UNPACKED, MAX_VALUES)
         # What pyarrow tells of column chunks is not asked for: on damaged ones it ends the process.
         limits = {"thrift_string_size_limit": MAX_FILE, "thrift_container_size_limit": 100_000}
         schema = pyarrow.parquet.ParquetFile(pa.BufferReader(data), **limits).schema
@@ -139,6 +143,7 @@ def _read(path: TableFile) -> Any:
         longest = max((_longest_text(pa, chunk) for chunk in chunks), default=0)
     except (pa.ArrowException, OSError, ValueError, LookupError, MemoryError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
+        text = "".join(c if c.isprintable() else "?" for c in text)
         raise ScenarioError(f"{path}: damaged Parquet file ({text})") from error
     limit = MAX_TEXT if table.num_rows < 4 else MAX_REPEATED
     if longest > limit:

@@ -20,6 +20,8 @@ MAX_ROWS = 200_000
 """Most rows of a layer; a city has 20 000 lanes."""
 MAX_POINTS = 2_000_000
 """Most points of the features of a layer that are kept."""
+MAX_PARTS = 40_000
+"""Most lines and polygons of them, of which each takes its time."""
 MAX_DEPTH = 2
 """A multi-polygon is of polygons, and neither of collections."""
 _ENVELOPE_BYTES = (0, 32, 48, 48, 64)
@@ -57,7 +59,7 @@ def features(
     present = [name for name in columns if name in known]
     place = [present.index(name) if name in present else None for name in columns]
     shape = geometry_column(database, layer)
-    points = 0
+    points = count = 0
     for row, blob, *values in database.rows(layer, ("rowid", shape, *present), limit=MAX_ROWS):
         what = f"{database.path}: layer '{layer}', row {row}"
         if not isinstance(blob, bytes):
@@ -81,11 +83,11 @@ def features(
         low, high = every.min(0), every.max(0)
         if not _meet(np.array([low[0], high[0], low[1], high[1]]), box):
             continue
-        points += len(every)
-        if points > MAX_POINTS:
+        points, count = points + len(every), count + len(lines)
+        if points > MAX_POINTS or count > MAX_PARTS:
             raise ScenarioError(
                 f"{database.path}: layer '{layer}' has more points near the drive than the "
-                f"{MAX_POINTS} that are read"
+                f"{MAX_POINTS}, or more lines than the {MAX_PARTS}, that are read"
             )
         yield Feature(row, tuple(None if i is None else values[i] for i in place), parts)
 

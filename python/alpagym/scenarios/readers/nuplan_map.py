@@ -29,12 +29,14 @@ MARGIN = 50.0
 """Drivable areas are united so far beyond [m], so that their cuts lie outside the map."""
 EDGE_STEP = 10.0
 """Spacing at which road edges are cut to the map's reach [m]."""
-MAX_CORNERS, MAX_OWN_CROSSINGS, MAX_CROSSINGS = 100_000, 2_000, 200_000
+MAX_CORNERS, MAX_OWN_CROSSINGS, MAX_CROSSINGS = 60_000, 500, 50_000
 """Of the drivable areas of one scenario."""
 MAX_LINE = 5_000
 """Most points of a center line; the longest have some hundreds."""
 MAX_POINTS, MAX_LENGTH = 300_000, 2e6
 """Most points of the map of one scenario, and longest total of its lines [m]."""
+MAX_ELEMENTS = 4_000
+"""Most lanes, lines, crosswalks and signs near the drive of one scenario."""
 MAX_LIMIT = 60.0
 """A higher speed limit is none [m/s]."""
 CLASH = -1_000_000_000
@@ -94,7 +96,11 @@ class NuplanMap:
         found = []
         for shapes in (self.lanes, self.others):
             near = np.flatnonzero(shapely.distance(shapes.geometry, line) <= RADIUS)
-            found += [_copy(shapes.elements[i]) for i in near]
+            found += [_copy(shapes.elements[i]) for i in near[: MAX_ELEMENTS + 1]]
+        if len(found) > MAX_ELEMENTS:
+            raise ScenarioError(
+                f"{self.path}: more than {MAX_ELEMENTS} lanes and lines near one drive are not read"
+            )
         near = np.flatnonzero(shapely.distance(self.areas, line) <= RADIUS + MARGIN)
         areas = [self.area_lines[i] for i in near]
         if not areas:
@@ -333,7 +339,7 @@ def _others(
     found: list[RawElement] = []
 
     def add(kind: MapType, line: np.ndarray, stop_lanes: list[int] | None = None) -> None:
-        points = np.pad(line, ((0, 0), (0, 1)))
+        points = np.column_stack([line, np.zeros(len(line))])
         found.append(RawElement(kind, -1 - len(found), points, stop_lanes=stop_lanes or []))
 
     unpainted = 0
@@ -348,7 +354,8 @@ def _others(
     for f in layers.read("crosswalks", ()):
         for part in f.parts:
             ring = part[0]
-            add(MapType.CROSSWALK, ring[:-1] if np.array_equal(ring[0], ring[-1]) else ring)
+            closed = len(ring) > 1 and np.array_equal(ring[0], ring[-1])
+            add(MapType.CROSSWALK, ring[: -1 if closed else None])
     stops = layers.read("stop_polygons", ("stop_polygon_type_fid",))
     signs = [f for f in stops if number(f.values[0]) == STOP_SIGN and len(f.parts[0][0]) > 3]
     lights = sum(number(f.values[0]) == TRAFFIC_LIGHT for f in stops)

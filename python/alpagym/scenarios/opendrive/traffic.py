@@ -26,8 +26,8 @@ POPULATED = 120.0
 """Vehicles stand this near to it at frame 0 [m]."""
 ATTEMPTS = 30
 """Plans tried for one scenario before giving up."""
-MAX_FLOWS = 100
-"""Lanes on which vehicles are placed; of more, the nearest."""
+MAX_FLOWS, MAX_FLOW = 100, 2000.0
+"""Lanes on which vehicles are placed, of more the nearest; and most that one winds there [m]."""
 MAX_CORNERS, CORNERS_OF_LANE = 400_000, 30
 """Of outlines of roads in all attempts on one file, and as how many a lane counts besides."""
 MIN_AGENTS = 3
@@ -132,6 +132,8 @@ def _flows(built: Built, center: np.ndarray) -> list[Flow]:
         inside = near[distance < POPULATED]
         needed = RECORD * lane.speed_limit + BEYOND
         last = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
+        if 5.0 * len(inside) > MAX_FLOW:
+            continue  # it winds up there, which no road does
         if len(inside) and min(inside[-1], last) > max(inside[0], 3.0):
             flows[i] = float(distance.min())
             found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last))))

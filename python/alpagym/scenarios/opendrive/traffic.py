@@ -26,7 +26,7 @@ POPULATED = 120.0
 """Vehicles stand this near to it at frame 0 [m]."""
 ATTEMPTS = 30
 """Plans tried for one scenario before giving up."""
-MAX_FLOWS, MAX_FLOW = 100, 600.0
+MAX_FLOWS, MAX_FLOW = 40, 600.0
 """Lanes on which vehicles are placed, of more the nearest; and most that one winds there [m]."""
 MAX_CORNERS, CORNERS_OF_LANE = 400_000, 30
 """Of outlines of roads in all attempts on one file, and as how many a lane counts besides."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from alpagym.scenarios.opendrive.build import Built, build
+from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import RoadFile, read_roads
 from alpagym.scenarios.procedural.network import STOP_SIGN
 from alpagym.scenarios.readers.clipgt_tables import TableFile
@@ -59,6 +59,7 @@ def opendrive_map(
         notes.append(f"no map: no road of its OpenDRIVE map is within {REACH:g} m of the drive")
         return SourceMap()
     built = build(file, near, path)
+    add_edges(built, file, near, path)
     notes += built.notes
     first, start = driven[0, :2], drive[0, :2]
 

@@ -3,7 +3,8 @@
 // `launch(body)` runs body(i) for every i in [0, body.size()): a loop on the CPU, a launch on a
 // GPU. Launches run one after the other; the indices of one launch run in any order, each writing
 // only its own. A body that has `kOnlyMoving` does nothing in worlds that stand still, so a backend
-// may pass over them.
+// may pass over them. No body but Fork reads another world than its own: worlds may go through the
+// list at different times.
 #pragma once
 #include "kernels/advance.h"
 #include "kernels/contact.h"
@@ -21,18 +22,27 @@
 
 namespace alpagym {
 
+// A list runs where its `launch` does: on the host, or inside of a kernel.
+#ifdef __CUDACC__
+#define ALPAGYM_LIST                                       \
+  _Pragma("nv_exec_check_disable") template <class Launch> \
+  __host__ __device__ __forceinline__
+#else
+#define ALPAGYM_LIST      \
+  template <class Launch> \
+  inline
+#endif
+
 // Put the worlds of a mask at the start of their scenarios.
-template <class Launch>
-void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask,
-           const Params& p) {
+ALPAGYM_LIST void reset(Launch&& launch, const Scenarios& c, const State& st, const bool* mask,
+                        const Params& p) {
   launch(kernels::ResetAgent{c, st, mask, p});
   launch(kernels::ResetEgo{c, st, mask, p});
 }
 
 // Advance every world that is not done by one step.
-template <class Launch>
-void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out,
-          const Action& action, const Weights& weights, const Params& p) {
+ALPAGYM_LIST void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& out,
+                       const Action& action, const Weights& weights, const Params& p) {
   launch(kernels::Remember{st});
   launch(kernels::Decide{c, st, p});
   if (p.replan_every > 1) launch(kernels::Take{c, st, action.data, p});
@@ -46,9 +56,8 @@ void step(Launch&& launch, const Scenarios& c, const State& st, const Outcome& o
 }
 
 // What every ego sees now; with a mask, only those of its worlds.
-template <class Launch>
-void observe(Launch&& launch, const Scenarios& c, const State& st, const Observation& obs,
-             const bool* mask, const Params& p) {
+ALPAGYM_LIST void observe(Launch&& launch, const Scenarios& c, const State& st,
+                          const Observation& obs, const bool* mask, const Params& p) {
   launch(kernels::ObserveRoute{c, st, obs, mask, p});
   launch(kernels::ObserveAgents{c, st, obs, mask, p});
   launch(kernels::ObserveRoad{c, st, obs, mask, p});
@@ -56,22 +65,23 @@ void observe(Launch&& launch, const Scenarios& c, const State& st, const Observa
 }
 
 // Copy worlds of one state into worlds of another.
-template <class Launch>
-void fork(Launch&& launch, const State& source, const State& target, const int32_t* from) {
+ALPAGYM_LIST void fork(Launch&& launch, const State& source, const State& target,
+                       const int32_t* from) {
   launch(kernels::Fork{source, target, from});
 }
 
 // Standard normals keyed by seed, scenario, member, agent and step.
-template <class Launch>
-void noise(Launch&& launch, const Scenarios& c, const State& st, float* out, int columns) {
+ALPAGYM_LIST void noise(Launch&& launch, const Scenarios& c, const State& st, float* out,
+                        int columns) {
   launch(kernels::Noise{c, st, out, columns});
 }
 
 // The action that takes every ego from where it is in one state to where it is in the next.
-template <class Launch>
-void inverse(Launch&& launch, const Scenarios& c, const State& before, const State& after,
-             float* action, const Params& p) {
+ALPAGYM_LIST void inverse(Launch&& launch, const Scenarios& c, const State& before,
+                          const State& after, float* action, const Params& p) {
   launch(kernels::Inverse{c, before, after, action, p});
 }
+
+#undef ALPAGYM_LIST
 
 }  // namespace alpagym

@@ -27,6 +27,11 @@ ALPAGYM_HD uint32_t bits_of(float v) {
 
 // To the nearest bfloat16, ties to even; NaN stays NaN.
 ALPAGYM_HD uint16_t bfloat16_of(float v) {
+#ifdef __CUDA_ARCH__
+  uint16_t narrow;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrow) : "f"(v));
+  return narrow;
+#endif
   const uint32_t b = bits_of(v);
   if ((b & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((b >> 16) | 0x40u);
   return static_cast<uint16_t>((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
@@ -34,6 +39,11 @@ ALPAGYM_HD uint16_t bfloat16_of(float v) {
 
 // To the nearest float16, ties to even; what is too large becomes infinite, NaN stays NaN.
 ALPAGYM_HD uint16_t float16_of(float v) {
+#ifdef __CUDA_ARCH__
+  uint16_t narrow;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow) : "f"(v));
+  return narrow;
+#endif
   const uint32_t b = bits_of(v), sign = (b >> 16) & 0x8000u, a = b & 0x7fffffffu;
   if (a > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
   if (a >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
@@ -47,10 +57,12 @@ ALPAGYM_HD uint16_t float16_of(float v) {
   return static_cast<uint16_t>(sign | (kept + (rest > half || (rest == half && (kept & 1u)))));
 }
 
-// Write one row of `columns` values, the row-th of its tensor.
-ALPAGYM_HD void write_row(const Rows& rows, int64_t row, const float* values, int columns) {
+// Write one row of `columns` values, at most kMax, the row-th of its tensor.
+template <int kMax>
+ALPAGYM_HD void write_row(const Rows& rows, int64_t row, const float (&values)[kMax], int columns) {
   const int64_t at = row * columns;
-  for (int k = 0; k < columns; ++k) {
+  for (int k = 0; k < kMax; ++k) {  // unrolled, so that a GPU keeps `values` in registers
+    if (k >= columns) return;
     if (rows.format == RowFormat::kFloat32)
       static_cast<float*>(rows.data)[at + k] = values[k];
     else

@@ -11,30 +11,31 @@
 #include <cstdint>
 
 #include "device.h"
+#include "hd.h"
 
 namespace alpagym {
 
 // Rows of float32, as one 16- or 32-byte access.
-struct AgentInfo {
+struct ALPAGYM_RECORD AgentInfo {
   static constexpr int kColumns = 4;
   float length, width, height;  // box [m]
   float rear_axle;              // distance from box center back to the rear axle [m]
 };
-struct LogPose {
+struct ALPAGYM_RECORD LogPose {
   static constexpr int kColumns = 4;
   float x, y, yaw, speed;  // box center [m, m, rad], signed speed along yaw [m/s]
 };
-struct RoutePoint {
+struct ALPAGYM_RECORD RoutePoint {
   static constexpr int kColumns = 4;
   float x, y, z, speed_limit;  // [m, m, m, m/s]
 };
-struct LaneBeside {
+struct ALPAGYM_RECORD LaneBeside {
   static constexpr int kColumns = 4;
   float first, last;  // the stretch of a route along which a lane runs beside it [m]
   float shift;        // arc length on that lane's route less the one here [m]
   float lane;         // 1 + its lane route within the scenario; negative on the right
 };
-struct RoadPoint {
+struct ALPAGYM_RECORD RoadPoint {
   static constexpr int kColumns = 8;
   float x, y;         // midpoint of a piece of polyline [m]
   float dx, dy;       // its unit direction
@@ -43,7 +44,7 @@ struct RoadPoint {
   float z;            // of the midpoint [m]
   float element;      // map element that it is a piece of
 };
-struct EdgeSegment {
+struct ALPAGYM_RECORD EdgeSegment {
   static constexpr int kColumns = 8;
   float x0, y0, x1, y1;  // directed: the drivable area is on the left [m]
   float z;               // mean height [m]

@@ -38,6 +38,11 @@ void inverse(const Scenarios&, const State& before, const State& after, float* a
 }  // namespace cpu
 
 namespace cuda {
+// How step and observe run: a launch for each body, or one kernel for each.
+enum class Form : int { kPlain, kFused };
+Form form();
+void use_form(Form);
+
 void reset(const Scenarios&, const State&, const bool* mask, const Params&, void* stream);
 void step(const Scenarios&, const State&, const Outcome&, const Action&, const Weights&,
           const Params&, void* stream);

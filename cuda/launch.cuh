@@ -1,16 +1,17 @@
-// Run a body for every index on a stream; switch to the tensors' device and back.
+// Run a kernel on a stream; run a body for every index; switch to the tensors' device and back.
 #pragma once
 #include <cuda_runtime.h>
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace alpagym::cuda {
 
 constexpr int kThreads = 128;
 
 template <class Body>
-__global__ void run(const Body body, int n) {
+__global__ void run(const __grid_constant__ Body body, int n) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) body(i);
 }
@@ -33,14 +34,25 @@ struct DeviceGuard {
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 };
 
+// kernel<<<blocks, threads, 0, stream>>>(arguments...), as a call that any C++ compiler reads.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), int blocks, int threads, cudaStream_t stream,
+            Arguments&&... arguments) {
+  if (blocks == 0) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launch");
+}
+
+// A launch for each body.
 struct Launch {
   cudaStream_t stream;
   template <class Body>
   void operator()(const Body& body) const {
     const int n = body.size();
-    if (n == 0) return;
-    run<<<(n + kThreads - 1) / kThreads, kThreads, 0, stream>>>(body, n);
-    check(cudaGetLastError(), "launch");
+    launch(run<Body>, (n + kThreads - 1) / kThreads, kThreads, stream, body, n);
   }
 };
 

@@ -300,6 +300,24 @@ void use_cpu_form(const std::string& name) {
   throw py::value_error("use_cpu_form: expected plain, vector, avx2 or avx512, got " + name);
 }
 
+// Without a CUDA backend there is no form of it to choose.
+std::string cuda_form() {
+#ifdef ALPAGYM_CUDA
+  return cuda::form() == cuda::Form::kFused ? "fused" : "plain";
+#else
+  return "none";
+#endif
+}
+void use_cuda_form(const std::string& name) {
+  if (name != "plain" && name != "fused")
+    throw py::value_error("use_cuda_form: expected plain or fused, got " + name);
+#ifdef ALPAGYM_CUDA
+  cuda::use_form(name == "fused" ? cuda::Form::kFused : cuda::Form::kPlain);
+#else
+  throw py::value_error("use_cuda_form: this build of alpagym has no CUDA backend");
+#endif
+}
+
 }  // namespace api
 
 // The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested
@@ -429,4 +447,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   bind_encoder(m);
   m.def("cpu_form", &api::cpu_form);
   m.def("use_cpu_form", &api::use_cpu_form, py::arg("name"));
+  m.def("cuda_form", &api::cuda_form);
+  m.def("use_cuda_form", &api::use_cuda_form, py::arg("name"));
 }

@@ -138,6 +138,14 @@ T* data(const dlpack::Tensor& t) {
   return reinterpret_cast<T*>(static_cast<char*>(t.data) + t.byte_offset);
 }
 
+// A GPU reads records in accesses of 16 bytes (ALPAGYM_RECORD); a slice of a tensor may begin
+// between two of them.
+template <class T>
+bool is_aligned(const dlpack::Tensor& t) {
+  constexpr bool record = requires { T::kColumns; };
+  return !record || t.device.type != kCUDA || reinterpret_cast<uintptr_t>(data<T>(t)) % 16 == 0;
+}
+
 // The sizes of named dimensions, as they are met field by field.  "W" is a name, "4" a fixed size,
 // "S+1" one more than a name.
 class Dimensions {
@@ -237,6 +245,9 @@ struct tensor_struct_caster {
             "float32, float16, bfloat16 or int32 ", name, want);
       else
         t = borrow<T>(attr, rank, name, want);
+      if (!is_aligned<std::remove_const_t<T>>(t))
+        throw value_error(name() + ": expected rows that begin at a multiple of 16 bytes, got " +
+                          describe(t) + " at another place; clone it");
       for (int d = 0; d < rank; ++d)
         if (!dimensions.agrees(symbol[d], t.shape[d], field))
           throw value_error(name() + ": expected " + DTypeOf<std::remove_const_t<T>>::name +

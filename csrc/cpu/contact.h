@@ -11,12 +11,12 @@ namespace alpagym::cpu {
 
 // Those whose circles come no closer than touching within the horizon, at constant velocities, are
 // out of the question; so are those at other heights, which `meet` finds.
-inline Collision collide(const kernels::Contact& o, const kernels::Judged& ego,
-                         const Present& present) {
+inline kernels::Met collide(const kernels::Contact& o, const kernels::Judged& ego,
+                            const Present& present) {
   const Frame f = ego.box.frame;
   const float speed = o.st.speed[ego.i], reach = radius(ego.box);
   const float vx = speed * f.cos, vy = speed * f.sin;
-  Collision worst = Collision::kNone;
+  kernels::Met met;
   for (int at = 0; at < present.padded; at += simd::kLanes) {
     const simd::Float8 dx = simd::load(present.x + at) - f.x, dy = simd::load(present.y + at) - f.y;
     const simd::Float8 other = simd::load(present.speed + at);
@@ -31,10 +31,10 @@ inline Collision collide(const kernels::Contact& o, const kernels::Judged& ego,
     const simd::Int8 near = x * x + y * y <= touching * touching * 1.001f;
     for (uint64_t lanes = simd::lanes_of(near); lanes; lanes = simd::without_first(lanes)) {
       const int b = present.agent[at + simd::first_lane(lanes)];
-      if (b >= 0) o.meet(ego, b, worst);
+      if (b >= 0) o.meet(ego, b, met);
     }
   }
-  return worst;
+  return met;
 }
 
 // signed_edge_distance (grid.h) from a list; NaN where the list does not serve.
@@ -125,12 +125,13 @@ inline LaneFix lane(const Scenarios& c, int s, Vec2 p, Vec2 heading, float z) {
 }
 
 inline void contact(const kernels::Contact& o, const Present& present, int k) {
+  o.clear(k);
   kernels::Judged ego;
-  if (!o.begin(k, ego)) return;
+  if (!o.judges(k, ego)) return;
   const float z = o.st.z[ego.i];
   const Frame f = ego.box.frame;
-  const Collision worst = collide(o, ego, present);
-  o.finish(ego, worst, offroad(o.c, ego.world.s, ego.box, z),
+  const kernels::Met met = collide(o, ego, present);
+  o.finish(ego, met, offroad(o.c, ego.world.s, ego.box, z),
            lane(o.c, ego.world.s, {f.x, f.y}, {f.cos, f.sin}, z));
 }
 

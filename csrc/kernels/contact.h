@@ -27,6 +27,15 @@ struct Judged {
   Box box;
 };
 
+// What an ego met.
+struct Met {
+  Collision worst = Collision::kNone;
+  float ttc = INFINITY;  // [s]
+
+  // With several collisions at once, the first that is not from behind weighs most.
+  ALPAGYM_HD bool decided() const { return worst != Collision::kNone && worst != Collision::kRear; }
+};
+
 // One thread per ego. Clears all reward terms and writes those of contact and lane.
 struct Contact {
   Scenarios c;
@@ -36,26 +45,31 @@ struct Contact {
   ALPAGYM_HD int size() const { return st.W * st.E; }
 
   ALPAGYM_HD void operator()(int k) const {
+    clear(k);
     Judged ego;
-    if (!begin(k, ego)) return;
-    Collision worst = Collision::kNone;
-    for (int b = 0; b < ego.world.agents; ++b) meet(ego, b, worst);
+    if (!judges(k, ego)) return;
+    Met met;
+    for (int b = 0; b < ego.world.agents; ++b) meet(ego, b, met);
     const float z = st.z[ego.i];
     const Vec2 heading{ego.box.frame.cos, ego.box.frame.sin};
     const Vec2 center{ego.box.frame.x, ego.box.frame.y};
-    finish(ego, worst, is_offroad(c, ego.world.s, ego.box, z),
+    finish(ego, met, is_offroad(c, ego.world.s, ego.box, z),
            lane_at(c, ego.world.s, center, heading, z));
   }
 
-  // Clears what is written of slot k; whether an ego is there to be judged.
-  ALPAGYM_HD bool begin(int k, Judged& ego) const {
-    const int w = k / st.E, a = st.ego[k];
+  // Clears what is written of slot k.
+  ALPAGYM_HD void clear(int k) const {
     out.collision[k] = static_cast<uint8_t>(Collision::kNone);
     out.ttc[k] = INFINITY;
     out.lane[k] = -1;
     out.lane_offset[k] = out.lane_heading[k] = 0.f;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     for (int r = 0; r < out.R; ++r) terms[r] = 0.f;
+  }
+
+  // Whether an ego is there to be judged.
+  ALPAGYM_HD bool judges(int k, Judged& ego) const {
+    const int w = k / st.E, a = st.ego[k];
     const World world = world_of(c, st, w);
     if (a < 0 || a >= world.agents || st.ego_done(w, k % st.E) || !st.valid[w * st.A + a])
       return false;
@@ -65,10 +79,9 @@ struct Contact {
   }
 
   // The ego and agent b. A collision counts in the step in which it begins: boxes that overlap now
-  // and did not before. An agent that appears on top of the ego began nothing. With several at
-  // once, fault weighs most. The time to collision is 0 as long as boxes overlap, whatever began
-  // it.
-  ALPAGYM_HD void meet(const Judged& ego, int b, Collision& worst) const {
+  // and did not before. An agent that appears on top of the ego began nothing. The time to
+  // collision is 0 as long as boxes overlap, whatever began it.
+  ALPAGYM_HD void meet(const Judged& ego, int b, Met& met) const {
     const auto& [k, i, a, world, box] = ego;
     const int j = i - a + b;
     if (b == a || !st.valid[j] || !may_touch(world, a, b, i, j)) return;
@@ -81,14 +94,14 @@ struct Contact {
       if (st.prev_valid[j] && !overlap(box_of(c, world.first + a, prev_pose_of(st, i)),
                                        box_of(c, world.first + b, prev_pose_of(st, j)))) {
         const Collision kind = classify(box, other);
-        if (worst == Collision::kNone || worst == Collision::kRear) worst = kind;
+        if (!met.decided()) met.worst = kind;
       }
-      out.ttc[k] = 0.f;
+      met.ttc = 0.f;
       return;
     }
     const Vec2 relative{st.speed[j] * other.frame.cos - speed * box.frame.cos,
                         st.speed[j] * other.frame.sin - speed * box.frame.sin};
-    out.ttc[k] = fminf(out.ttc[k], time_to_collision(box, other, relative, p.ttc_horizon));
+    met.ttc = fminf(met.ttc, time_to_collision(box, other, relative, p.ttc_horizon));
   }
 
   ALPAGYM_HD bool may_touch(World world, int a, int b, int i, int j) const {
@@ -99,14 +112,16 @@ struct Contact {
   // Writes what was found: among it the own lane, and whether every lane under the center runs more
   // than 120 degrees against the heading. Beyond all lanes the distance to the own one counts as
   // kLaneReach.
-  ALPAGYM_HD void finish(const Judged& ego, Collision worst, bool offroad,
+  ALPAGYM_HD void finish(const Judged& ego, const Met& met, bool offroad,
                          const LaneFix& fix) const {
     const int k = ego.k;
+    const auto [worst, ttc] = met;
     float* terms = out.terms + static_cast<int64_t>(k) * out.R;
     out.collision[k] = static_cast<uint8_t>(worst);
+    out.ttc[k] = ttc;
     terms[kCollisionAny] = worst != Collision::kNone;
     terms[kCollisionAtFault] = worst == Collision::kFront || worst == Collision::kLateral;
-    terms[kTtc] = fmaxf(1.f - out.ttc[k] / p.ttc_horizon, 0.f);
+    terms[kTtc] = fmaxf(1.f - ttc / p.ttc_horizon, 0.f);
     terms[kOffroad] = offroad && !st.offroad[k];
     st.offroad[k] = offroad;
     const Vec2 heading{ego.box.frame.cos, ego.box.frame.sin};

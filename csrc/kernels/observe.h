@@ -95,21 +95,25 @@ struct ObserveRoute {
   ALPAGYM_HD void look_ahead(float* route_row, bool* seen, const Viewer& v) const {
     const Route route = route_of(c, v.world.first + v.a);
     if (route.n < 2) return;
-    const float s = st.route_s[v.i];
-    for (int h = 0; h < obs.H; ++h) {
-      const float ahead = (h + 1) * p.route_step;
-      if (s + ahead > route.length()) break;
-      const RouteSample q = sample(route, s + ahead);
-      const Vec2 position = to_local(v.frame, q.position),
-                 direction = rotate_into(v.frame, q.direction);
-      float* f = route_row + h * kNumRouteFeatures;
-      f[kRouteX] = position.x;
-      f[kRouteY] = position.y;
-      f[kRouteCos] = direction.x;
-      f[kRouteSin] = direction.y;
-      f[kRouteSpeedLimit] = q.speed_limit;
-      seen[h] = true;
-    }
+    for (int h = 0; h < obs.H; ++h)
+      if (!write(route_row, seen, v, route, h)) break;
+  }
+
+  // Waypoint h; false where the route ends before it.
+  ALPAGYM_HD bool write(float* route_row, bool* seen, const Viewer& v, const Route& route,
+                        int h) const {
+    const float s = st.route_s[v.i], ahead = (h + 1) * p.route_step;
+    if (s + ahead > route.length()) return false;
+    const RouteSample q = sample(route, s + ahead);
+    const Vec2 position = to_local(v.frame, q.position),
+               direction = rotate_into(v.frame, q.direction);
+    float* f = route_row + h * kNumRouteFeatures;
+    f[kRouteX] = position.x;
+    f[kRouteY] = position.y;
+    f[kRouteCos] = direction.x;
+    f[kRouteSin] = direction.y;
+    f[kRouteSpeedLimit] = q.speed_limit;
+    return seen[h] = true;
   }
 };
 
@@ -245,12 +249,7 @@ struct ObserveLights {
     const int row = v.world.first + v.a;
     const int first = c.light_start[v.world.s], count = c.light_start[v.world.s + 1] - first;
     const float front = st.route_s[v.i] + 0.5f * c.agent[row].length;
-    int n = 0;
-    for (int m = c.stop_start[row]; m < c.stop_start[row + 1] && n < obs.I; ++m) {
-      const float ahead = c.stop_s[m] - front;
-      if (c.stop_light[m] < 0 || ahead < -1.f || ahead > p.route_horizon) continue;
-      write(rows, seen, n++, v, first, c.stop_light[m], true, ahead);
-    }
+    int n = write_on_route(rows, seen, v, true);
     Nearest nearest(obs.I - n);
     for (int light = 0; light < count; ++light) {
       const Vec2 d{c.light_xy[2 * (first + light)] - v.frame.x,
@@ -261,6 +260,20 @@ struct ObserveLights {
     nearest.sort();
     for (int at = 0; at < nearest.n; ++at)
       write(rows, seen, n++, v, first, nearest.index[at], false, 0.f);
+  }
+
+  // How many there are on the route; writes them where asked to.
+  ALPAGYM_HD int write_on_route(float* rows, bool* seen, const Viewer& v, bool writes) const {
+    const int row = v.world.first + v.a, first = c.light_start[v.world.s];
+    const float front = st.route_s[v.i] + 0.5f * c.agent[row].length;
+    int n = 0;
+    for (int m = c.stop_start[row]; m < c.stop_start[row + 1] && n < obs.I; ++m) {
+      const float ahead = c.stop_s[m] - front;
+      if (c.stop_light[m] < 0 || ahead < -1.f || ahead > p.route_horizon) continue;
+      if (writes) write(rows, seen, n, v, first, c.stop_light[m], true, ahead);
+      ++n;
+    }
+    return n;
   }
 
   ALPAGYM_HD bool on_route_ahead(int row, float front, int light) const {

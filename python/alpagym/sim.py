@@ -48,6 +48,7 @@ __all__ = [
     "control_size",
     "cpu_form",
     "cuda_built",
+    "cuda_form",
     "fork",
     "inverse",
     "make_observation",
@@ -61,6 +62,7 @@ __all__ = [
     "step",
     "traffic_code",
     "use_cpu_form",
+    "use_cuda_form",
     "with_near",
 ]
 
@@ -362,6 +364,22 @@ def use_cpu_form(name: str) -> None:
         ValueError: an unknown form, or one that this CPU cannot run.
     """
     _core.use_cpu_form(name)
+
+
+def cuda_form() -> str:
+    """How a GPU runs `step` and `observe`: `fused`, `plain`, or `none` without a CUDA backend."""
+    return str(_core.cuda_form())
+
+
+def use_cuda_form(name: str) -> None:
+    """Run them by one kernel for each (`fused`) or one for each stage (`plain`), for measurements.
+
+    What they do is the same, but for the order of slots where `SlotOrder` leaves it open.
+
+    Raises:
+        ValueError: an unknown form, or a build without a CUDA backend.
+    """
+    _core.use_cuda_form(name)
 
 
 def cuda_built() -> bool:

@@ -25,7 +25,8 @@ class Context:
     formats: tuple[str, ...] = ()
     """Instead of the case's, where given."""
     forms: tuple[str, ...] = ()
-    """Forms of the CPU's code (`sim.cpu_form`) to compare; none for the one it runs."""
+    """Forms of the device's code to compare (`sim.cpu_form`, `sim.cuda_form`); none for the one it
+    runs."""
     sim: tuple[tuple[str, Any], ...] = ()
     """Fields of `SimConfig` that replace the case's."""
 

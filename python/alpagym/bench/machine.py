@@ -53,7 +53,7 @@ def clock() -> str:
 
 
 def machine(device: torch.device, threads: str, form: str) -> dict[str, str | int | bool]:
-    """Names, versions and clocks; `threads` and `form` (`sim.cpu_form`) as measured with."""
+    """Names, versions and clocks; `threads` and `form` of the device's code as measured with."""
     model = _cpu_info("model name")
     commit = output_of("git", "rev-parse", "--short=12", "HEAD")
     facts: dict[str, str | int | bool] = {
@@ -61,7 +61,7 @@ def machine(device: torch.device, threads: str, form: str) -> dict[str, str | in
         "cpu": model[0] if model else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
-        "cpu_form": form,
+        f"{device.type}_form": form,
         "clock": clock(),
         "load": _text("/proc/loadavg"),
         "huge_pages": _text("/sys/kernel/mm/transparent_hugepage/enabled"),

@@ -36,8 +36,8 @@ class StepConfig(BenchConfig):
     format: str = ""
     """Observation formats, comma-separated, instead of the case's."""
     form: str = ""
-    """Forms of the CPU's code: plain, vector, avx2 or avx512; several, comma-separated, are
-    compared. Empty for the fastest that the CPU runs."""
+    """Forms of the code: plain, vector, avx2 or avx512 on a CPU, plain or fused on a GPU; several,
+    comma-separated, are compared. Empty for the fastest that the CPU runs, and for fused."""
     sim: SimConfig = field(default_factory=SimConfig)
     """Only what is given replaces the case's."""
 

@@ -54,7 +54,7 @@ def run(command: str, options: BenchConfig, given: Sequence[str] = ()) -> None:
         _check_overrides(case, context)
     if options.json and not _folder_of(options.json).is_dir():
         raise ValueError(f"json={options.json}: no such folder: {_folder_of(options.json)}")
-    form = ",".join(context.forms) or sim.cpu_form()
+    form = ",".join(context.forms) or _form(context.device)
     facts = machine(context.device, options.threads if any(threads) else "all", form)
     metrics: dict[str, Measurement] = {}
     notes: list[str] = []
@@ -102,9 +102,7 @@ def _context(options: BenchConfig, given: Sequence[str]) -> Context:
         if name not in FORMATS:
             raise ValueError(f"format: expected any of {', '.join(FORMATS)}, got {name}")
     forms = tuple(name for name in options.form.split(",") if name)
-    if forms and device.type != "cpu":
-        raise ValueError(f"form={options.form}: expected device=cpu, got {device}")
-    _check_forms(forms)
+    _check_forms(forms, device)
     return replace(
         context,
         forms=forms,
@@ -114,14 +112,23 @@ def _context(options: BenchConfig, given: Sequence[str]) -> Context:
     )
 
 
-def _check_forms(forms: tuple[str, ...]) -> None:
-    """Refuse an unknown form, and one that this CPU cannot run, before anything is measured."""
-    before = sim.cpu_form()
+def _form(device: torch.device) -> str:
+    return sim.cpu_form() if device.type == "cpu" else sim.cuda_form()
+
+
+def _use_form(device: torch.device, name: str) -> None:
+    (sim.use_cpu_form if device.type == "cpu" else sim.use_cuda_form)(name)
+
+
+def _check_forms(forms: tuple[str, ...], device: torch.device) -> None:
+    """Refuse an unknown form, and one that the device cannot run, before anything is measured."""
+    before = _form(device)
     try:
         for form in forms:
-            sim.use_cpu_form(form)
+            _use_form(device, form)
     finally:
-        sim.use_cpu_form(before)
+        if forms:
+            _use_form(device, before)
 
 
 def _check_overrides(case: Case, context: Context) -> None:
@@ -165,11 +172,11 @@ def _over_threads(
 
 
 def _over_forms(case: Case, context: Context) -> Iterator[Line]:
-    """The case with each form of the CPU's code."""
-    before = sim.cpu_form()
+    """The case with each form of the device's code."""
+    before = _form(context.device)
     try:
         for form in context.forms or (before,):
-            sim.use_cpu_form(form)
+            _use_form(context.device, form)
             for line in _run_case(case, context):
                 if isinstance(line, str) or len(context.forms) < 2:
                     yield line
@@ -177,7 +184,7 @@ def _over_forms(case: Case, context: Context) -> Iterator[Line]:
                     label, metric = line[0].rsplit(".", 1)
                     yield f"{label}.{form}.{metric}", line[1]
     finally:
-        sim.use_cpu_form(before)
+        _use_form(context.device, before)
 
 
 def _run_case(case: Case, context: Context) -> Iterator[Line]:

@@ -308,6 +308,9 @@ class GrpoConfig:
     precision: Precision = Precision.float32
     """Of the policy's matrix products; bfloat16 is for GPUs, a CPU's fused encoder does without it.
     Weights, log-probabilities and gradients stay float32."""
+    capture: bool = True
+    """On a GPU, replay rollouts as one CUDA graph; reward functions of users prevent it, and so do
+    policies that wait for the GPU, with a warning."""
     learning_rate: float = 2e-4
     """Adam's, at the first iteration; it falls to 0 at the last."""
     clip_low: float = 0.2

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alpagym import sim
 from alpagym.config import SimConfig
+from alpagym.grpo.capture import Captured
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, condition, draw_weights
@@ -60,6 +61,7 @@ class Roller:
         functions: UserRewards | None = None,
         ranges: Ranges | None = None,
         observed: Ranges | None = None,
+        capture: bool = False,
     ) -> None:
         """Allocate.
 
@@ -74,12 +76,16 @@ class Roller:
             functions: added to the weighted terms.
             ranges: weights that each group draws.
             observed: weights that the policy observes (`Policy.ranges`).
+            capture: on a GPU, replay rollouts as one CUDA graph; not with `functions`, whose values
+                are looked at on the host.
         """
         device = scenarios.device
         self.group_size, self.num_steps = group_size, num_steps
         self._scenarios, self._base_weights = scenarios, weights
         self._functions, self._ranges = functions, ranges or {}
         self._observed = observed or {}
+        captures = capture and device.type == "cuda" and not functions
+        self._captured = Captured() if captures else None
         self._params = sim.make_params(config)
         worlds = num_groups * group_size
         self.weights = weights.repeat(worlds if self._ranges else 1, 1)
@@ -145,6 +151,16 @@ class Roller:
             self.weights.copy_(drawn.repeat_interleave(self.group_size, 0))
         ego_features = record.observation.ego.shape[-1] - len(self._observed)
         record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
+        if self._captured:
+            self._captured(lambda: self._drive(policy), policy)
+        else:
+            self._drive(policy)
+        return record
+
+    def _drive(self, policy: Policy) -> None:
+        """All steps from the forked states on; in the same buffers whenever it is called."""
+        record = self._record
+        ego_features = record.observation.ego.shape[-1] - len(self._observed)
         for t in range(self.num_steps):
             seen, outcome = self._seen[t], self._outcomes[t]
             if self._observed:  # shared by all steps: nothing of an earlier one may stay
@@ -164,4 +180,3 @@ class Roller:
             if self._functions:
                 alive = driving.unsqueeze(1)
                 self._functions.add(self._scenarios, self._state, outcome, alive)
-        return record

@@ -89,6 +89,7 @@ class GrpoTrainer:
             functions=reward_functions,
             ranges=reward_ranges,
             observed=policy.ranges,
+            capture=config.capture,
         )
         self.names = names
         self.generator = torch.Generator().manual_seed(seed)

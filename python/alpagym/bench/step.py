@@ -68,7 +68,7 @@ def run(case: StepCase, context: Context) -> Iterator[Line]:
         cost = {}
         for worlds in context.worlds or case.worlds:
             label = case.label.format(name=case.name, format=name, worlds=worlds)
-            drive = _under_way(packed, max_agents(loaded.hosts), worlds, config)
+            drive = under_way(packed, max_agents(loaded.hosts), worlds, config)
             for line in _measured(case, label, drive, context):
                 yield line
                 if isinstance(line, tuple) and line[0] == f"{label}.ns_per_agent_step":
@@ -116,7 +116,8 @@ def actions(config: SimConfig, state: State) -> Tensor:
     return torch.stack([way, still, still], -1).flatten(2).contiguous()
 
 
-def _under_way(packed: Scenarios, agents: int, worlds: int, config: SimConfig) -> Drive:
+def under_way(packed: Scenarios, agents: int, worlds: int, config: SimConfig) -> Drive:
+    """Worlds that have been driven for some steps, with room for all that is timed."""
     device = packed.device
     params = sim.make_params(config)
     egos = int(packed.num_egos.max()) if config.multi_agent else 1

@@ -46,6 +46,8 @@ def fibers() -> ctypes.CDLL:
 class Backend:
     """`step`, `observe` and `reset` of `alpagym.sim` on an emulated GPU."""
 
+    device = "cpu"
+
     def __init__(self, library: ctypes.CDLL, *, fused: bool, backward: bool = False) -> None:
         """Choose the form, and whether threads take their turns from the last to the first."""
         self._library = library

@@ -28,6 +28,7 @@ FEW = SimConfig(end_on=(), num_agents=8, num_road_points=60)
 class Plain:
     """The oracle: the CPU backend, body by body."""
 
+    device = "cpu"
     make_params = staticmethod(sim.make_params)
 
     def __init__(self) -> None:
@@ -43,12 +44,31 @@ class Plain:
         sim.observe(scenarios, state, seen, self.params, mask=mask)
 
 
+class OnGpu(Plain):
+    """The same calls on a GPU, in one of its forms."""
+
+    device = "cuda"
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        sim.use_cuda_form(form)
+
+
 @pytest.fixture(autouse=True)
 def _plain_form():
-    before = sim.cpu_form()
+    before, on_gpu = sim.cpu_form(), sim.cuda_form()
     sim.use_cpu_form("plain")
     yield
     sim.use_cpu_form(before)
+    if sim.cuda_built():
+        sim.use_cuda_form(on_gpu)
+
+
+@pytest.fixture
+def cuda() -> None:
+    """Skips where there is no GPU, or no CUDA in the build."""
+    if not (torch.cuda.is_available() and sim.cuda_built()):
+        pytest.skip("needs an NVIDIA GPU and a build with CUDA")
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +80,30 @@ def drive(
     backend, hosts: list[Scenario], config: SimConfig, *, steps: int = 4, worlds: int = WORLDS
 ) -> tuple[list[dict[str, Tensor]], list[Observation]]:
     """States, outcomes and observations of a drive by random actions, after each step."""
-    packed = batch(hosts)
+    device = backend.device
+    packed = batch(hosts, device)
     backend.params = backend.make_params(config)
     egos = int(packed.num_egos.max()) if config.multi_agent else 1
-    state = sim.make_state(worlds, max_agents(hosts), num_egos=egos, config=config)
+    state = sim.make_state(worlds, max_agents(hosts), num_egos=egos, config=config, device=device)
     state.scenario.copy_(torch.arange(worlds) % len(hosts))
     state.seed.copy_(torch.arange(worlds))
     outcome, seen = sim.make_outcome(state), sim.make_observation(state, config)
     seen = seen.map(lambda t: t.fill_(1) if t.dtype == torch.bool else t.fill_(7))  # poisoned
     weights = torch.rand(worlds, len(sim.RewardTerm), generator=torch.Generator().manual_seed(1))
-    backend.reset(packed, state, torch.ones(worlds, dtype=torch.bool))
+    weights = weights.to(device)
+    backend.reset(packed, state, torch.ones(worlds, dtype=torch.bool, device=device))
     state.terminated[1] = True  # one that stands still from the beginning
     generator = torch.Generator().manual_seed(3)
-    some = torch.arange(worlds) % 3 != 0
+    some = (torch.arange(worlds) % 3 != 0).to(device)
     states, observations = [], []
     for step in range(steps):
         size = (worlds, egos, sim.action_size(config))
         spread = torch.tensor([4.0, 0.06]).repeat(size[2] // 2 + 1)[: size[2]]
         action = torch.randn(size, generator=generator) * spread
-        backend.step(packed, state, outcome, action, weights)
+        backend.step(packed, state, outcome, action.to(device), weights)
         backend.observe(packed, state, seen, some if step % 2 else None)
-        observations.append(seen.clone())
-        states.append({**state.clone().tensors(), **outcome.clone().tensors()})
+        observations.append(seen.clone().to("cpu"))
+        states.append({**state.clone().to("cpu").tensors(), **outcome.clone().to("cpu").tensors()})
     return states, observations
 
 
@@ -192,6 +214,40 @@ def test_a_warp_finds_the_nearest_that_sorting_finds(kind: str) -> None:
                 assert torch.equal(sorted_found, order), (n, k, reach2)
                 found = emulated.nearest(distance2, k, reach2, ordered=False)
                 assert torch.equal(found, order.sort().values), (n, k, reach2)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_gpu_fused_kernels_do_what_a_launch_for_each_body_does(cuda, name, procedural) -> None:
+    plain, fused = (
+        drive(OnGpu(form), procedural, CASES[name], steps=30, worlds=200)
+        for form in ("plain", "fused")
+    )
+    check_same(plain, fused)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("form", ["plain", "fused"])
+def test_a_gpu_drives_as_a_cpu_does(cuda, form, procedural, tol) -> None:
+    config = replace(FEW, multi_agent=True)
+    expected, _ = drive(Plain(), procedural, config, steps=5)
+    found, _ = drive(OnGpu(form), procedural, config, steps=5)
+    for p, q in zip(expected, found, strict=True):
+        for name in ("x", "y", "yaw", "speed", "route_s", "lane_offset"):
+            torch.testing.assert_close(q[name], p[name], atol=tol(1e-3), rtol=0)
+        assert torch.equal(p["valid"], q["valid"])
+        assert torch.equal(p["lane"], q["lane"])
+
+
+@pytest.mark.cuda
+def test_records_that_begin_between_two_accesses_are_refused(cuda, procedural) -> None:
+    packed = batch(procedural, "cuda")
+    shifted = torch.empty(packed.road.numel() + 1, device="cuda")[1:].view_as(packed.road)
+    state = sim.make_state(1, max_agents(procedural), device="cuda")
+    mask = torch.ones(1, dtype=torch.bool, device="cuda")
+    wanted = r"Scenarios\.road: expected rows that begin at a multiple of 16 bytes"
+    with pytest.raises(ValueError, match=wanted):
+        sim.reset(replace(packed, road=shifted), state, mask, sim.make_params(FEW))
 
 
 RACES = """

@@ -111,10 +111,20 @@ def test_a_step_on_the_cpu_asks_for_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("form", ["plain", "fused"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_on_a_gpu_neither_waits_nor_allocates_and_can_be_captured(
-    cuda: None, name: str
+    cuda: None, name: str, form: str
 ) -> None:
+    before_test = sim.cuda_form()
+    sim.use_cuda_form(form)
+    try:
+        check_step(name)
+    finally:
+        sim.use_cuda_form(before_test)
+
+
+def check_step(name: str) -> None:
     once = stepper(CASES[name], "cuda")
     once()
     torch.cuda.synchronize()
@@ -133,7 +143,8 @@ def test_a_step_on_a_gpu_neither_waits_nor_allocates_and_can_be_captured(
 
 
 @pytest.mark.cuda
-def test_a_rollout_on_a_gpu_does_not_wait_for_the_host(cuda: None) -> None:
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "replayed"])
+def test_a_rollout_on_a_gpu_does_not_wait_for_the_host(cuda: None, capture: bool) -> None:
     hosts = generate_many(4, 3)
     config = SimConfig(max_steps=5)
     policy = LateFusion(PolicyConfig(), config).to("cuda")
@@ -145,10 +156,12 @@ def test_a_rollout_on_a_gpu_does_not_wait_for_the_host(cuda: None) -> None:
         num_steps=5,
         config=config,
         weights=torch.ones(1, len(sim.RewardTerm), device="cuda"),
+        capture=capture,
     )
     scenario = torch.tensor([0, 1], dtype=torch.int32, device="cuda")
     seed = torch.tensor([1, 2], device="cuda")
-    roller.roll(policy, scenario, seed)
+    for _ in range(2):  # the second is captured
+        roller.roll(policy, scenario, seed)
     torch.cuda.set_sync_debug_mode("error")
     try:
         roller.roll(policy, scenario, seed)

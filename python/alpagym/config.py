@@ -58,7 +58,7 @@ class SlotOrder(Enum):
     nearest_first = "nearest_first"
     """The nearest, sorted by distance."""
     nearest = "nearest"
-    """The nearest, in an order that says nothing: faster on a CPU."""
+    """The nearest, in an order that says nothing: faster."""
     bounded = "bounded"
     """About the nearest, for road points on a CPU, where it is fastest; agents, and a GPU, have the
     nearest in any order. None that is left out for want of slots is nearer than one that is there

@@ -38,6 +38,7 @@ class Captured:
 
     def __init__(self, capture: Callable[[Run], Run] = cuda_graph) -> None:
         self._capture = capture
+        self._policy: nn.Module | None = None
         self._key: Hashable = None
         self._replay: Run | None = None
         self._refused = False
@@ -45,8 +46,8 @@ class Captured:
     def __call__(self, run: Run, policy: nn.Module) -> None:
         """Do what `run` does, which drives with `policy`."""
         key = _key(policy)
-        if key != self._key:
-            self._key, self._replay, self._refused = key, None, False
+        if policy is not self._policy or key != self._key:
+            self._policy, self._key, self._replay, self._refused = policy, key, None, False
             run()
             return
         if self._replay is None and not self._refused:
@@ -66,7 +67,6 @@ def _key(policy: nn.Module) -> Hashable:
     """What a capture holds on to: where weights lie, and how the policy computes with them."""
     device = next((p.device.type for p in policy.parameters()), "cpu")
     return (
-        id(policy),
         policy.training,
         torch.is_autocast_enabled(device),
         torch.get_autocast_dtype(device),

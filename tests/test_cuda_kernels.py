@@ -77,14 +77,21 @@ def procedural() -> list[Scenario]:
 
 
 def drive(
-    backend, hosts: list[Scenario], config: SimConfig, *, steps: int = 4, worlds: int = WORLDS
+    backend,
+    hosts: list[Scenario],
+    config: SimConfig,
+    *,
+    steps: int = 4,
+    worlds: int = WORLDS,
+    agents: int = 0,
 ) -> tuple[list[dict[str, Tensor]], list[Observation]]:
     """States, outcomes and observations of a drive by random actions, after each step."""
     device = backend.device
     packed = batch(hosts, device)
     backend.params = backend.make_params(config)
     egos = int(packed.num_egos.max()) if config.multi_agent else 1
-    state = sim.make_state(worlds, max_agents(hosts), num_egos=egos, config=config, device=device)
+    room = agents or max_agents(hosts)
+    state = sim.make_state(worlds, room, num_egos=egos, config=config, device=device)
     state.scenario.copy_(torch.arange(worlds) % len(hosts))
     state.seed.copy_(torch.arange(worlds))
     outcome, seen = sim.make_outcome(state), sim.make_observation(state, config)
@@ -92,7 +99,7 @@ def drive(
     weights = torch.rand(worlds, len(sim.RewardTerm), generator=torch.Generator().manual_seed(1))
     weights = weights.to(device)
     backend.reset(packed, state, torch.ones(worlds, dtype=torch.bool, device=device))
-    state.terminated[1] = True  # one that stands still from the beginning
+    state.terminated[1:2] = True  # one that stands still from the beginning
     generator = torch.Generator().manual_seed(3)
     some = (torch.arange(worlds) % 3 != 0).to(device)
     states, observations = [], []
@@ -149,6 +156,14 @@ def test_fused_kernels_do_what_the_plain_bodies_do(name, procedural) -> None:
     for backward in (False, True):  # what the order of threads changes is a race
         fused = emulated.Backend(emulated.fibers(), fused=True, backward=backward)
         check_same(expected, drive(fused, procedural, CASES[name]))
+
+
+@pytest.mark.parametrize(("worlds", "agents"), [(1, 0), (3, 300), (70, 0)])
+def test_blocks_take_any_number_of_worlds_and_agents(worlds, agents, procedural) -> None:
+    size = {"steps": 2, "worlds": worlds, "agents": agents}
+    expected = drive(Plain(), procedural, FEW, **size)
+    fused = emulated.Backend(emulated.fibers(), fused=True)
+    check_same(expected, drive(fused, procedural, FEW, **size))
 
 
 def test_collisions_and_leaving_the_road_are_found_by_warps_too(procedural) -> None:

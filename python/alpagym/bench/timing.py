@@ -11,6 +11,8 @@ from functools import cache
 
 import torch
 
+from alpagym.grpo.capture import cuda_graph
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -104,7 +106,7 @@ def measure(
 
 
 def captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """A CUDA graph of `run` that replays.
+    """A CUDA graph of `run`, which has run once, that replays.
 
     Raises:
         RuntimeError: `run` waits for the GPU or allocates, which cannot be captured.
@@ -114,10 +116,7 @@ def captured(run: Callable[[], object], device: torch.device) -> Callable[[], ob
     with torch.cuda.stream(side):
         run()
     torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+    return cuda_graph(run)
 
 
 @cache

@@ -12,7 +12,7 @@ from torch import nn
 Run = Callable[[], None]
 
 
-def cuda_graph(run: Run) -> Run:
+def cuda_graph(run: Callable[[], object]) -> Run:
     """A function that replays what `run` does on the current GPU.
 
     Raises:

@@ -172,7 +172,7 @@ if [ "$built" -eq 0 ]; then
     format=fp16 worlds=1024,16384
   part bench_ego 40 "$python" "$work/run_bench.py" "$work/bench-2.json" step case=synthetic4_ego \
     worlds=65536 form=plain,fused
-  part bench_train 80 "$python" "$work/run_bench.py" "$work/bench-3.json" train case=train.g256.w4096
+  part bench_train 100 "$python" "$work/run_bench.py" "$work/bench-3.json" train case=train.g256.w4096
   sanitizer() {
     part "$1" "$2" compute-sanitizer --error-exitcode 9 --tool "$1" "$python" "$work/few_steps.py"
   }

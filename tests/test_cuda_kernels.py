@@ -231,6 +231,15 @@ def test_a_warp_finds_the_nearest_that_sorting_finds(kind: str) -> None:
                 assert torch.equal(found, order.sort().values), (n, k, reach2)
 
 
+def test_unknown_forms_are_refused() -> None:
+    with pytest.raises(ValueError, match="use_cuda_form: expected plain or fused, got fast"):
+        sim.use_cuda_form("fast")
+    if not sim.cuda_built():
+        assert sim.cuda_form() == "none"
+        with pytest.raises(ValueError, match="this build of alpagym has no CUDA backend"):
+            sim.use_cuda_form("plain")
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_gpu_fused_kernels_do_what_a_launch_for_each_body_does(cuda, name, procedural) -> None:

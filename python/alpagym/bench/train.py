@@ -21,7 +21,16 @@ from alpagym.scenarios.batch import batch, max_agents
 
 
 def run(case: TrainCase, context: Context) -> Iterator[Line]:
-    """Steps of live egos that reach the learner in a second, and seconds of rollout and update."""
+    """Steps of live egos that reach the learner in a second, and seconds of rollout and update.
+
+    On a GPU rollouts are replayed as one CUDA graph, and then driven eagerly for comparison.
+    """
+    yield from _iterations(case, context, case.name, capture=True)
+    if context.device.type == "cuda":
+        yield from _iterations(case, context, f"{case.name}.eager", capture=False)
+
+
+def _iterations(case: TrainCase, context: Context, label: str, *, capture: bool) -> Iterator[Line]:
     count = 8 if context.quick else case.scenarios
     hosts = sources.kept("procedural", count, context.data).hosts
     sim_config = replace(TrainConfig().sim, max_steps=10 if context.quick else 0)
@@ -32,7 +41,9 @@ def run(case: TrainCase, context: Context) -> Iterator[Line]:
         sim.with_near(batch(hosts, context.device), sim_config),
         max_agents(hosts),
         config=GrpoConfig(
-            scenarios_per_iteration=4 if context.quick else case.groups, group_size=case.group_size
+            scenarios_per_iteration=4 if context.quick else case.groups,
+            group_size=case.group_size,
+            capture=capture,
         ),
         sim_config=sim_config,
         reward=REWARD_PRESETS["dense"],
@@ -55,9 +66,10 @@ def run(case: TrainCase, context: Context) -> Iterator[Line]:
         logged.append(trainer.iterate(0))
 
     repeats = context.repeats_or(2 if context.quick else 3)
-    whole = measure(iterate, context.device, restore=restore, repeats=repeats, warm_up=1).wall
+    warm_up = 2 if context.device.type == "cuda" else 1  # the second rollout is captured
+    whole = measure(iterate, context.device, restore=restore, repeats=repeats, warm_up=warm_up).wall
     steps = trainer.agent_steps - before
-    yield f"{case.name}.agent_steps_per_s", whole.inverse(steps)
+    yield f"{label}.agent_steps_per_s", whole.inverse(steps)
     for part in ("rollout_s", "update_s"):
         value = statistics.median(values[part] for values in logged[-repeats:])
-        yield f"{case.name}.{part}", Measurement(value, whole.spread, repeats)
+        yield f"{label}.{part}", Measurement(value, whole.spread, repeats)

@@ -293,15 +293,16 @@ result["passed"] = all(part["passed"] for part in result["parts"].values())
 machine = re.sub(r"[^a-z0-9]+", "-", properties.name.lower()).strip("-")
 path = out / f"{machine}-{result['date']}.json"
 path.write_text(json.dumps(result, indent=2) + "\n")
-print("gpu_check: summary")
-for name, part in result["parts"].items():
-    print(f"  {name:12} {'passed' if part['passed'] else 'FAILED':6} {part['status']}")
+print("gpu_check: figures")
 shown = "agent_steps_per_s", "world_steps_per_s", "share_of_copy", "copy_gb_per_s", "rollout_s"
 for name, metric in result["benchmarks"]["metrics"].items():
     if name.rsplit(".", 1)[1] in (*shown, "graph_agent_steps_per_s", "update_s"):
         print(f"  {name} {metric['value']:.6g}")
 for kernel in result["counters"]:
     print(" ", json.dumps(kernel))
+print("gpu_check: summary")
+for name, part in result["parts"].items():
+    print(f"  {name:12} {'passed' if part['passed'] else 'FAILED':6} {part['status']}")
 print(f"gpu_check: {'passed' if result['passed'] else 'FAILED'}, see {path}")
 sys.exit(not result["passed"])
 PY

@@ -40,7 +40,10 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
-QUOTED = ("scenarios", "checkpoint", "output", "out", "name", "runs")
+QUOTED = (
+    *("scenarios", "checkpoint", "output", "out", "name", "runs"),
+    *("data.select", "data.hold_out"),
+)
 """Options whose values are taken as they are: paths may hold anything."""
 COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
 DASHED = ("metrics", "workers")

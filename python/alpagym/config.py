@@ -361,6 +361,27 @@ class DataConfig:
     """Recorded scenarios that last fewer steps are skipped."""
     workers: int = 0
     """Processes that read or generate; 0 for all cores."""
+    select: str = ""
+    """Only these: ids of scenarios or recordings, comma-separated, or a file with one a line."""
+    hold_out: str = ""
+    """Recordings that are held out, given likewise, instead of a drawn share."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Training on a store that need not fit into memory: `docs/streaming.md`."""
+
+    scenarios: int = 0
+    """Scenarios of a bank: what rollouts draw from until the next bank, filled meanwhile, takes its
+    place. 0 keeps all scenarios in memory."""
+    max_mib: int = 1024
+    """Memory of the two banks together [MiB]; where that is too little, banks are smaller."""
+    weights: str = "uniform"
+    """How often a scenario is drawn: `uniform`, by `failure` or by `difficulty`."""
+    held_out: int = 256
+    """Held-out scenarios that are driven at most."""
+    imitation: int = 512
+    """Scenarios that imitation learns from at most."""
 
 
 @dataclass(frozen=True)
@@ -382,6 +403,7 @@ class TrainConfig:
     num_replays: int = 12
     """Scenarios shown in the report."""
     data: DataConfig = field(default_factory=DataConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     sim: SimConfig = field(default_factory=lambda: SimConfig(slot_order=SlotOrder.nearest))
     reward: RewardConfig = field(default_factory=lambda: REWARD_PRESETS["dense"])
     reward_functions: tuple[str, ...] = ()

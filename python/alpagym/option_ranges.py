@@ -17,6 +17,9 @@ AT_LEAST = {
     "imitation.batch_size": 1,
     "imitation.patience": 1,
     "shard_scenarios": 1,
+    "stream.max_mib": 1,
+    "stream.held_out": 1,
+    "stream.imitation": 1,
     "grpo.group_size": 2,
     "grpo.scenarios_per_iteration": 1,
     "grpo.epochs": 1,
@@ -42,6 +45,7 @@ SHARES = {
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
     "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
+    "stream.weights": ("uniform", "failure", "difficulty"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),

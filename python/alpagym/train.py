@@ -17,23 +17,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import save_policy
-from alpagym.config import DRIVES_ON, TrainConfig
+from alpagym.config import TrainConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer
-from alpagym.imitation import demonstrate, imitate
+from alpagym.imitation import imitate
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
-from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
-from alpagym.scenarios.sources import PROCEDURAL, training_and_held_out
+from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.tables import comparison, headline, plain_printer
-from alpagym.types import Scenarios
+from alpagym.training_data import TrainingData, demonstrations, resident, streamed
 
 SAVE_EVERY = 10
 """Iterations after which the policy is saved, so that an interrupted run leaves one."""
@@ -47,10 +46,7 @@ class Job:
     device: torch.device
     console: Console
     run: RunDirectory
-    train_set: list[Scenario]
-    held_out: list[Scenario]
-    packed: Scenarios
-    """The training scenarios on the device."""
+    data: TrainingData
     policy: Policy
     """The one that learns."""
     reward_functions: UserRewards
@@ -59,16 +55,16 @@ class Job:
     @property
     def licenses(self) -> Counter[str]:
         """Of all scenarios, with how many there are of each."""
-        return Counter(s.license for s in (*self.train_set, *self.held_out))
+        return self.data.licenses + Counter(s.license for s in self.data.held_out)
 
     def evaluate(self, driver: Policy | str) -> Results:
         """Drive the held-out scenarios."""
-        return evaluate(driver, self.held_out, self.config.sim, device=self.device)[0]
+        return evaluate(driver, self.data.held_out, self.config.sim, device=self.device)[0]
 
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
         path = self.run.path / "checkpoints" / f"{name}.safetensors"
-        licenses = sorted({s.license for s in self.train_set})
+        licenses = sorted(self.data.licenses)
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
 
@@ -87,7 +83,7 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         TrainingError: a reward or gradient is not finite.
     """
     job = _prepare(config, yaml, console or Console(stderr=True))
-    with closing(job.run):
+    with closing(job.data), closing(job.run):
         _tell(job)
     return job.run.path
 
@@ -126,37 +122,36 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
     observed = ranges if config.policy.observe_weights else {}
     policy = LateFusion(config.policy, config.sim, observed).to(device)
     say = plain_printer(console)
-    with console.status("scenarios"):
-        train_set, held_out = training_and_held_out(
-            config.scenarios, config.data, config.sim.dt, config.seed, say
-        )
-        packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
-        packed = sim.with_near(packed, config.sim)
+    with console.status("scenarios") as status:
+        if config.stream.scenarios:
+
+            def on_progress(what: str, done: int, total: int) -> None:
+                status.update(f"scenarios: {what} shards, {done} of {total}")
+
+            data = streamed(config, device, say, on_progress)
+        else:
+            data = resident(config, device, say)
     run = RunDirectory(path, yaml, started)
-    job = Job(config, device, console, run, train_set, held_out, packed, policy, functions, ranges)
-    split = {
-        side: sorted({s.recording for s in drives if s.dataset != PROCEDURAL})
-        for side, drives in (("train", train_set), ("held_out", held_out))
-    }
-    run.write_json(SPLIT_FILE, split)
-    run.log("scenarios", 0, {"train": len(train_set), "held_out": len(held_out)})
+    job = Job(config, device, console, run, data, policy, functions, ranges)
+    judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
+    run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
+    run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
     say(f"alpagym train on {device_name(device)}, into {run.path}")
     say(
-        f"{len(train_set)} scenarios to train on, {len(held_out)} held out "
+        f"{data.count} scenarios to train on, {len(data.held_out)} held out "
         f"({', '.join(sorted(job.licenses))})"
     )
+    if data.stream is not None:
+        say(
+            f"streamed in banks of {len(data.names)}, "
+            f"{data.stream.memory_bytes / 2**20:.0f} MiB for two"
+        )
     return job
 
 
 def _imitate(job: Job, policy: Policy) -> None:
     config = job.config
-    demonstrations = demonstrate(
-        job.packed,
-        max_agents(job.train_set),
-        config.sim,
-        recordings=[s.recording for s in job.train_set],
-        smoothing=config.imitation.smoothing,
-    )
+    recorded = demonstrations(job.data, config)
     with _progress(job.console) as progress:
         bar = progress.add_task("imitation", total=None)
 
@@ -165,7 +160,7 @@ def _imitate(job: Job, policy: Policy) -> None:
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
-        imitate(policy, demonstrations, config.imitation, seed=config.seed, on_epoch=on_epoch)
+        imitate(policy, recorded, config.imitation, seed=config.seed, on_epoch=on_epoch)
     job.save("imitation", policy)
 
 
@@ -174,15 +169,16 @@ def _improve(job: Job, policy: Policy) -> dict[str, float]:
     config = job.config
     trainer = GrpoTrainer(
         policy,
-        job.packed,
-        max_agents(job.train_set),
+        job.data.scenarios,
+        job.data.max_agents,
         config=config.grpo,
         sim_config=config.sim,
         reward=config.reward,
         reward_functions=job.reward_functions,
         reward_ranges=job.reward_ranges,
         seed=config.seed,
-        names=[s.id for s in job.train_set],
+        names=job.data.names,
+        stream=job.data.stream,
     )
     started = time.perf_counter()
     with _progress(job.console) as progress:
@@ -219,7 +215,7 @@ def _summarize(
         "before": before.summary(),
         "after": after.summary(),
         "baselines": {name: results.summary() for name, results in baselines.items()},
-        "by_kind": _by_kind(job.held_out, before, after),
+        "by_kind": _by_kind(job.data.held_out, before, after),
         "outcomes": dict(Counter(_outcomes(before, after))),
         "licenses": dict(job.licenses),
         "device": device_name(job.device),
@@ -231,9 +227,8 @@ def _summarize(
 
 def _on_training(job: Job, imitation: Policy, policy: Policy) -> dict[str, Any]:
     """The same comparison on scenarios trained on, as many as are held out: shows overfitting."""
-    chosen = job.train_set[: len(job.held_out)]
     return {
-        name: evaluate(driver, chosen, job.config.sim, device=job.device)[0].summary()
+        name: evaluate(driver, job.data.sample, job.config.sim, device=job.device)[0].summary()
         for name, driver in (("before", imitation), ("after", policy))
     }
 
@@ -256,7 +251,7 @@ def _replays(
     shown: list[int] = []
     while any(queues) and len(shown) < job.config.num_replays:
         shown += [queue.pop(0) for queue in queues if queue]
-    chosen = [job.held_out[i] for i in shown[: job.config.num_replays]]
+    chosen = [job.data.held_out[i] for i in shown[: job.config.num_replays]]
     if not chosen:
         return []
     _, first = evaluate(imitation, chosen, job.config.sim, device=job.device, record="imitation")

@@ -20,6 +20,7 @@ from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges
 from alpagym.rows import decode
+from alpagym.stream.banks import Stream
 from alpagym.types import Observation, Scenarios
 
 
@@ -65,8 +66,12 @@ class GrpoTrainer:
         reward_ranges: Ranges | None = None,
         seed: int,
         names: Sequence[str] = (),
+        stream: Stream | None = None,
     ) -> None:
         """Allocate the buffers of a rollout.
+
+        With `stream`, whose `per_rollout` is `config.scenarios_per_iteration`, scenarios come from
+        there; `scenarios` are those of its bank in use, and `max_agents` its.
 
         Raises:
             ValueError: a group of fewer than two, which has nothing to compare.
@@ -78,6 +83,8 @@ class GrpoTrainer:
         self.policy, self.config, self.scenarios = policy, config, scenarios
         self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
         horizon = int((scenarios.num_frames - 1 - scenarios.start_frame).max())
+        if stream is not None:
+            horizon = stream.num_steps
         self.roller = Roller(
             scenarios,
             max_agents,
@@ -91,7 +98,8 @@ class GrpoTrainer:
             observed=policy.ranges,
             capture=config.capture,
         )
-        self.names = names
+        self.names = names if stream is None else stream.names
+        self.stream = stream
         self.generator = torch.Generator().manual_seed(seed)
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
         self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
@@ -113,7 +121,8 @@ class GrpoTrainer:
         """One rollout of all groups and the updates from it; returns what to log."""
         config, device = self.config, self.scenarios.device
         started = time.perf_counter()
-        scenario = self.sampler.draw(config.scenarios_per_iteration)
+        waited = self.stream.waited_s if self.stream is not None else 0.0
+        scenario = self._draw()
         seed = torch.randint(2**62, (config.scenarios_per_iteration,), generator=self.generator)
         self.policy.eval()
         with self._precision():
@@ -128,19 +137,40 @@ class GrpoTrainer:
             dead_tolerance=config.dead_group_tolerance,
         )
         self._check(record, scenario, seed)
-        if config.resample_dead:
-            self.sampler.report(scenario, compared.dead.cpu())
+        self._report(scenario, record, compared)
         rolled = time.perf_counter()
         steps = record.steps
         self.agent_steps += steps
         values = self._update(record, compared, iteration) | self._describe(record, compared)
         elapsed = time.perf_counter() - started
+        if self.stream is not None:
+            values["stream_wait_s"] = self.stream.waited_s - waited
+            values["stream_banks"] = float(self.stream.num_banks)
         return values | {
             "agent_steps": self.agent_steps,
             "agent_steps_per_s": steps / elapsed,
             "rollout_s": rolled - started,
             "update_s": elapsed - (rolled - started),
         }
+
+    def _draw(self) -> Tensor:
+        """Scenarios of the next rollout, of the resident ones or of the stream's next."""
+        if self.stream is None:
+            return self.sampler.draw(self.config.scenarios_per_iteration)
+        scenario = self.stream.draw()
+        self.names = self.stream.names
+        self.scenarios = self.roller.scenarios = self.stream.scenarios
+        return scenario
+
+    def _report(self, scenario: Tensor, record: Recording, compared: Advantages) -> None:
+        """Tell what scenarios are drawn by how their groups did."""
+        dead = compared.dead.cpu()
+        if self.stream is not None:
+            failing = _failed(record).view(-1, self.config.group_size).float().mean(1).cpu()
+            counted = dead if self.config.resample_dead else torch.zeros_like(dead)
+            self.stream.report(scenario, failing, counted)
+        elif self.config.resample_dead:
+            self.sampler.report(scenario, dead)
 
     def _update(self, record: Recording, compared: Advantages, iteration: int) -> dict[str, float]:
         config = self.config
@@ -229,7 +259,6 @@ class GrpoTrainer:
     def _describe(self, record: Recording, compared: Advantages) -> dict[str, float]:
         term = sim.RewardTerm
         total = (record.terms * record.valid.unsqueeze(-1)).sum(0)  # [W, R]
-        failed = (total[:, term.COLLISION_AT_FAULT] + total[:, term.OFFROAD]) > 0
         return {
             "return_mean": float(compared.returns.mean()),
             "return_spread_in_group": float(compared.returns.std(1).mean()),
@@ -237,6 +266,13 @@ class GrpoTrainer:
             if len(compared.returns) > 1
             else 0.0,
             "dead_group_fraction": float(compared.dead.float().mean()),
-            "failure_rate": float(failed.float().mean()),
+            "failure_rate": float(_failed(record).float().mean()),
             "episode_steps": float(record.valid.sum(0).float().mean()),
         } | {f"term_{t.name.lower()}": float(total[:, t].mean()) for t in term}
+
+
+def _failed(record: Recording) -> Tensor:
+    """Which worlds met an at-fault collision or left the road, bool [W]."""
+    terms = [sim.RewardTerm.COLLISION_AT_FAULT, sim.RewardTerm.OFFROAD]
+    happened = (record.terms[..., terms] * record.valid.unsqueeze(-1)).sum((0, 2))
+    return happened > 0

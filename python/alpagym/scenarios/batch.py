@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from alpagym.scenarios.bank import FACTS, POOLS, Bank, block_of, sizes_of
 from alpagym.scenarios.lanes import Lanes, Stretch, go_on, lanes_of, no_lanes
 from alpagym.scenarios.lights import lights_after
 from alpagym.scenarios.pace import paces
@@ -17,7 +18,6 @@ from alpagym.scenarios.scenario import (
     MapType,
     RoadMap,
     Scenario,
-    ScenarioError,
     Tracks,
 )
 from alpagym.types import Scenarios
@@ -35,20 +35,6 @@ UNKNOWN_LANE_LIMIT = 13.4
 """Speed limit of a lane where the source has none [m/s]."""
 AHEAD = 100.0
 """Routes of egos reach this far beyond what can be driven [m]."""
-
-
-_AS_THEY_ARE = (
-    *("key", "num_frames", "start_frame", "has_z", "num_egos", "agent", "type", "id_rank"),
-    *("ego_order", "log_length", "log", "log_z", "log_valid", "light_frames"),
-    *("light_xy", "light_state", "road", "edge"),
-)
-"""Arrays of the batch that are those of its scenarios, one after the other."""
-
-_OF_ROUTES = (
-    *("route", "pace", "route_count", "stop_s", "stop_light", "stop_count"),
-    *("beside", "beside_count", "next_route", "next_shift"),
-)
-"""Arrays of the batch that hold the routes of all agents, then the lane routes."""
 
 
 @dataclass
@@ -159,11 +145,11 @@ def _road(scenario: Scenario) -> dict[str, np.ndarray]:
         "edge": edge[owner[edge_order]],
         "edge_count": edge_count,
         "grid": np.array([*grid.corner, grid.cell, grid.columns], np.float32),
-        "rows": np.array(grid.rows),
+        "grid_rows": np.array(grid.rows, np.int32),
     }
 
 
-def _ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
+def ego_order(scenario: Scenario) -> tuple[np.ndarray, int]:
     """The ego, then the other vehicles that may be controlled, nearest first; then the rest."""
     tracks, start = scenario.tracks, scenario.start_frame
     blocked = AgentFlag.PARKED | AgentFlag.STARTS_IN_COLLISION | AgentFlag.STARTS_OFFROAD
@@ -203,7 +189,7 @@ def _routes(
     r = scenario.routes
     driven = np.where(scenario.tracks.valid, np.abs(speed), 0.0).max(1, initial=0.0)
     fallback = np.maximum(1.1 * driven, UNKNOWN_LIMIT)
-    order, num_egos = _ego_order(scenario)
+    order, num_egos = ego_order(scenario)
     egos = set(order[:num_egos].tolist()) if beyond > 0.0 else set()
     stops = [(float(s), int(light)) for s, light in zip(r.stop_s, r.stop_light, strict=True)]
     own_stops = [stops[a:b] for a, b in zip(r.stop_offsets[:-1], r.stop_offsets[1:], strict=True)]
@@ -293,74 +279,31 @@ def batch(
     Raises:
         ScenarioError: no scenarios, or too many cells for 32-bit offsets.
     """
-    if not scenarios:
-        raise ScenarioError("batch: expected at least one scenario, got none")
-    parts: dict[str, list[np.ndarray]] = {}
-    for scenario in scenarios:
-        for name, array in _pack(scenario, lanes, seconds).items():
-            parts.setdefault(name, []).append(array)
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([np.atleast_1d(part) for part in parts[name]])
-
-    def offsets(counts: np.ndarray) -> np.ndarray:
-        total = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        if total[-1] > np.iinfo(np.int32).max:
-            raise ScenarioError(
-                f"batch: expected fewer than 2^31 cells, got {total[-1]}: load fewer scenarios"
-            )
-        return total.astype(np.int32)
-
-    arrays = {name: joined(name) for name in _AS_THEY_ARE}
-    for name in _OF_ROUTES:
-        arrays[name] = np.concatenate([joined(name), joined(f"lane_{name}")])
-    counts = {name: arrays.pop(f"{name}_count") for name in ("route", "stop", "beside")}
-    arrays |= {
-        "agent_start": offsets(joined("num_agents")),
-        "log_start": offsets(np.array([len(p) for p in parts["log"]]))[:-1],
-        "light_start": offsets(joined("num_lights")),
-        "signal_start": offsets(np.array([len(p) for p in parts["light_state"]]))[:-1],
-        "lane_start": offsets(joined("num_lanes")),
-        "route_start": offsets(counts["route"]),
-        "stop_start": offsets(counts["stop"]),
-        "beside_start": offsets(counts["beside"]),
-        "grid": np.stack(parts["grid"]),
-        "grid_rows": joined("rows").astype(np.int32),
-        "cell_start": offsets(np.array([len(p) for p in parts["road_count"]]))[:-1],
-        "cell_road": offsets(joined("road_count")),
-        "cell_edge": offsets(joined("edge_count")),
-    }
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
-    }
-    return Scenarios(**tensors, **_no_near_lists()).to(device)
+    packed = [pack(scenario, lanes=lanes, seconds=seconds) for scenario in scenarios]
+    facts = {name: np.array([arrays[name] for arrays in packed]) for name in FACTS}
+    sizes = np.array([sizes_of(arrays) for arrays in packed]).reshape(-1, len(POOLS))
+    bank = Bank(sizes, facts)
+    for k, arrays in enumerate(packed):
+        bank.put(k, block_of(arrays))
+    bank.finish()
+    return bank.tensors(bank.memory.to(device))
 
 
-def _no_near_lists() -> dict[str, torch.Tensor]:
-    """Lists of what is near are made where they are used (`alpagym.sim.with_near`)."""
-    starts = ("near_road_start", "near_lane_start", "near_edge_start")
-    entries = {"near_road": torch.uint16, "near_step": torch.uint8}
-    entries |= {"near_lane": torch.uint16, "near_edge": torch.uint16}
-    return (
-        {"near_limits": torch.zeros(3), "near_level": torch.zeros(0, 2)}
-        | {"near_cell": torch.zeros(0, dtype=torch.int32)}
-        | {name: torch.zeros(1, dtype=torch.int32) for name in starts}
-        | {name: torch.zeros(0, dtype=dtype) for name, dtype in entries.items()}
-    )
+def pack(scenario: Scenario, *, lanes: bool = False, seconds: float = 0.0) -> dict[str, np.ndarray]:
+    """One scenario as a bank takes it: `bank.PARTS` but lists of what is near, and `bank.FACTS`.
 
-
-def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.ndarray]:
-    """One scenario's share of every array, with counts where the batch needs offsets."""
+    Arguments are those of `batch`.
+    """
     log, speed = _log(scenario)
-    lanes = lanes_of(scenario) if with_lanes else no_lanes(scenario)
+    graph = lanes_of(scenario) if lanes else no_lanes(scenario)
     beyond = max(seconds - scenario.num_steps * scenario.dt, 0.0)
     lit = scenario.lights.state
     if beyond > 0.0:
         lit = np.concatenate([lit, lights_after(scenario.lights, scenario.map, scenario.dt)], 1)
-    order, num_egos = _ego_order(scenario)
+    order, num_egos = ego_order(scenario)
     tracks, lights = scenario.tracks, scenario.lights
-    own = _routes(scenario, speed, lanes, beyond)
-    of_lanes = {f"lane_{name}": array for name, array in _lane_routes(lanes).items()}
+    own = _routes(scenario, speed, graph, beyond)
+    of_lanes = {f"lane_{name}": array for name, array in _lane_routes(graph).items()}
     return (
         _road(scenario)
         | own
@@ -370,7 +313,6 @@ def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.
             "num_frames": np.array(tracks.num_frames, np.int32),
             "start_frame": np.array(scenario.start_frame, np.int32),
             "has_z": np.array(scenario.has_z),
-            "num_agents": np.array(tracks.num_agents),
             "num_egos": np.array(num_egos, np.int32),
             "agent": _agents(scenario),
             "type": tracks.type,
@@ -380,8 +322,6 @@ def _pack(scenario: Scenario, with_lanes: bool, seconds: float) -> dict[str, np.
             "log": log.transpose(1, 0, 2).reshape(-1, 4),
             "log_z": tracks.xyz[..., 2].T.reshape(-1),
             "log_valid": tracks.valid.T.reshape(-1),
-            "num_lanes": np.array(len(lanes.routes)),
-            "num_lights": np.array(len(lights.lane)),
             "light_frames": np.array(lit.shape[1], np.int32),
             "light_xy": lights.xy,
             "light_state": lit.T.reshape(-1),

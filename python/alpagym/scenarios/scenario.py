@@ -25,6 +25,11 @@ EDIT_MARK = "/edit-"
 """Between a scenario's id and what tells an edited copy of it."""
 
 
+def recording_of(id: str) -> str:
+    """Id of the recording that the drive of this id is one of."""
+    return id.split(EGO_MARK)[0].split(EDIT_MARK)[0]
+
+
 class ScenarioError(ValueError):
     """A scenario cannot be used; the message is one sentence: the source and the reason."""
 
@@ -235,7 +240,7 @@ class Scenario:
     @property
     def recording(self) -> str:
         """Id of the recording that this drive is one of: what is never split or counted twice."""
-        return self.id.split(EGO_MARK)[0].split(EDIT_MARK)[0]
+        return recording_of(self.id)
 
     @property
     def num_steps(self) -> int:

@@ -6,17 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from alpagym.config import DataConfig
-from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.procedural.plan import DT
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.scenarios.selection import held_out as held_out_recordings
+from alpagym.scenarios.selection import selected_drives
 from alpagym.scenarios.step_length import fits, misfit
 
 PROCEDURAL = "procedural"
+SELECT = "data.select"
 HELD_OUT_SEED = 1_000_000_007
 """Procedural held-out scenarios come from seeds that training never draws."""
 
@@ -47,19 +47,29 @@ def training_and_held_out(
         ScenarioError: nothing could be loaded, or too little to hold any out.
     """
     if source == PROCEDURAL:
-        train = _generate(data, dt, data.train, seed)
+        require_all(data)
+        train = generated(data, dt, data.train, seed)
         return train, held_out_only(source, data, dt, seed, say)
     loaded = load_recorded(source, data, dt, say)
-    sides = split_by_recording(loaded, data.held_out_fraction, seed)
-    train, held_out = (
-        [d for s in side for d in drives_of(s, data.egos_per_scenario)] for side in sides
-    )
+    drives = selected_drives(loaded, SELECT, data.select, data.egos_per_scenario)
+    train, held_out = split_by_recording(drives, data.held_out_fraction, seed, named=data.hold_out)
     if not train or not held_out:
         raise ScenarioError(
             f"{source}: expected at least 2 usable recordings, to train on and to hold out, "
             f"got {len({s.recording for s in loaded})}"
         )
-    return train + _generate(data, dt, data.procedural, seed), held_out
+    return train + generated(data, dt, data.procedural, seed), held_out
+
+
+def require_all(data: DataConfig) -> None:
+    """Refuse a selection where training generates its scenarios.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in ("select", "hold_out"):
+        if getattr(data, name):
+            raise ValueError(f"data.{name}: expected scenarios=PATH to choose from, got procedural")
 
 
 def held_out_only(
@@ -67,12 +77,18 @@ def held_out_only(
 ) -> list[Scenario]:
     """Procedural scenarios that training with the same seed never sees, or all recorded ones."""
     if source == PROCEDURAL:
-        return _generate(data, dt, data.held_out, seed + HELD_OUT_SEED)
+        made = generated(data, dt, data.held_out, seed + HELD_OUT_SEED)
+        return selected_drives(made, SELECT, data.select, 1)
     loaded = load_recorded(source, data, dt, say)
-    return [d for s in loaded for d in drives_of(s, data.egos_per_scenario)]
+    return selected_drives(loaded, SELECT, data.select, data.egos_per_scenario)
 
 
-def _generate(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
+def generated(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenario]:
+    """Procedural scenarios.
+
+    Raises:
+        ScenarioError: they are not made for steps of `dt` [s].
+    """
     if not fits(DT, dt):
         raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
     workers = data.workers or os.cpu_count() or 1
@@ -111,20 +127,15 @@ def load_recorded(
 
 
 def split_by_recording(
-    scenarios: Sequence[Scenario], held_out_fraction: float, seed: int
+    scenarios: Sequence[Scenario], held_out_fraction: float, seed: int, *, named: str = ""
 ) -> tuple[list[Scenario], list[Scenario]]:
     """Split drives, not files: what shares a recording stays on one side.
 
     Raises:
+        ScenarioError: `named`, of `data.hold_out`, names a recording that is not there.
         ValueError: a fraction outside (0, 1).
     """
-    if not 0.0 < held_out_fraction < 1.0:
-        raise ValueError(
-            f"data.held_out_fraction: expected a share between 0 and 1, got {held_out_fraction}"
-        )
-    ids = sorted({s.recording for s in scenarios})
-    order = np.random.default_rng(seed).permutation(len(ids))
-    count = min(max(round(held_out_fraction * len(ids)), 1), len(ids) - 1)
-    held_out = {ids[i] for i in order[:count]}
-    train = [s for s in scenarios if s.recording not in held_out]
-    return train, [s for s in scenarios if s.recording in held_out]
+    recordings = {s.recording for s in scenarios}
+    judged = held_out_recordings(recordings, named=named, fraction=held_out_fraction, seed=seed)
+    train = [s for s in scenarios if s.recording not in judged]
+    return train, [s for s in scenarios if s.recording in judged]

@@ -18,6 +18,7 @@ from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.scenario import ScenarioError
 from alpagym.store.convert import convert
 from alpagym.store.health import diagnosis, summary, without_numbers
+from alpagym.store.library import prepare, take_away_stale
 from alpagym.store.options import ConvertConfig, DoctorConfig
 from alpagym.store.records import write_json
 from alpagym.store.shard import REPORT
@@ -33,10 +34,24 @@ def convert_command(config: ConvertConfig, console: Console | None = None) -> di
     check(config)
     console = console or Console(stderr=True)
     say = plain_printer(console)
-    columns = (TextColumn("convert"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("")
+        task = bar.add_task("convert")
         report = convert(config, lambda done, total: bar.update(task, completed=done, total=total))
+        out = Path(config.out)
+        take_away_stale(out)
+        if config.pack:
+
+            def on_packed(what: str, done: int, total: int) -> None:
+                bar.update(task, description=what, completed=done, total=total)
+
+            shards = [out / shard["name"] for shard in report["shards"]]
+            prepare(shards, workers=config.workers, progress=on_packed)
     say(
         f"{config.out}: {report['num_scenarios']} scenarios of {report['num_files']} files in "
         f"{len(report['shards'])} shards, {report['num_bytes'] / 1e6:.1f} MB"

@@ -19,6 +19,9 @@ class ConvertConfig:
     """Scenarios with more agents are skipped; 0 for no bound."""
     shard_scenarios: int = 256
     """Scenarios that a shard holds at most, 1 to 4096; fewer where they are large."""
+    pack: bool = True
+    """Also write what streaming reads (`docs/streaming.md`), as much again; it is made when it is
+    missed, too."""
     check: bool = False
     """Also report on the health of every scenario, as `alpagym doctor data` does."""
 

@@ -1,0 +1,1 @@
+"""Training on more scenarios than fit into memory: which come next, and how they get there."""

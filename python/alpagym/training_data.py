@@ -1,0 +1,235 @@
+"""What `alpagym train` trains on: scenarios that all lie on the device, or a stream of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from alpagym import sim
+from alpagym.config import DRIVES_ON, TrainConfig
+from alpagym.imitation import Demonstrations, demonstrate
+from alpagym.scenarios.batch import batch, max_agents
+from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
+from alpagym.scenarios.selection import held_out, selected
+from alpagym.scenarios.sources import (
+    PROCEDURAL,
+    SELECT,
+    generated,
+    held_out_only,
+    require_all,
+    training_and_held_out,
+)
+from alpagym.store.library import Library, Progress, prepare, shards_of
+from alpagym.store.options import ConvertConfig
+from alpagym.store.shard import SUFFIX, write_shard
+from alpagym.stream.banks import Stream
+from alpagym.stream.curriculum import Curriculum
+from alpagym.types import Observation, Scenarios
+
+SHARD = ConvertConfig().shard_scenarios
+
+
+@dataclass
+class TrainingData:
+    """Scenarios to train on, and others to judge by."""
+
+    scenarios: Scenarios
+    """On the device; with a stream those of its first bank."""
+    max_agents: int
+    """Capacity of worlds that hold any of them."""
+    names: list[str]
+    """Ids of `scenarios`."""
+    held_out: list[Scenario]
+    """Never the same drive as one that is trained on."""
+    sample: list[Scenario]
+    """Of the training side, as many as are held out, if there are."""
+    licenses: Counter[str]
+    """Of all that is trained on."""
+    recordings: list[str]
+    """That are trained on, but generated ones."""
+    stream: Stream | None = None
+    resources: ExitStack = field(default_factory=ExitStack)
+    """What `close` gives back."""
+
+    @property
+    def count(self) -> int:
+        """Scenarios to train on."""
+        return self.licenses.total()
+
+    def close(self) -> None:
+        self.resources.close()
+
+
+def resident(config: TrainConfig, device: torch.device, say: Callable[[str], None]) -> TrainingData:
+    """Load or generate everything, and put what is trained on onto the device.
+
+    Raises:
+        ScenarioError: as of `training_and_held_out`.
+    """
+    train_set, judged = training_and_held_out(
+        config.scenarios, config.data, config.sim.dt, config.seed, say
+    )
+    packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
+    return TrainingData(
+        sim.with_near(packed, config.sim),
+        max_agents(train_set),
+        [s.id for s in train_set],
+        judged,
+        train_set[: len(judged)],
+        Counter(s.license for s in train_set),
+        sorted({s.recording for s in train_set if s.dataset != PROCEDURAL}),
+    )
+
+
+def streamed(
+    config: TrainConfig,
+    device: torch.device,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> TrainingData:
+    """Open a store, or one made of generated scenarios, and begin to stream from it.
+
+    Raises:
+        ScenarioError: no store, too little in it, or nothing that fits into memory.
+        ValueError: an option that cannot be had together with a stream.
+    """
+    options, data = config.stream, config.data
+    resources = ExitStack()
+    try:
+        generating = config.scenarios == PROCEDURAL
+        shards = [] if generating else shards_of(Path(config.scenarios))
+        own = len(shards)
+        count = data.train if generating else data.procedural
+        if generating:
+            require_all(data)
+        if count:
+            folder = resources.enter_context(TemporaryDirectory(prefix="alpagym-"))
+            shards += _written(generated(data, config.sim.dt, count, config.seed), Path(folder))
+        near = config.sim if device.type == "cpu" and config.sim.road_radius <= 1000.0 else None
+        prepare(shards, near=near, workers=data.workers, progress=progress)
+        library = Library(shards, drives=data.egos_per_scenario, near=near)
+        train, judged = _sides(library, config, own, say)
+        stream = Stream(
+            library,
+            train,
+            Curriculum(
+                library.key[train],
+                library.difficulty[train],
+                weights=options.weights,
+                seed=config.seed,
+            ),
+            scenarios=max(options.scenarios, config.grpo.scenarios_per_iteration),
+            per_rollout=config.grpo.scenarios_per_iteration,
+            max_bytes=options.max_mib << 20,
+            lanes=config.sim.traffic.name in DRIVES_ON,
+            device=device,
+        )
+        resources.callback(stream.close)
+        held = library.scenarios(judged.tolist()) if len(judged) else []
+        if generating:
+            held = held_out_only(PROCEDURAL, data, config.sim.dt, config.seed, say)
+        sample = library.scenarios(train[: len(held)].tolist())
+    except BaseException:
+        resources.close()
+        raise
+    recordings = {library.recordings[i] for i in train if library.datasets[i] != PROCEDURAL}
+    return TrainingData(
+        stream.scenarios,
+        stream.max_agents,
+        stream.names,
+        held,
+        sample,
+        Counter(library.licenses[i] for i in train),
+        sorted(recordings),
+        stream,
+        resources,
+    )
+
+
+def _written(scenarios: list[Scenario], folder: Path) -> list[Path]:
+    """Shards of scenarios."""
+    shards = []
+    for first in range(0, len(scenarios), SHARD):
+        shards.append(folder / f"{PROCEDURAL}-{first:06d}{SUFFIX}")
+        write_shard(shards[-1], scenarios[first : first + SHARD])
+    return shards
+
+
+def _sides(
+    library: Library, config: TrainConfig, own_shards: int, say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drives to train on, and some of those held out: indices into the library.
+
+    What lies beyond `own_shards` was generated for this run; all of it is trained on.
+    """
+    data = config.data
+    usable, reasons = library.usable(
+        dt=config.sim.dt, min_steps=data.min_steps, max_agents=data.max_agents
+    )
+    if reasons:
+        say(f"{config.scenarios}: {len(usable)} drives found, {len(reasons)} scenarios skipped:")
+        for reason in reasons:
+            say(f"  {reason}")
+    if not len(usable):
+        raise ScenarioError(f"{config.scenarios}: no usable scenario: {reasons[0]}")
+    if config.scenarios == PROCEDURAL:
+        return usable, usable[:0]
+    own = library.shard[usable] < own_shards
+    chosen, extra = usable[own], usable[~own]
+    chosen = chosen[selected(SELECT, data.select, [library.ids[i] for i in chosen])]
+    of = [library.recordings[i] for i in chosen]
+    judged = held_out(of, named=data.hold_out, fraction=data.held_out_fraction, seed=config.seed)
+    is_judged = np.array([recording in judged for recording in of], bool)
+    train, rest = chosen[~is_judged], chosen[is_judged]
+    if not len(train) or not len(rest):
+        raise ScenarioError(
+            f"{config.scenarios}: expected at least 2 usable recordings, to train on and to hold "
+            f"out, got {len(set(of))}"
+        )
+    if len(rest) > config.stream.held_out:
+        order = np.random.default_rng(config.seed).permutation(len(rest))
+        rest = rest[np.sort(order[: config.stream.held_out])]
+    return np.concatenate([train, extra]), rest
+
+
+def demonstrations(data: TrainingData, config: TrainConfig) -> Demonstrations:
+    """What the egos recorded in the training scenarios did; of a stream, of its first banks."""
+    stream, smoothing = data.stream, config.imitation.smoothing
+    if stream is None:
+        recordings = [recording_of(name) for name in data.names]
+        return demonstrate(
+            data.scenarios,
+            data.max_agents,
+            config.sim,
+            recordings=recordings,
+            smoothing=smoothing,
+        )
+    number: dict[str, int] = {}
+    parts: list[Demonstrations] = []
+    seen = 0
+    while True:
+        part = demonstrate(stream.scenarios, data.max_agents, config.sim, smoothing=smoothing)
+        of = [number.setdefault(recording_of(name), len(number)) for name in stream.names]
+        part.recording = torch.tensor(of, device=part.recording.device)[part.recording]
+        parts.append(part)
+        seen += len(stream.names)
+        if seen >= min(config.stream.imitation, data.count):
+            break
+        stream.advance()
+    observed: dict[str, Any] = {
+        f.name: torch.cat([getattr(part.observation, f.name) for part in parts])
+        for f in fields(Observation)
+    }
+    return Demonstrations(
+        Observation(**observed),
+        torch.cat([part.action for part in parts]),
+        torch.cat([part.recording for part in parts]),
+    )

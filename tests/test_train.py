@@ -11,7 +11,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from alpagym import cli, sim, train
+from alpagym import cli, sim, training_data
 from alpagym.checkpoint import load_policy
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.scenarios.procedural import generate_many
@@ -157,7 +157,7 @@ def test_hydra_is_left_as_it_was(run):
 def quick(monkeypatch):
     """Hand-made scenarios instead of generated ones."""
     made = [straight(name="a"), curve(name="b"), crossing(name="c")]
-    monkeypatch.setattr(train, "training_and_held_out", lambda *_: (made, made[:1]))
+    monkeypatch.setattr(training_data, "training_and_held_out", lambda *_: (made, made[:1]))
 
 
 def failing(capsys, tmp_path, *overrides):

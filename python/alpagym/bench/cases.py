@@ -111,7 +111,28 @@ class TrainCase:
     by_name: bool = False
 
 
-Case = StepCase | MemoryCase | BindingCase | LoadCase | TrainCase
+@dataclass(frozen=True)
+class StreamCase:
+    """Worlds that step while banks of a store change, against the same worlds in one bank."""
+
+    name: str
+    scenarios: int = 10_000
+    """In the store; each is in a bank once."""
+    distinct: int = 100
+    """Generated; the others are the same under other ids."""
+    bank: int = 64
+    """Scenarios of a bank."""
+    groups: int = 16
+    """Scenarios of a rollout."""
+    group_size: int = 16
+    """Worlds of each."""
+    segments: int = 8
+    """The store is streamed in so many parts, with as many rollouts of the resident case before
+    each."""
+    by_name: bool = True
+
+
+Case = StepCase | MemoryCase | BindingCase | LoadCase | StreamCase | TrainCase
 
 
 def _procedural(name: str, worlds: int, traffic: str, **options: Any) -> StepCase:
@@ -181,6 +202,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.procedural", "procedural"),
         LoadCase("load.procedural.store", "procedural", store=True),
         LoadCase("load.womd64.store", "womd64", store=True),
+        StreamCase("load.stream"),
     ),
 }
 """Cases by the command that runs them."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from alpagym.bench import sources
@@ -15,6 +16,7 @@ from alpagym.bench.timing import Measurement, measure
 from alpagym.scenarios.batch import batch
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario
+from alpagym.store.library import Library, prepare, shards_of
 from alpagym.store.options import ConvertConfig
 from alpagym.store.shard import SUFFIX, write_shard
 
@@ -28,7 +30,7 @@ def run(case: LoadCase, context: Context) -> Iterator[Line]:
     hosts = sources.kept(case.source, count, context.data).hosts
     if case.store:
         with TemporaryDirectory() as folder:
-            yield from _from_shards(case, hosts, Path(folder), repeats)
+            yield from _from_shards(case, hosts, Path(folder), repeats, context.device)
     else:
         made = measure(
             lambda: sources.scenarios(case.source, count, context.data),
@@ -49,9 +51,16 @@ def run(case: LoadCase, context: Context) -> Iterator[Line]:
 
 
 def _from_shards(
-    case: LoadCase, hosts: Sequence[Scenario], folder: Path, repeats: int
+    case: LoadCase,
+    hosts: Sequence[Scenario],
+    folder: Path,
+    repeats: int,
+    device: torch.device,
 ) -> Iterator[Line]:
-    """How fast scenarios come out of a folder of shards, checks included, and what they take."""
+    """How fast scenarios come out of a folder of shards, checks included, and what they take.
+
+    To the host, as scenarios; from packed shards into a bank; and as a bank onto a GPU.
+    """
     for first in range(0, len(hosts), SHARD):
         write_shard(folder / f"{first:06d}{SUFFIX}", hosts[first : first + SHARD])
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -60,3 +69,22 @@ def _from_shards(
     )
     yield f"{case.name}.read_scenarios_per_s", read.wall.inverse(len(hosts))
     yield f"{case.name}.stored_bytes_per_scenario", Measurement(size / len(hosts))
+    shards = shards_of(folder)
+    prepare(shards)
+    library, every = Library(shards), np.arange(len(hosts))
+    memory = torch.empty(library.capacity(len(hosts), every), dtype=torch.uint8)
+    fill = measure(
+        lambda: library.fill(every, memory=memory), torch.device("cpu"), repeats=max(repeats, 5)
+    )
+    yield f"{case.name}.assemble_scenarios_per_s", fill.wall.inverse(len(hosts))
+    num_bytes = library.fill(every, memory=memory).num_bytes
+    yield f"{case.name}.assemble_gb_per_s", fill.wall.inverse(num_bytes / 1e9)
+    if device.type == "cuda":
+        pinned, there = memory.pin_memory(), torch.empty_like(memory, device=device)
+        upload = measure(
+            lambda: there[:num_bytes].copy_(pinned[:num_bytes], non_blocking=True), device
+        )
+        yield f"{case.name}.bank_upload_scenarios_per_s", upload.wall.inverse(len(hosts))
+        yield f"{case.name}.bank_upload_gb_per_s", upload.wall.inverse(num_bytes / 1e9)
+    else:
+        yield f"{case.name}: upload to a GPU: not measured, there is none"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from alpagym import sim
-from alpagym.bench import binding, load, memory, step, train
+from alpagym.bench import binding, load, memory, step, stream, train
 from alpagym.bench.cases import (
     COMMANDS,
     FORMATS,
@@ -22,6 +22,7 @@ from alpagym.bench.cases import (
     LoadCase,
     MemoryCase,
     StepCase,
+    StreamCase,
     TrainCase,
 )
 from alpagym.bench.context import Context, Line
@@ -197,6 +198,8 @@ def _run_case(case: Case, context: Context) -> Iterator[Line]:
             return binding.run(case, context)
         case LoadCase():
             return load.run(case, context)
+        case StreamCase():
+            return stream.run(case, context)
         case TrainCase():
             return train.run(case, context)
 

@@ -30,6 +30,12 @@ def recording_of(id: str) -> str:
     return id.split(EGO_MARK)[0].split(EDIT_MARK)[0]
 
 
+def key_of(id: str) -> int:
+    """63 bits of an id, from which the random numbers of its scenario are derived."""
+    digest = hashlib.blake2b(id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
 class ScenarioError(ValueError):
     """A scenario cannot be used; the message is one sentence: the source and the reason."""
 
@@ -234,8 +240,7 @@ class Scenario:
     @property
     def key(self) -> int:
         """63 bits of the id, from which random numbers are derived (never from a batch index)."""
-        digest = hashlib.blake2b(self.id.encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little") >> 1
+        return key_of(self.id)
 
     @property
     def recording(self) -> str:

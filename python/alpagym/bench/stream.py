@@ -146,7 +146,7 @@ def _rename(source: Path, target: Path, shard: Path, named: Sequence[Scenario]) 
     header["of"] = packed.digest_of(shard)
     if "key" in arrays:
         arrays["key"] = np.array([s.key for s in named])
-        of = np.repeat(np.arange(len(named)), arrays["drives"])
+        of = np.repeat(np.arange(len(named)), arrays["drives"]).tolist()
         ids = [
             f"{named[i].id}{EGO_MARK}{t}" for i, t in zip(of, arrays["drive_track"], strict=True)
         ]

@@ -109,6 +109,8 @@ FACTS: dict[str, tuple[str, int]] = {
     "grid_rows": ("<i4", 0),
 }
 """Fields with a row for each scenario: type and columns."""
+OFFSETS = tuple(dict.fromkeys(part.field for part in PARTS if part.counts))
+"""Fields whose parts are counts."""
 STARTS = {
     "agent_start": ("agents", 1),
     "log_start": ("cells", 0),
@@ -260,16 +262,15 @@ class Bank:
             length = rows * max(columns, 1) * np.dtype(dtype).itemsize
             flat = raw[begin[name] : begin[name] + length].view(dtype)
             self.arrays[name] = flat.reshape(rows, columns) if columns else flat
-        for part in PARTS:
-            if part.counts:
-                self.arrays[part.field][0] = 0
+        for name in OFFSETS:
+            self.arrays[name][0] = 0
         self.arrays["near_limits"][:] = 0.0
         return {part.name: begin[part.field] + inside[part.name] for part in PARTS}
 
     def _prepare(self, source: np.ndarray, drive: np.ndarray) -> None:
-        """For each scenario the copies to make, as lists: taking a block in is hot."""
+        """Where parts of each scenario lie in its blocks and in the bank, int64 [N, parts]."""
         lengths = in_blocks(source)
-        self._copies: dict[bool, list[list[tuple[int, int, int]]]] = {}
+        self._copies: dict[bool, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         for near in (False, True):
             chosen = [i for i, part in enumerate(PARTS) if part.near == near]
             spans = padded(lengths[:, chosen])
@@ -279,36 +280,32 @@ class Bank:
             if not near:
                 order = [PARTS[i].name for i in chosen].index("ego_order")
                 offset[:, order] += drive * self.sizes[:, POOLS.index("agents")] * rows[order]
-            size = self.sizes[:, pools] * rows
             begin = self.first[:, pools] * rows + [self._places[PARTS[i].name] for i in chosen]
-            triples = np.stack([begin, begin + size, offset], -1).tolist()
-            self._copies[near] = [
-                [(a, b, c) for a, b, c in scenario if b > a] for scenario in triples
-            ]
+            self._copies[near] = begin, begin + self.sizes[:, pools] * rows, offset
 
     def put(self, k: int, block: np.ndarray, *, near: bool = False) -> None:
         """Copy scenario `k` in from its block, or its lists from the block that has them."""
         raw = self._raw
-        for begin, end, offset in self._copies[near][k]:
-            raw[begin:end] = block[offset : offset + end - begin]
+        copies = (places[k].tolist() for places in self._copies[near])
+        for begin, end, offset in zip(*copies, strict=True):
+            if end > begin:
+                raw[begin:end] = block[offset : offset + end - begin]
         if near:
             first, size = self.first[k], self.sizes[k]
             cells = POOLS.index("small_cells")
             own = self.arrays["near_cell"][first[cells] : first[cells] + size[cells]]
-            own[own >= 0] += np.int32(first[POOLS.index("lists")])
-
-    def counts(self) -> dict[str, np.ndarray]:
-        """What was copied into each field of offsets, before `finish` sums it up."""
-        return {part.field: self.arrays[part.field][1:] for part in PARTS if part.counts}
+            shift = ~(own >> 31)  # all bits where there is a list, none where there is not
+            shift &= np.int32(first[POOLS.index("lists")])
+            own += shift
 
     def finish(self) -> Scenarios:
         """Sum up the offsets, and give everything as tensors on the host: views of `memory`."""
         if not self.lanes:
             for name, value in (("next_route", -1), ("next_shift", 0.0), ("beside_start", 0)):
                 self.arrays[name][:] = value
-        for name, grown in self.counts().items():
+        for name in OFFSETS:
+            grown = self.arrays[name][1:]
             np.cumsum(grown, out=grown)
-            self.arrays[name][0] = 0
         return self.tensors(self.memory)
 
     def tensors(self, memory: Tensor) -> Scenarios:

@@ -273,8 +273,8 @@ class Library:
         except OSError as error:
             name = error.filename or self.shards[0].parent
             raise ScenarioError(f"{name}: cannot be read ({error.strerror})") from error
-        check_bank(bank, lambda k: f"{self._packed[file[k]].path}: scenario {self.ids[drives[k]]}")
         bank.finish()
+        check_bank(bank, lambda k: f"{self._packed[file[k]].path}: scenario {self.ids[drives[k]]}")
         return bank
 
     @staticmethod

@@ -104,7 +104,7 @@ def _expect(place: str, name: str, fits: Any) -> None:
 
 
 def check_bank(bank: Bank, place_of: Callable[[int], str]) -> None:
-    """Check what was copied into a bank, before `Bank.finish`.
+    """Check what was copied into a bank, after `Bank.finish`.
 
     Args:
         bank: all of whose scenarios have been put in.
@@ -114,28 +114,33 @@ def check_bank(bank: Bank, place_of: Callable[[int], str]) -> None:
         ScenarioError: the first fault; one sentence.
     """
     size = {pool: bank.sizes[:, i] for i, pool in enumerate(POOLS)}
-    arrays, counts = bank.arrays, bank.counts()
-    own, num = int(size["agents"].sum()), len(bank.sizes)
+    first = {pool: bank.first[:, i] for i, pool in enumerate(POOLS)}
+    arrays, num = bank.arrays, len(bank.sizes)
+    own = int(size["agents"].sum())
 
-    def expect(name: str, owner: np.ndarray, fits: np.ndarray) -> None:
+    def expect(name: str, fits: np.ndarray) -> None:
+        """Refuse the first scenario that does not fit."""
         if not fits.all():
-            k = int(owner[np.argmin(fits)])
-            raise ScenarioError(f"{place_of(k)}: {name}: points beyond what the scenario has")
+            place = place_of(int(np.argmin(fits)))
+            raise ScenarioError(f"{place}: {name}: points beyond what the scenario has")
 
     def within(name: str, values: np.ndarray, low: int, high: np.ndarray, pool: str) -> None:
         """Each scenario's values from `low` to below its `high`."""
         if len(values):
             owner = np.repeat(np.arange(num), size[pool])
-            expect(name, owner, (values >= low) & (values < high[owner]))
+            bad = owner[~((values >= low) & (values < high[owner]))]
+            expect(name, ~np.isin(np.arange(num), bad))
 
-    def adds_up(name: str, grown: np.ndarray, pool: str, total: np.ndarray) -> None:
-        """What offsets grow by inside each scenario is what the scenario has."""
-        ends = np.concatenate([[0], np.cumsum(grown, dtype=np.int64)])
-        cut = np.concatenate([[0], np.cumsum(size[pool])])
-        fits = np.diff(ends[cut]) == total
-        if len(grown) and grown.min() < 0:
-            fits = np.zeros(num, bool)
-        expect(name, np.arange(num), fits)
+    def adds_up(name: str, pool: str, into: str, skipped: int = 0, begin: int = 0) -> None:
+        """Offsets grow inside each scenario, from where its share of a pool begins to its end."""
+        offsets = arrays[name][skipped : skipped + int(size[pool].sum()) + 1]
+        starts = begin + first[into]
+        fits = offsets[first[pool]] == starts
+        fits &= offsets[first[pool] + size[pool]] == starts + size[into]
+        if (np.diff(offsets) < 0).any():
+            at = int(np.argmin(np.diff(offsets) >= 0))
+            fits[np.searchsorted(first[pool] + size[pool], at, side="right")] = False
+        expect(name, fits)
 
     within("ego_order", arrays["ego_order"], 0, size["agents"], "agents")
     within("id_rank", arrays["id_rank"], 0, size["agents"], "agents")
@@ -144,31 +149,37 @@ def check_bank(bank: Bank, place_of: Callable[[int], str]) -> None:
         ("stop_start", "stops", "lane_stops"),
         ("beside_start", "besides", "lane_besides"),
     ):
-        if bank.lanes or name != "beside_start":
-            adds_up(name, counts[name][:own], "agents", size[of])
-            adds_up(name, counts[name][own:], "lanes", size[of_lanes])
-    adds_up("cell_road", counts["cell_road"], "grid_cells", size["pieces"])
-    adds_up("cell_edge", counts["cell_edge"], "grid_cells", size["edges"])
+        adds_up(name, "agents", of)
+        adds_up(name, "lanes", of_lanes, own, int(size[of].sum()))
+    adds_up("cell_road", "grid_cells", "pieces")
+    adds_up("cell_edge", "grid_cells", "edges")
     if bank.lanes:
         within("next_route", arrays["next_route"][:own], -1, size["lanes"], "agents")
         within("next_route", arrays["next_route"][own:], -1, size["lanes"], "lanes")
-        lane = np.abs(arrays["beside"][:, 3])
-        first = int(size["besides"].sum())
-        within("beside", lane[:first], 1, size["lanes"] + 1, "besides")
-        within("beside", lane[first:], 1, size["lanes"] + 1, "lane_besides")
-    first = int(size["stops"].sum())
-    within("stop_light", arrays["stop_light"][:first], -2, size["lights"], "stops")
-    within("stop_light", arrays["stop_light"][first:], -2, size["lights"], "lane_stops")
-    for name, of in (("road", "near_roads"), ("lane", "near_lanes"), ("edge", "near_edges")):
-        into = size["edges" if name == "edge" else "pieces"]
-        adds_up(f"near_{name}_start", counts[f"near_{name}_start"], "lists", size[of])
-        for k in np.flatnonzero(size[of]):
-            begin = int(bank.first[k, POOLS.index(of)])
-            if int(arrays[f"near_{name}"][begin : begin + size[of][k]].max()) >= into[k]:
-                expect(f"near_{name}", np.array([k]), np.array([False]))
-    for k in np.flatnonzero(size["small_cells"]):
-        begin = int(bank.first[k, POOLS.index("small_cells")])
-        cells = arrays["near_cell"][begin : begin + size["small_cells"][k]]
-        offset = bank.first[k, POOLS.index("lists")]
-        if cells.min() < -1 or cells.max() >= offset + size["lists"][k]:
-            expect("near_cell", np.array([k]), np.array([False]))
+        lane, split = np.abs(arrays["beside"][:, 3]), int(size["besides"].sum())
+        within("beside", lane[:split], 1, size["lanes"] + 1, "besides")
+        within("beside", lane[split:], 1, size["lanes"] + 1, "lane_besides")
+    split = int(size["stops"].sum())
+    within("stop_light", arrays["stop_light"][:split], -2, size["lights"], "stops")
+    within("stop_light", arrays["stop_light"][split:], -2, size["lights"], "lane_stops")
+    for name, of, into in (
+        ("road", "near_roads", "pieces"),
+        ("lane", "near_lanes", "pieces"),
+        ("edge", "near_edges", "edges"),
+    ):
+        adds_up(f"near_{name}_start", "lists", of)
+        highest = _extremes(arrays[f"near_{name}"], first[of], size[of])[1]
+        expect(f"near_{name}", highest < size[into])
+    lowest, highest = _extremes(arrays["near_cell"], first["small_cells"], size["small_cells"])
+    expect("near_cell", (lowest >= -1) & (highest < first["lists"] + size["lists"]))
+
+
+def _extremes(
+    values: np.ndarray, first: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest value of each scenario, -1 where it has none, int64 [N]."""
+    found = np.full((2, len(first)), -1, np.int64)
+    for k in np.flatnonzero(size):
+        own = values[first[k] : first[k] + size[k]]
+        found[:, k] = own.min(), own.max()
+    return found[0], found[1]

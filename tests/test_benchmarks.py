@@ -176,7 +176,17 @@ def test_load_counts_scenarios(bench) -> None:
 def test_load_reads_shards(bench) -> None:
     metrics, _ = bench("load", "case=load.procedural.store")
     names = ("read_scenarios_per_s", "stored_bytes_per_scenario", "pack_scenarios_per_s")
+    names += ("assemble_scenarios_per_s", "assemble_gb_per_s")
     assert {f"load.procedural.store.{name}" for name in names} <= metrics.keys()
+
+
+def test_load_streams_a_store_under_a_fixed_cap(bench, device) -> None:
+    metrics, _ = bench("load", "case=load.stream", f"device={device}")
+    kinds = ("resident_world_steps_per_s", "streamed_world_steps_per_s", "streamed_over_resident")
+    names = {*kinds, "scenarios", "waited_share", "store_mib", "banks_mib", "peak_growth_mib"}
+    assert metrics.keys() == {f"load.stream.{name}" for name in names}
+    assert metrics["load.stream.scenarios"] == 24
+    assert metrics["load.stream.banks_mib"] < metrics["load.stream.store_mib"]
 
 
 def test_train_counts_steps_of_the_learner(bench) -> None:

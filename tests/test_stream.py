@@ -17,7 +17,10 @@ from alpagym.checkpoint import load_policy
 from alpagym.cli import main
 from alpagym.config import SimConfig
 from alpagym.scenarios.batch import batch
+from alpagym.scenarios.difficulty import difficulty
 from alpagym.scenarios.egos import drives_of
+from alpagym.scenarios.load import load_scenarios
+from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.store.library import Library, prepare, shards_of
 from alpagym.store.shard import write_shard
@@ -206,9 +209,7 @@ def test_scenarios_of_dead_groups_come_less_often(store) -> None:
     assert np.allclose(curriculum.weight, 1.0)
 
 
-def test_difficulty_tells_turns_and_company_from_an_empty_road(tmp_path) -> None:
-    from alpagym.scenarios.difficulty import difficulty
-
+def test_difficulty_tells_turns_and_company_from_an_empty_road() -> None:
     alone = straight(name="alone")
     assert difficulty(alone) == pytest.approx(0.0, abs=0.01)
     assert 0.0 < difficulty(crossing(name="crossing")) <= 1.0
@@ -216,8 +217,6 @@ def test_difficulty_tells_turns_and_company_from_an_empty_road(tmp_path) -> None
 
 
 def test_drives_of_other_vehicles_are_streamed_too(shared_data, tmp_path) -> None:
-    from alpagym.scenarios.load import load_scenarios
-
     hosts = load_scenarios(shared_data / "womd_gpudrive_json" / "current")[0][:3]
     write_shard(tmp_path / "a.safetensors", hosts)
     prepare(shards_of(tmp_path))
@@ -288,3 +287,18 @@ def test_recordings_are_sent_to_convert_first(shared_data, tmp_path, capsys) -> 
     folder = shared_data / "womd_gpudrive_json" / "current"
     assert main(["train", f"scenarios={folder}", f"runs={tmp_path}", *TRAIN]) == 2
     assert "streaming needs shards alone" in capsys.readouterr().err
+
+
+def test_a_store_of_generated_scenarios_is_what_a_run_generates(tmp_path, capsys) -> None:
+    given = ["convert", "procedural", f"out={tmp_path}", "count=5", "seed=3", "shard_scenarios=2"]
+    assert main([*given, "workers=1", "pack=false"]) == 0, capsys.readouterr().err
+    found = [s.id for s in load_scenarios(tmp_path)[0]]
+    assert found == [s.id for s in generate_many(5, 3)]
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.safetensors")}
+    last = max(files)
+    last.write_bytes(last.read_bytes()[:-1])
+    assert main([*given, "workers=1"]) == 0
+    assert [file for file, at in files.items() if file.stat().st_mtime_ns != at] == [last]
+    assert Library(shards_of(tmp_path)).ids == found
+    assert main([*given[:3], "count=5", "seed=4", "workers=1"]) == 2
+    assert "expected an empty folder or these scenarios" in capsys.readouterr().err

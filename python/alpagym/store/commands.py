@@ -16,7 +16,9 @@ from alpagym.option_ranges import check
 from alpagym.scenarios.load import Skipped, load_scenarios
 from alpagym.scenarios.readers.plugins import plugins
 from alpagym.scenarios.scenario import ScenarioError
+from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.store.convert import convert
+from alpagym.store.generate import generate_store
 from alpagym.store.health import diagnosis, summary, without_numbers
 from alpagym.store.library import prepare, take_away_stale
 from alpagym.store.options import ConvertConfig, DoctorConfig
@@ -42,7 +44,8 @@ def convert_command(config: ConvertConfig, console: Console | None = None) -> di
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("convert")
-        report = convert(config, lambda done, total: bar.update(task, completed=done, total=total))
+        write = generate_store if config.scenarios == PROCEDURAL else convert
+        report = write(config, lambda done, total: bar.update(task, completed=done, total=total))
         out = Path(config.out)
         take_away_stale(out)
         if config.pack:

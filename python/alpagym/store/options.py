@@ -10,7 +10,7 @@ class ConvertConfig:
     """`alpagym convert`."""
 
     scenarios: str = ""
-    """A file or folder of recordings."""
+    """A file or folder of recordings, or `procedural`."""
     out: str = ""
     """Folder to write: a new one, an empty one, or one of an earlier convert that goes on."""
     workers: int = 0
@@ -19,6 +19,10 @@ class ConvertConfig:
     """Scenarios with more agents are skipped; 0 for no bound."""
     shard_scenarios: int = 256
     """Scenarios that a shard holds at most, 1 to 4096; fewer where they are large."""
+    count: int = 512
+    """Scenarios to generate, when procedural."""
+    seed: int = 0
+    """Of what is generated; a run of another seed generates other scenarios."""
     pack: bool = True
     """Also write what streaming reads (`docs/streaming.md`), as much again; it is made when it is
     missed, too."""

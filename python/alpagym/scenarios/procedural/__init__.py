@@ -47,7 +47,12 @@ def generate(kind: str, seed: int) -> Scenario:
 
 
 def generate_many(
-    count: int, seed: int, kinds: Sequence[str] | None = None, *, workers: int = 1
+    count: int,
+    seed: int,
+    kinds: Sequence[str] | None = None,
+    *,
+    first: int = 0,
+    workers: int = 1,
 ) -> list[Scenario]:
     """Scenarios of all `kinds` in rotation (default: `KINDS`), each with a seed of its own.
 
@@ -57,6 +62,7 @@ def generate_many(
         count: how many.
         seed: of the stream of scenarios.
         kinds: which; all when not given.
+        first: how many of the same seed come before.
         workers: processes that generate side by side. More than one asks of the calling program
             what multiprocessing does: to guard its main module.
 
@@ -66,8 +72,8 @@ def generate_many(
     kinds = KINDS if kinds is None else tuple(kinds)
     if not kinds:
         raise ScenarioError("procedural: expected at least one kind, got none")
-    first = seed * SEEDS_PER_STREAM
-    wanted = [(kinds[i % len(kinds)], first + i) for i in range(count)]
+    begin = seed * SEEDS_PER_STREAM
+    wanted = [(kinds[i % len(kinds)], begin + i) for i in range(first, first + count)]
     if workers > 1 and count >= MIN_FOR_PROCESSES:
         with ProcessPoolExecutor(
             workers, get_context("spawn"), torch.set_num_threads, (1,)

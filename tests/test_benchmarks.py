@@ -183,7 +183,15 @@ def test_load_reads_shards(bench) -> None:
 def test_load_streams_a_store_under_a_fixed_cap(bench, device) -> None:
     metrics, _ = bench("load", "case=load.stream", f"device={device}")
     kinds = ("resident_world_steps_per_s", "streamed_world_steps_per_s", "streamed_over_resident")
-    names = {*kinds, "scenarios", "waited_share", "store_mib", "banks_mib", "peak_growth_mib"}
+    names = {
+        *kinds,
+        "cpu_streamed_over_resident",
+        "scenarios",
+        "waited_share",
+        "store_mib",
+        "banks_mib",
+        "peak_growth_mib",
+    }
     assert metrics.keys() == {f"load.stream.{name}" for name in names}
     assert metrics["load.stream.scenarios"] == 24
     assert metrics["load.stream.banks_mib"] < metrics["load.stream.store_mib"]

@@ -24,7 +24,7 @@ from alpagym.scenarios.sources import (
     SELECT,
     generated,
     held_out_only,
-    require_all,
+    refuse_selection,
     training_and_held_out,
 )
 from alpagym.store.library import Library, Progress, prepare, shards_of
@@ -109,7 +109,7 @@ def streamed(
         own = len(shards)
         count = data.train if generating else data.procedural
         if generating:
-            require_all(data)
+            refuse_selection(data)
         if count:
             folder = resources.enter_context(TemporaryDirectory(prefix="alpagym-"))
             shards += _written(generated(data, config.sim.dt, count, config.seed), Path(folder))

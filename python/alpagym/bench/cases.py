@@ -113,7 +113,7 @@ class TrainCase:
 
 @dataclass(frozen=True)
 class StreamCase:
-    """Worlds that step while banks of a store change, against the same worlds in one bank."""
+    """Worlds that step while banks of a store change, against worlds whose scenarios all stay."""
 
     name: str
     scenarios: int = 10_000
@@ -122,13 +122,17 @@ class StreamCase:
     """Generated; the others are the same under other ids."""
     bank: int = 64
     """Scenarios of a bank."""
+    resident: int = 512
+    """Scenarios of the resident case: more than caches hold, as a store's would be."""
     groups: int = 16
     """Scenarios of a rollout."""
     group_size: int = 16
     """Worlds of each."""
-    segments: int = 8
+    segments: int = 78
     """The store is streamed in so many parts, with as many rollouts of the resident case before
-    each."""
+    each: turns so short that a machine which changes its speed changes it for both."""
+    policy: bool = True
+    """Whether rollouts are those of training; else nothing but reset, observe and step."""
     by_name: bool = True
 
 
@@ -203,6 +207,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.procedural.store", "procedural", store=True),
         LoadCase("load.womd64.store", "womd64", store=True),
         StreamCase("load.stream"),
+        StreamCase("load.stream.bare", policy=False),
     ),
 }
 """Cases by the command that runs them."""

@@ -17,7 +17,9 @@ from alpagym.bench import sources
 from alpagym.bench.cases import SEED, StreamCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, median_of
-from alpagym.config import SimConfig, TrainConfig
+from alpagym.config import REWARD_PRESETS, PolicyConfig, SimConfig, TrainConfig
+from alpagym.grpo.rollout import Roller
+from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.scenario import EGO_MARK, Scenario, key_of
 from alpagym.store import container, packed
 from alpagym.store.checks import checksum
@@ -31,7 +33,9 @@ from alpagym.types import Scenarios
 def run(case: StreamCase, context: Context) -> Iterator[Line]:
     """World-steps a second of a streamed store and of one resident bank, in turns."""
     if context.quick:
-        case = replace(case, scenarios=24, distinct=6, bank=4, groups=2, group_size=2, segments=2)
+        case = replace(
+            case, scenarios=24, distinct=6, bank=4, resident=8, groups=2, group_size=2, segments=2
+        )
     config = replace(TrainConfig().sim, end_on=(), max_steps=5 if context.quick else 0)
     hosts = sources.kept("procedural", case.distinct, context.data).hosts
     near = config if context.device.type == "cpu" else None
@@ -63,41 +67,47 @@ def _in_turns(
     case: StreamCase, stream: Stream, library: Library, config: SimConfig
 ) -> Iterator[Line]:
     device = stream.scenarios.device
-    bank = library.fill(np.arange(case.bank), lanes=False)
+    bank = library.fill(np.arange(case.resident), lanes=False)
     resident = bank.tensors(bank.memory.to(device))
-    drive = _Driver(case, stream, config)
+    drive = (_WithPolicy if case.policy else _Bare)(case, stream, config)
     rollouts = max(case.bank // case.groups, 1)
     banks = max(case.scenarios // case.bank // case.segments, 1)
     fixed = torch.arange(case.groups, dtype=torch.int32)
     times: dict[str, list[float]] = {"resident": [], "streamed": []}
+    costs: dict[str, list[float]] = {"resident": [], "streamed": []}
+    done = 0
     for segment in range(case.segments + 1):
         stream.wait()  # nothing is filled while the resident case is measured
         for name in times:
-            started = time.perf_counter()
-            for i in range(rollouts * banks if segment else rollouts):  # the first warms up
+            started, busy = time.perf_counter(), time.process_time()
+            for _ in range(rollouts * banks if segment else rollouts):  # the first warms up
                 if name == "streamed":
                     index = stream.draw()
                     drive(stream.scenarios, index)
                 else:
-                    drive(resident, (fixed + i * case.groups) % case.bank)
+                    drive(resident, (fixed + done) % case.resident)
+                    done += case.groups
             stream.wait()  # what was begun while it was measured is measured
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if segment:
                 times[name].append(time.perf_counter() - started)
+                costs[name].append(time.process_time() - busy)
     steps = drive.steps * case.groups * case.group_size * rollouts * banks
     for name, seconds in times.items():
         rate = median_of(seconds).inverse(steps)
         yield f"{case.name}.{name}_world_steps_per_s", rate
-    shares = [a / b for a, b in zip(times["resident"], times["streamed"], strict=True)]
-    yield f"{case.name}.streamed_over_resident", median_of(shares)
+    for kind, taken in (("", times), ("cpu_", costs)):
+        turns = [a / b for a, b in zip(taken["resident"], taken["streamed"], strict=True)]
+        whole = sum(taken["resident"]) / sum(taken["streamed"])
+        yield f"{case.name}.{kind}streamed_over_resident", replace(median_of(turns), value=whole)
     yield f"{case.name}.scenarios", Measurement(banks * case.segments * case.bank)
     waited = stream.waited_s / sum(times["streamed"])
     yield f"{case.name}.waited_share", Measurement(waited)
 
 
-class _Driver:
-    """Rollouts of logged egos: nothing but reset, observe and step."""
+class _Bare:
+    """Rollouts of nothing but reset, observe and step, with actions of zeros."""
 
     def __init__(self, case: StreamCase, stream: Stream, config: SimConfig) -> None:
         worlds, device = case.groups * case.group_size, stream.scenarios.device
@@ -118,6 +128,30 @@ class _Driver:
         for _ in range(self.steps):
             sim.observe(scenarios, state, self._seen, self._params)
             sim.step(scenarios, state, self._outcome, self._action, self._weights, self._params)
+
+
+class _WithPolicy:
+    """Rollouts as training makes them: groups that a policy drives."""
+
+    def __init__(self, case: StreamCase, stream: Stream, config: SimConfig) -> None:
+        device = stream.scenarios.device
+        torch.manual_seed(SEED)
+        self._policy = LateFusion(PolicyConfig(), config).to(device).eval()
+        self.steps = min(stream.num_steps, config.max_steps or stream.num_steps)
+        self._roller = Roller(
+            stream.scenarios,
+            stream.max_agents,
+            num_groups=case.groups,
+            group_size=case.group_size,
+            num_steps=self.steps,
+            config=config,
+            weights=sim.make_weights(REWARD_PRESETS["dense"], device),
+        )
+        self._seed = torch.full((case.groups,), SEED, device=device)
+
+    def __call__(self, scenarios: Scenarios, index: torch.Tensor) -> None:
+        self._roller.scenarios = scenarios
+        self._roller.roll(self._policy, index.to(scenarios.device), self._seed)
 
 
 def _store(

@@ -7,6 +7,8 @@ memory into which blocks are copied part by part; offsets are the running sums o
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -17,6 +19,8 @@ from torch import Tensor
 from alpagym.scenarios.scenario import ScenarioError
 from alpagym.types import Scenarios
 
+HUGE = 16 << 20
+"""Banks of as many bytes are large."""
 ALIGNED = 64
 """Every tensor of a bank begins at a multiple of so many bytes."""
 
@@ -121,6 +125,19 @@ STARTS = {
 }
 """Fields with the offset of each scenario in a pool, and how many more: the end or not."""
 NEAR_LIMITS = ("<f4", 3)
+
+
+def host_memory(size: int) -> Tensor:
+    """Memory for a bank, uint8; a large one in huge pages where the system has any.
+
+    Worlds read maps here and there, and small pages would have to be looked up each time.
+    """
+    if size < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    pages = mmap.mmap(-1, size)
+    with contextlib.suppress(OSError):  # a kernel without them
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8)
 
 
 def padded(length: np.ndarray) -> np.ndarray:
@@ -252,7 +269,7 @@ class Bank:
             length = rows * max(columns, 1) * np.dtype(dtype).itemsize
             end += -(-length // ALIGNED) * ALIGNED
         self.num_bytes = end
-        self.memory = torch.empty(end, dtype=torch.uint8) if memory is None else memory
+        self.memory = host_memory(end) if memory is None else memory
         if len(self.memory) < end:
             raise ScenarioError(f"bank: expected {end} bytes of memory, got {len(self.memory)}")
         self._shapes = shapes

@@ -47,7 +47,7 @@ def training_and_held_out(
         ScenarioError: nothing could be loaded, or too little to hold any out.
     """
     if source == PROCEDURAL:
-        require_all(data)
+        refuse_selection(data)
         train = generated(data, dt, data.train, seed)
         return train, held_out_only(source, data, dt, seed, say)
     loaded = load_recorded(source, data, dt, say)
@@ -61,7 +61,7 @@ def training_and_held_out(
     return train + generated(data, dt, data.procedural, seed), held_out
 
 
-def require_all(data: DataConfig) -> None:
+def refuse_selection(data: DataConfig) -> None:
     """Refuse a selection where training generates its scenarios.
 
     Raises:

@@ -137,8 +137,9 @@ def check_bank(bank: Bank, place_of: Callable[[int], str]) -> None:
         starts = begin + first[into]
         fits = offsets[first[pool]] == starts
         fits &= offsets[first[pool] + size[pool]] == starts + size[into]
-        if (np.diff(offsets) < 0).any():
-            at = int(np.argmin(np.diff(offsets) >= 0))
+        falls = offsets[1:] < offsets[:-1]
+        if falls.any():
+            at = int(np.argmax(falls))
             fits[np.searchsorted(first[pool] + size[pool], at, side="right")] = False
         expect(name, fits)
 
@@ -168,18 +169,21 @@ def check_bank(bank: Bank, place_of: Callable[[int], str]) -> None:
         ("edge", "near_edges", "edges"),
     ):
         adds_up(f"near_{name}_start", "lists", of)
-        highest = _extremes(arrays[f"near_{name}"], first[of], size[of])[1]
+        highest = _of_each(np.maximum, arrays[f"near_{name}"], first[of], size[of])
         expect(f"near_{name}", highest < size[into])
-    lowest, highest = _extremes(arrays["near_cell"], first["small_cells"], size["small_cells"])
-    expect("near_cell", (lowest >= -1) & (highest < first["lists"] + size["lists"]))
+    cells = arrays["near_cell"], first["small_cells"], size["small_cells"]
+    highest = _of_each(np.maximum, *cells)
+    expect(
+        "near_cell",
+        (_of_each(np.minimum, *cells) >= -1) & (highest < first["lists"] + size["lists"]),
+    )
 
 
-def _extremes(
-    values: np.ndarray, first: np.ndarray, size: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest value of each scenario, -1 where it has none, int64 [N]."""
-    found = np.full((2, len(first)), -1, np.int64)
+def _of_each(
+    extreme: np.ufunc, values: np.ndarray, first: np.ndarray, size: np.ndarray
+) -> np.ndarray:
+    """An extreme value of each scenario, -1 where it has none, int64 [N]."""
+    found = np.full(len(first), -1, np.int64)
     for k in np.flatnonzero(size):
-        own = values[first[k] : first[k] + size[k]]
-        found[:, k] = own.min(), own.max()
-    return found[0], found[1]
+        found[k] = extreme.reduce(values[first[k] : first[k] + size[k]])
+    return found

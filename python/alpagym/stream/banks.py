@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alpagym.scenarios.bank import BANK_BYTES
+from alpagym.scenarios.bank import BANK_BYTES, host_memory
 from alpagym.scenarios.scenario import ScenarioError
 from alpagym.store.library import Library
 from alpagym.stream.curriculum import Curriculum
 from alpagym.types import Scenarios
+
+
+def _step_back() -> None:
+    """Let the simulator go first on a CPU that both want: this thread has time."""
+    if hasattr(os, "setpriority") and sys.platform == "linux":  # elsewhere it is the process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 @dataclass
@@ -93,11 +102,14 @@ class Stream:
             )
         size = min(max_bytes // 2, library.capacity(scenarios, self._drives))
         cuda = self._device.type == "cuda"
-        self._memory = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
+        self._memory = [
+            torch.empty(size, dtype=torch.uint8, device=device) if cuda else host_memory(size)
+            for _ in range(2)
+        ]
         self._pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True) if cuda else None
         self._side = torch.cuda.Stream(self._device) if cuda else None
         self._unused: list[torch.cuda.Event | None] = [None, None]
-        self._thread = ThreadPoolExecutor(1, "bank")
+        self._thread = ThreadPoolExecutor(1, "bank", _step_back)
         self.waited_s, self.num_banks = 0.0, 0
         self._turn = 1
         self._next = self._begin(self._draw())

@@ -70,7 +70,11 @@ class Curriculum:
     def due(self, count: int) -> np.ndarray:
         """The scenarios that come next, at most `count` and none of them twice, int64 [n]."""
         share = uniform(mix(self._key ^ torch.from_numpy(self._drawn))).numpy()
-        return np.argsort(self._clock + share / self.weight, kind="stable")[:count]
+        due = self._clock + share / self.weight
+        first = np.arange(len(due))
+        if count < len(due):
+            first = np.sort(np.argpartition(due, count)[:count])
+        return first[np.argsort(due[first], kind="stable")]
 
     def take(self, scenario: np.ndarray) -> None:
         """Move the clocks of scenarios that are drawn now, int [n], none of them twice."""

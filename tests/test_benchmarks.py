@@ -181,7 +181,7 @@ def test_load_reads_shards(bench) -> None:
 
 
 def test_load_streams_a_store_under_a_fixed_cap(bench, device) -> None:
-    metrics, _ = bench("load", "case=load.stream", f"device={device}")
+    metrics, _ = bench("load", "case=load.stream.bare", f"device={device}")
     kinds = ("resident_world_steps_per_s", "streamed_world_steps_per_s", "streamed_over_resident")
     names = {
         *kinds,
@@ -192,9 +192,9 @@ def test_load_streams_a_store_under_a_fixed_cap(bench, device) -> None:
         "banks_mib",
         "peak_growth_mib",
     }
-    assert metrics.keys() == {f"load.stream.{name}" for name in names}
-    assert metrics["load.stream.scenarios"] == 24
-    assert metrics["load.stream.banks_mib"] < metrics["load.stream.store_mib"]
+    assert metrics.keys() == {f"load.stream.bare.{name}" for name in names}
+    assert metrics["load.stream.bare.scenarios"] == 24
+    assert metrics["load.stream.bare.banks_mib"] < metrics["load.stream.bare.store_mib"]
 
 
 def test_train_counts_steps_of_the_learner(bench) -> None:

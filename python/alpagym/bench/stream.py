@@ -150,7 +150,7 @@ class _WithPolicy:
         self._seed = torch.full((case.groups,), SEED, device=device)
 
     def __call__(self, scenarios: Scenarios, index: torch.Tensor) -> None:
-        self._roller.scenarios = scenarios
+        self._roller.use(scenarios)
         self._roller.roll(self._policy, index.to(scenarios.device), self._seed)
 
 

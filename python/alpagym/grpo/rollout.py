@@ -45,7 +45,6 @@ class Roller:
     """Drives groups of worlds and records them into buffers that are allocated once.
 
     Attributes:
-        scenarios: that groups drive; others may take their place between rollouts.
         weights: of the reward terms, [1, R], or [W, R] where groups draw them.
     """
 
@@ -82,7 +81,7 @@ class Roller:
         """
         device = scenarios.device
         self.group_size, self.num_steps = group_size, num_steps
-        self.scenarios, self._base_weights = scenarios, weights
+        self._scenarios, self._base_weights = scenarios, weights
         self._functions, self._ranges = functions, ranges or {}
         self._observed = observed or {}
         captures = capture and device.type == "cuda" and not functions
@@ -125,6 +124,10 @@ class Roller:
             for reward, terms in zip(self._record.reward, self._record.terms, strict=True)
         ]
 
+    def use(self, scenarios: Scenarios) -> None:
+        """Drive others from the next rollout on, with as many agents at most."""
+        self._scenarios = scenarios
+
     @torch.no_grad()
     def roll(self, policy: Policy, scenario: Tensor, seed: Tensor) -> Recording:
         """Fork each scenario's first state into a group and drive it for `num_steps` steps.
@@ -142,12 +145,12 @@ class Roller:
         """
         self._start.scenario.copy_(scenario)
         self._start.seed.copy_(seed)
-        sim.reset(self.scenarios, self._start, self._all, self._params)
+        sim.reset(self._scenarios, self._start, self._all, self._params)
         sim.fork(self._start, self._state, self._group)
         self._state.member.copy_(self._member)
         record = self._record
         if self._ranges:
-            drawn_for = self.scenarios.key[scenario.long()]
+            drawn_for = self._scenarios.key[scenario.long()]
             drawn = draw_weights(self._base_weights, self._ranges, seed, drawn_for)
             self.weights.copy_(drawn.repeat_interleave(self.group_size, 0))
         ego_features = record.observation.ego.shape[-1] - len(self._observed)
@@ -168,16 +171,16 @@ class Roller:
                 seen.ego.zero_()
             driving = record.valid[t]
             torch.logical_not(self._state.done.squeeze(1), out=driving)
-            sim.observe(self.scenarios, self._state, seen, self._params, mask=driving)
+            sim.observe(self._scenarios, self._state, seen, self._params, mask=driving)
             for mask in (seen.agents_mask, seen.road_mask, seen.route_mask, seen.lights_mask):
                 mask &= driving[:, None, None]  # the fused encoder spends nothing on empty sets
             if self._observed:
                 record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)
-            sim.noise(self.scenarios, self._state, self._noise)
-            now = decode(record.observation.index(t), self.scenarios)
+            sim.noise(self._scenarios, self._state, self._noise)
+            now = decode(record.observation.index(t), self._scenarios)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
-            sim.step(self.scenarios, self._state, outcome, action, self.weights, self._params)
+            sim.step(self._scenarios, self._state, outcome, action, self.weights, self._params)
             if self._functions:
                 alive = driving.unsqueeze(1)
-                self._functions.add(self.scenarios, self._state, outcome, alive)
+                self._functions.add(self._scenarios, self._state, outcome, alive)

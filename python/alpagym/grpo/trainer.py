@@ -159,7 +159,9 @@ class GrpoTrainer:
             return self.sampler.draw(self.config.scenarios_per_iteration)
         scenario = self.stream.draw()
         self.names = self.stream.names
-        self.scenarios = self.roller.scenarios = self.stream.scenarios
+        if self.scenarios is not self.stream.scenarios:
+            self.scenarios = self.stream.scenarios
+            self.roller.use(self.scenarios)
         return scenario
 
     def _report(self, scenario: Tensor, record: Recording, compared: Advantages) -> None:

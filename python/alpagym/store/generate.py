@@ -10,10 +10,10 @@ from typing import Any
 import alpagym
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import ScenarioError
-from alpagym.store.records import write_json
 from alpagym.store.layout import SCHEMA
 from alpagym.store.options import ConvertConfig
 from alpagym.store.packed import FOLDER
+from alpagym.store.records import write_json
 from alpagym.store.shard import REPORT, SUFFIX, Shard, sha256_of, write_shard
 
 

@@ -67,6 +67,14 @@ class Recorder:
         return replay
 
 
+def test_other_scenarios_are_not_replayed_as_those_before() -> None:
+    recorder, policy = Recorder(), nn.Linear(2, 2)
+    captured, banks = Captured(recorder.capture), [torch.zeros(3), torch.zeros(3)]
+    for bank in (0, 0, 0, 1, 1, 0):
+        captured(recorder.run, policy, [banks[bank]])
+    assert (recorder.runs, recorder.captures, recorder.replays) == (3, 2, 3)
+
+
 def test_the_first_run_is_eager_the_second_captured_and_all_others_replayed() -> None:
     recorder, policy = Recorder(), nn.Linear(2, 2)
     captured = Captured(recorder.capture)

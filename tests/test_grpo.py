@@ -1,4 +1,4 @@
-"""The objective by hand, and rollouts that are the same whatever they are rolled beside."""
+"""Rollouts that are the same whatever they are rolled beside, and the loop around them."""
 
 from __future__ import annotations
 
@@ -9,84 +9,26 @@ import torch
 
 from alpagym import sim
 from alpagym.config import (
+    GRPO_PRESETS,
     REWARD_PRESETS,
     GrpoConfig,
+    ObjectiveConfig,
     PolicyConfig,
     Precision,
     RewardConfig,
     SimConfig,
 )
-from alpagym.grpo.advantage import group_advantages
+from alpagym.grpo.advantage import group_advantages, reward_to_go
+from alpagym.grpo.batches import shuffled_rollouts, shuffled_steps
+from alpagym.grpo.critic import Critic, generalized_advantages
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Roller
-from alpagym.grpo.trainer import GrpoTrainer, Sampler, TrainingError
+from alpagym.grpo.sampler import Sampler
+from alpagym.grpo.trainer import GrpoTrainer, TrainingError
+from alpagym.imitation import demonstrate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from scenario_factory import STRAIGHT, Actor, crossing, curve, straight
-
-CLIPS = {"clip_low": 0.2, "clip_high": 0.3}
-
-
-def loss_of(ratio, advantage, **options):
-    new = torch.tensor([math.log(r) for r in ratio], dtype=torch.float64, requires_grad=True)
-    old = torch.zeros_like(new)
-    return new, grpo_loss(new, old, torch.tensor(advantage).double(), **{**CLIPS, **options})
-
-
-@pytest.mark.parametrize(
-    ("ratio", "advantage", "expected", "moves"),
-    [
-        (1.0, 2.0, -2.0, True),
-        (1.1, 2.0, -2.2, True),
-        (1.5, 2.0, -2.6, False),  # above the high clip: no more gain from a good action
-        (1.5, -2.0, 3.0, True),  # but a bad one that became likelier is still pushed back
-        (0.5, 2.0, -1.0, True),
-        (0.5, -2.0, 1.6, False),  # below the low clip: bad enough
-        (0.9, -2.0, 1.8, True),
-    ],
-)
-def test_clipped_surrogate(ratio, advantage, expected, moves):
-    log_prob, loss = loss_of([ratio], [advantage])
-    assert loss.total.item() == pytest.approx(expected)
-    loss.total.backward()
-    # d(-r A)/d log_prob = -r A where not clipped.
-    assert log_prob.grad.item() == pytest.approx(-ratio * advantage if moves else 0.0)
-
-
-def test_the_loss_is_a_mean_and_its_parts_are_reported():
-    _, loss = loss_of([1.0, 1.5, 0.5, 1.1], [1.0, 2.0, -2.0, -1.0])
-    assert loss.total.item() == pytest.approx((-1.0 - 2.6 + 1.6 + 1.1) / 4)
-    assert loss.policy.item() == pytest.approx(loss.total.item())
-    assert loss.kl.item() == 0.0
-    assert loss.clip_fraction.item() == pytest.approx(0.5)
-    assert loss.ratio_max.item() == pytest.approx(1.5)
-
-
-def test_k3_estimate_of_kl():
-    # d = anchor - new = log 2 and -log 2: exp(d) - d - 1 = 1 - log 2 and log 2 - 1/2.
-    anchor = torch.tensor([math.log(2.0), -math.log(2.0)], dtype=torch.float64)
-    log_prob, loss = loss_of([1.0, 1.0], [0.0, 0.0], anchor_log_prob=anchor, kl_weight=0.1)
-    assert loss.kl.item() == pytest.approx((1.0 - math.log(2.0) + math.log(2.0) - 0.5) / 2)
-    assert loss.total.item() == pytest.approx(0.1 * 0.25)
-    loss.total.backward()
-    # d/d log_prob = 1 - exp(d): the policy is pulled toward the anchor.
-    assert log_prob.grad.tolist() == pytest.approx([0.1 * -1.0 / 2, 0.1 * 0.5 / 2])
-
-
-def test_no_kl_at_the_anchor_and_never_a_negative_one():
-    generator = torch.Generator().manual_seed(0)
-    new, anchor = torch.randn(2, 1000, generator=generator).double()
-    args = (new, new, torch.zeros_like(new))
-    assert grpo_loss(*args, **CLIPS, anchor_log_prob=new, kl_weight=1.0).total.item() == 0.0
-    assert grpo_loss(*args, **CLIPS, anchor_log_prob=anchor).kl.item() > 0.0
-
-
-def test_joint_and_mean_log_probability():
-    log_prob = torch.tensor([[-1.0, -3.0], [0.5, 0.5]])
-    assert reduce_log_prob(log_prob, "sum").tolist() == [-4.0, 1.0]
-    assert reduce_log_prob(log_prob, "mean").tolist() == [-2.0, 0.5]
-    with pytest.raises(ValueError, match=r"grpo\.log_prob: expected sum or mean, got max"):
-        reduce_log_prob(log_prob, "max")
 
 
 def test_gradient_at_ratio_one_is_that_of_the_weighted_log_probability(recording):
@@ -101,10 +43,14 @@ def test_gradient_at_ratio_one_is_that_of_the_weighted_log_probability(recording
         make_loss(reduce_log_prob(policy.log_prob(seen, action), "sum")).backward()
         return torch.cat([p.grad.flatten() for p in policy.parameters()])
 
-    surrogate = gradient(lambda new: grpo_loss(new, new.detach(), advantage, **CLIPS).total)
+    def surrogate(new):
+        there = torch.ones(1, len(new), dtype=torch.bool)
+        table = new[None]
+        return grpo_loss(table, table.detach(), advantage[None], there, ObjectiveConfig()).total
+
     plain = gradient(lambda new: -(advantage * new).mean())
     assert plain.norm() > 1e-3
-    torch.testing.assert_close(surrogate, plain, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient(surrogate), plain, rtol=1e-5, atol=1e-7)
 
 
 # Rollouts
@@ -257,19 +203,25 @@ def test_a_policy_may_be_blind_to_some_elements(none):
 
 # The loop
 
-TINY = GrpoConfig(iterations=1, group_size=4, scenarios_per_iteration=3, minibatch_size=64)
+SMALL = {"iterations": 1, "group_size": 4, "scenarios_per_iteration": 3, "minibatch_size": 64}
+TINY = GrpoConfig(**SMALL)
 
 
 def trainer(config=TINY, reward=REWARD_PRESETS["dense"], sim_config=CONFIG, seed=0):
     chosen = scenarios()
+    policy, packed = make_policy(seed, sim_config), batch(chosen)
+    by_critic = config.baseline == "critic"
+    shown = config.imitation_weight > 0.0
     return GrpoTrainer(
-        make_policy(seed, sim_config),
-        batch(chosen),
+        policy,
+        packed,
         max_agents(chosen),
         config=config,
         sim_config=sim_config,
         reward=reward,
         seed=seed,
+        critic=Critic(PolicyConfig(width=8, hidden=16), sim_config) if by_critic else None,
+        demonstrations=demonstrate(packed, max_agents(chosen), sim_config) if shown else None,
     )
 
 
@@ -281,6 +233,12 @@ def trainer(config=TINY, reward=REWARD_PRESETS["dense"], sim_config=CONFIG, seed
         {"kl_weight": 0.1, "entropy_weight": 0.01, "scale": "none", "epochs": 2},
         {"scenarios_per_iteration": 9},  # more than there are
         {"precision": Precision.bfloat16},
+        {"refills": 2},
+        {"branch_within": 20},
+        {"forked": False, "baseline": "leave_one_out"},
+        {"imitation_weight": 0.5, "imitation_batch": 16},
+        {"off_policy_limit": 0.01, "epochs": 2},
+        *[{**vars(preset), **SMALL} for preset in GRPO_PRESETS.values()],
     ],
 )
 def test_an_iteration_changes_the_policy_and_says_what_happened(changes):
@@ -291,8 +249,8 @@ def test_an_iteration_changes_the_policy_and_says_what_happened(changes):
     assert all(math.isfinite(v) for v in values.values()), values
     assert values["agent_steps"] == made.agent_steps > 0
     assert 0.0 <= values["failure_rate"] <= 1.0
-    if made.anchor is not None:
-        anchor = list(made.anchor.parameters())
+    if made.learner.anchor is not None:
+        anchor = list(made.learner.anchor.parameters())
         assert all(torch.equal(a, b) for a, b in zip(before, anchor, strict=True))
 
 
@@ -375,3 +333,145 @@ def test_advantages_of_a_real_rollout_are_centered(recording):
     torch.testing.assert_close(
         result.advantage.view(-1, 4, GROUP).sum(-1), torch.zeros(30, 4), rtol=0, atol=1e-3
     )
+
+
+# Options of the loop
+
+
+def test_groups_fork_in_the_middle_of_a_drive():
+    """A lead of 5 steps: members are where the policy was after 5 steps, and part from there."""
+    policy, chosen = make_policy(), scenarios()
+    made = roller(chosen, 4)
+    index, seeds = torch.arange(4, dtype=torch.int32), torch.tensor([11, 12, 13, 14])
+    first = made.roll(policy, index, seeds).observation.ego[0].clone()
+    branched = made.roll(policy, index, seeds, torch.tensor([0, 5, 10, 10_000]))
+    ego = branched.observation.ego[0].view(4, GROUP, -1)
+    assert (ego == ego[:, :1]).all()  # one state a group
+    moved = (ego[:, 0] != first.view(4, GROUP, -1)[:, 0]).any(1)
+    assert moved.tolist() == [False, True, True, False]  # no drive lasts 10,000 steps
+    parted = branched.action[0].view(4, GROUP, 2)
+    assert (parted[:, 1:] - parted[:, :1]).abs().amin() > 0
+    steps = branched.valid.sum(0).view(4, GROUP)
+    whole = chosen[1].num_steps
+    assert steps[1].tolist() == [min(30, whole - 5)] * GROUP
+    again = made.roll(policy, index, seeds, torch.tensor([0, 5, 10, 10_000]))
+    assert torch.equal(branched.reward, again.reward)
+
+
+def test_independent_rollouts_each_have_a_scenario_of_their_own():
+    made = trainer(GrpoConfig(**{**SMALL, "forked": False}))
+    assert (made.roller.num_groups, made.roller.group_size) == (12, 1)
+    assert (made.sampler.weight == 1.0).all()
+    made.iterate(0)
+    assert (made.sampler.weight == 1.0).all()  # no group of one scenario that could be dead
+
+
+def test_rolling_again_fills_up_with_live_groups(monkeypatch):
+    """Every second group is dead: three of six are alive after two rollouts."""
+    made = trainer(GrpoConfig(**{**SMALL, "refills": 5}))
+    compare, lessons = made._compare, []
+
+    def with_dead(record):
+        compared, wanted = compare(record)
+        compared.dead[:] = torch.tensor([False, True, False])
+        compared.advantage.view(-1, 3, 4)[:, 1] = 0.0
+        return compared, wanted
+
+    update = made.learner.update
+    monkeypatch.setattr(made, "_compare", with_dead)
+    monkeypatch.setattr(made.learner, "update", lambda x: lessons.append(x) or update(x))
+    values = made.iterate(0)
+    assert values["refills"] == 1
+    assert lessons[0].action.shape[1] == 3 * 4
+    assert (lessons[0].advantage != 0).any(0).view(3, 4).any(1).all()
+    assert values["agent_steps"] > lessons[0].valid.sum()  # dead groups were driven, too
+
+
+def test_an_anchor_may_follow_the_policy():
+    config = GrpoConfig(**{**SMALL, "kl_weight": 0.1, "anchor_decay": 0.75})
+    made = trainer(config)
+    before = [p.clone() for p in made.learner.anchor.parameters()]
+    made.iterate(0)
+    pairs = zip(before, made.learner.anchor.parameters(), made.policy.parameters(), strict=True)
+    for old, anchor, now in pairs:
+        torch.testing.assert_close(anchor, 0.75 * old + 0.25 * now)
+
+
+def test_imitation_pulls_toward_the_record():
+    """With nothing to gain, only the record is left to learn from."""
+    config = GrpoConfig(**{**SMALL, "imitation_weight": 10.0, "learning_rate": 1e-2})
+    made = trainer(config, sim_config=SimConfig(**{**vars(CONFIG), "max_steps": 12}))
+    values = [made.iterate(i)["imitation_loss"] for i in range(12)]
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_what_is_missing_is_named():
+    with pytest.raises(ValueError, match=r"grpo\.baseline=critic: expected a critic"):
+        GrpoTrainer(
+            make_policy(),
+            batch(scenarios()),
+            max_agents(scenarios()),
+            config=GrpoConfig(baseline="critic"),
+            sim_config=CONFIG,
+            reward=REWARD_PRESETS["dense"],
+            seed=0,
+        )
+    with pytest.raises(ValueError, match=r"grpo\.imitation_weight: expected demonstrations"):
+        GrpoTrainer(
+            make_policy(),
+            batch(scenarios()),
+            max_agents(scenarios()),
+            config=GrpoConfig(imitation_weight=1.0),
+            sim_config=CONFIG,
+            reward=REWARD_PRESETS["dense"],
+            seed=0,
+        )
+
+
+def test_generalized_advantages_by_hand():
+    """Discount 1/2, lambda 1/2; the second rollout ends after its first step."""
+    reward = torch.tensor([[1.0, 3.0], [2.0, 9.0], [4.0, 9.0]])
+    value = torch.tensor([[2.0, 1.0], [4.0, 9.0], [1.0, 9.0]])
+    there = torch.tensor([[True, True], [True, False], [True, False]])
+    found = generalized_advantages(reward * there, value, there, 0.5, 0.5)
+    # d_2 = 4 - 1, d_1 = 2 + 1/2 - 4, d_0 = 1 + 4/2 - 2; A_t = d_t + A_{t+1} / 4.
+    third, second = 3.0, -1.5 + 3.0 / 4
+    wanted = [[1.0 + second / 4, 2.0], [second, 0.0], [third, 0.0]]
+    torch.testing.assert_close(found.advantage, torch.tensor(wanted))
+    torch.testing.assert_close(found.wanted, (torch.tensor(wanted) + value) * there)
+    whole = generalized_advantages(reward * there, value, there, 0.5, 1.0)
+    returns = reward_to_go(reward * there, 0.5)
+    torch.testing.assert_close(whole.wanted, returns * there)
+
+
+def test_a_critic_learns_what_to_expect():
+    config = GrpoConfig(**{**vars(GRPO_PRESETS["ppo"]), **SMALL, "critic_learning_rate": 1e-2})
+    made = trainer(config, sim_config=SimConfig(**{**vars(CONFIG), "max_steps": 12}))
+    losses = [made.iterate(i)["critic_loss"] for i in range(12)]
+    assert min(losses[-3:]) < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_batches_hold_every_step_once(size):
+    generator = torch.Generator().manual_seed(1)
+    there = torch.rand(9, 6, generator=generator).sort(0, descending=True).values > 0.4
+    teaches = there & (torch.arange(6) != 2)
+    values = torch.arange(54.0)
+    for batches, wanted in (
+        (shuffled_steps(teaches, size, generator), teaches),
+        (shuffled_rollouts(teaches, there, size, generator), teaches),
+    ):
+        rows = torch.cat([b.rows for b in batches])
+        assert sorted(rows.tolist()) == torch.nonzero(wanted.flatten()).squeeze(1).tolist()
+        for b in batches:
+            table = b.table(values[b.rows])
+            assert table.flatten()[b.place].tolist() == values[b.rows].tolist()
+            assert (table != 0).sum() == (values[b.rows] != 0).sum()
+    for b in shuffled_rollouts(teaches, there, size, generator):
+        step, world = b.rows // 6, b.rows % 6
+        place_step, column = b.place // b.shape[1], b.place % b.shape[1]
+        assert torch.equal(step, place_step)
+        assert len(set(zip(column.tolist(), world.tolist(), strict=True))) == b.shape[1]
+    assert shuffled_steps(torch.zeros(3, 3, dtype=torch.bool), 4, generator) == []
+    nothing = torch.zeros(3, 3, dtype=torch.bool)
+    assert shuffled_rollouts(nothing, ~nothing, 4, generator) == []

@@ -45,7 +45,7 @@ def test_a_run_leaves_its_files(run):
     names = {p.name for p in run.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "checkpoints", "tensorboard",
-        "split.json", "summary.json", "report.html",
+        "split.json", "summary.json", "report.html", "flight.jsonl",
     }  # fmt: skip
     checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
     assert checkpoints == {"imitation.safetensors", "policy.safetensors"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from alpagym.atomic import write_atomically
 from alpagym.config import PolicyConfig, SimConfig
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
@@ -44,14 +44,9 @@ def save_policy(
         "reward_ranges": policy.ranges,
         "licenses": licenses,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     weights = {name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}
-    try:
-        save_file(weights, temporary, metadata={"alpagym": json.dumps(header)})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    metadata = {"alpagym": json.dumps(header)}
+    write_atomically(path, lambda to: save_file(weights, to, metadata=metadata))
 
 
 def load_policy(

@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   scenarios=procedural            or a file or folder of recordings or shards
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
+  grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
+  resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
@@ -40,8 +43,10 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
+TERMINATED = 143
+"""Exit status after SIGTERM."""
 QUOTED = (
-    *("scenarios", "checkpoint", "output", "out", "name", "runs"),
+    *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
     *("data.select", "data.hold_out"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
@@ -83,8 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from alpagym.checkpoint import CheckpointError
         from alpagym.grpo.trainer import TrainingError
+        from alpagym.resume import Stopped
         from alpagym.scenarios.scenario import ScenarioError
 
+        if isinstance(error, Stopped):
+            _fail(str(error))
+            return TERMINATED
         if isinstance(
             error,
             ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError,
@@ -127,6 +136,9 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     node = compose(command, overrides)
     config = to_config(node)
     if command == "train":
+        if config.resume:
+            node = _continued(node, Path(config.resume), overrides)
+            config = to_config(node)
         train(config, OmegaConf.to_yaml(node))
         return 0
     if command == "export":
@@ -144,6 +156,28 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     else:
         print(text)
     return 0
+
+
+def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
+    """The options of a run that is gone on with, but for those that are given anew.
+
+    Raises:
+        UsageError: no run there, or its options are not those of this version.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"resume={run}: expected a run directory, found no config.yaml there")
+    try:
+        node = OmegaConf.merge(compose("train", []), OmegaConf.load(file))
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
+    for key in (override.partition("=")[0] for override in overrides):
+        OmegaConf.update(node, key, OmegaConf.select(given, key), merge=True)
+    return node
 
 
 def _bench(arguments: Sequence[str]) -> int:
@@ -215,22 +249,25 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
-    from alpagym.config import REWARD_PRESETS, EvalConfig, ExportConfig, TrainConfig
+    from alpagym.config import GRPO_PRESETS, REWARD_PRESETS, EvalConfig, ExportConfig, TrainConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED
     store = ConfigStore.instance()
     store.store(name="train_schema", node=_writable(TrainConfig))
-    store.store(name="train", node={"defaults": ["train_schema", {"reward": "dense"}, "_self_"]})
+    presets: dict[str, Mapping[str, Any]] = {"reward": REWARD_PRESETS, "grpo": GRPO_PRESETS}
+    chosen = [{group: next(iter(named))} for group, named in presets.items()]
+    store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
-    for name, preset in REWARD_PRESETS.items():
-        store.store(group="reward", name=name, node=asdict(preset))
+    for group, named in presets.items():
+        for name, preset in named.items():
+            store.store(group=group, name=name, node=_named(asdict(preset)))
     with initialize(version_base=None, config_path=None):
         known = None
         for override in overrides:
@@ -246,10 +283,8 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                     else f"; alpagym {command} --options lists all"
                 )
                 raise UsageError(f"{key}: no such option{hint}")
-            if key == "reward" and value not in REWARD_PRESETS:
-                raise UsageError(
-                    f"reward: expected one of {', '.join(REWARD_PRESETS)}, got {value}"
-                )
+            if key in presets and value not in presets[key]:
+                raise UsageError(f"{key}: expected one of {', '.join(presets[key])}, got {value}")
         try:
             node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
             OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
@@ -258,6 +293,11 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             cause = error.__cause__ or error
             lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
             raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    """Enumerations by name, as options are given."""
+    return {k: v.name if isinstance(v, Enum) else v for k, v in values.items()}
 
 
 def _writable(schema: type) -> Any:
@@ -290,7 +330,7 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
     """Dotted names of all options, and of the groups that take a name."""
     from omegaconf import DictConfig
 
-    names = ["reward"] if not prefix and "reward" in node else []
+    names = [name for name in ("reward", "grpo") if not prefix and name in node]
     for key, value in node.items():
         names += (
             _leaves(value, f"{prefix}{key}.")

@@ -135,6 +135,19 @@ def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
     return total(values * weight) / total(weight[None]).clamp(min=1.0)
 
 
+def imitation_loss(policy: Policy, demonstrations: Demonstrations, rows: Tensor) -> Tensor:
+    """Huber distance of the policy's actions from those recorded, in units of order 1; a scalar.
+
+    Args:
+        policy: to compare.
+        demonstrations: N recorded steps.
+        rows: which of them, int64 [n].
+    """
+    seen, done = demonstrations.observation.index(rows), demonstrations.action[rows]
+    deviation = policy.deviation(seen, done)
+    return nn.functional.huber_loss(deviation, torch.zeros_like(deviation))
+
+
 def imitate(
     policy: Policy,
     demonstrations: Demonstrations,
@@ -165,9 +178,7 @@ def imitate(
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
 
     def loss_of(rows: Tensor) -> Tensor:
-        seen, done = demonstrations.observation.index(rows), demonstrations.action[rows]
-        deviation = policy.deviation(seen, done)
-        return nn.functional.huber_loss(deviation, torch.zeros_like(deviation))
+        return imitation_loss(policy, demonstrations, rows)
 
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)

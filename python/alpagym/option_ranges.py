@@ -17,10 +17,13 @@ AT_LEAST = {
     "imitation.batch_size": 1,
     "imitation.patience": 1,
     "shard_scenarios": 1,
+    "save_every": 1,
     "stream.max_mib": 1,
     "stream.held_out": 1,
     "stream.imitation": 1,
-    "grpo.group_size": 2,
+    "grpo.group_size": 1,
+    "grpo.constant_steps": 1,
+    "grpo.imitation_batch": 1,
     "grpo.scenarios_per_iteration": 1,
     "grpo.epochs": 1,
     "grpo.minibatch_size": 1,
@@ -33,7 +36,8 @@ POSITIVE = {
     *(f"sim.{n}" for n in ("route_step", "agent_radius", "road_radius", "light_radius")),
     *(f"sim.{n}" for n in ("route_horizon", "idm_accel", "idm_decel", "idm_max_decel")),
     "sim.idm_safe_decel",
-    *(f"grpo.{n}" for n in ("learning_rate", "clip_low", "clip_high", "max_grad_norm")),
+    *(f"grpo.{n}" for n in ("learning_rate", "critic_learning_rate", "max_grad_norm")),
+    "grpo.max_log_ratio",
     "imitation.learning_rate",
 }
 """Numbers that must be above 0."""
@@ -41,6 +45,7 @@ SHARES = {
     "data.held_out_fraction": "between 0 and 1",
     "imitation.held_out_fraction": "between 0 and 1",
     "grpo.discount": "above 0 and at most 1",
+    "grpo.gae_lambda": "above 0 and at most 1",
 }
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
@@ -50,6 +55,10 @@ CHOICES = {
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
     "grpo.scale": ("group", "batch", "none"),
+    "grpo.baseline": ("group", "leave_one_out", "critic"),
+    "grpo.ratio": ("step", "rollout"),
+    "grpo.average": ("step", "rollout", "rollout_sum", "constant", "sum"),
+    "grpo.kl_estimate": ("k1", "k2", "k3"),
 }
 """Words to choose from."""
 
@@ -71,7 +80,7 @@ def check(config: Any, prefix: str = "") -> None:
             end = AT_MOST.get(name, "2^31 - 1")
             wanted = None if low <= value <= high else f"a whole number from {low} to {end}"
         elif name in SHARES:
-            upper_ok = value <= 1.0 if name == "grpo.discount" else value < 1.0
+            upper_ok = value <= 1.0 if "at most 1" in SHARES[name] else value < 1.0
             wanted = None if value > 0.0 and upper_ok else f"a share {SHARES[name]}"
         elif isinstance(value, float):
             if not math.isfinite(value):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+
+from alpagym.atomic import write_atomically
 
 SPLIT_FILE = "split.json"
 """Ids of the recordings that a run trained on and held out."""
@@ -26,6 +27,16 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(v) for v in value]
     return value
+
+
+METRICS_FILE = "metrics.jsonl"
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Lines of JSON; none where there is no file, and not one that was cut short."""
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def free_directory(runs: str, name: str) -> Path:
@@ -43,23 +54,37 @@ def free_directory(runs: str, name: str) -> Path:
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 
-    def __init__(self, path: Path, config: str, started: float) -> None:
-        """Make the directory and write `config` (YAML).
+    def __init__(
+        self, path: Path, config: str, started: float, history: Sequence[Row] = ()
+    ) -> None:
+        """Make the directory, or go on with one, and write `config` (YAML).
 
-        Wall time counts from `started`, a reading of `time.monotonic`.
+        Args:
+            path: of the directory.
+            config: YAML.
+            started: when this process began, a reading of `time.monotonic`.
+            history: rows that stay, of one that is gone on with; their wall time counts.
         """
         self.path = path
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.yaml", config)
-        self.history: list[dict[str, Any]] = []
-        self._started = started
-        self._log = (self.path / "metrics.jsonl").open("a")
+        self.history: list[Row] = list(history)
+        self.write(METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.history))
+        self._started = started - (self.history[-1]["wall_s"] if self.history else 0.0)
+        self._log = (self.path / METRICS_FILE).open("a")
         self._board = SummaryWriter(str(self.path / "tensorboard"))
 
     @property
     def wall_s(self) -> float:
         """Time since the run began [s]."""
         return time.monotonic() - self._started
+
+    def has(self, phase: str, **values: Any) -> bool:
+        """Whether a row of a phase, with some values, is there already."""
+        return any(
+            row["phase"] == phase and all(row.get(k) == v for k, v in values.items())
+            for row in self.history
+        )
 
     def log(self, phase: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one row: phase, step, wall time, values."""
@@ -76,13 +101,14 @@ class RunDirectory:
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{phase}/{key}", value, step)
 
+    def note(self, name: str, value: Mapping[str, Any]) -> None:
+        """Append a line of JSON to a file of the directory."""
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(finite(dict(value))) + "\n")
+
     def write(self, name: str, text: str) -> Path:
         """Write a file, whole or not at all."""
-        path = self.path / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        os.replace(temporary, path)
-        return path
+        return write_atomically(self.path / name, lambda to: to.write_text(text))
 
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(finite(value), indent=2) + "\n")

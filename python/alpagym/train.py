@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,26 +17,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
-from alpagym.checkpoint import save_policy
+from alpagym.checkpoint import load_policy, save_policy
 from alpagym.config import TrainConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.grpo.critic import Critic
+from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer
-from alpagym.imitation import imitate
+from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
+from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, StopRequest
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
+from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.tables import comparison, headline, plain_printer
 from alpagym.training_data import TrainingData, demonstrations, resident, streamed
-
-SAVE_EVERY = 10
-"""Iterations after which the policy is saved, so that an interrupted run leaves one."""
 
 
 @dataclass
@@ -49,6 +51,9 @@ class Job:
     data: TrainingData
     policy: Policy
     """The one that learns."""
+    begun: Begun
+    """What an earlier process did of it."""
+    stop: StopRequest
     reward_functions: UserRewards
     reward_ranges: Ranges
 
@@ -67,9 +72,22 @@ class Job:
         licenses = sorted(self.data.licenses)
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
+    def save_all(self, trainer: GrpoTrainer) -> None:
+        """Write the policy, and what it takes to go on; a full disk is no reason to stop."""
+        try:
+            self.save("policy", trainer.policy)
+            save_state(self.run.path / STATE_FILE, trainer.state_dict())
+        except OSError as error:
+            reason = error.strerror or error
+            say = plain_printer(self.console)
+            say(f"{self.run.path}: could not save ({reason}); what was saved before stays")
+
 
 def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Path:
     """Run the whole story; returns the run directory, in which `report.html` shows it.
+
+    A run that was cut short goes on where it was saved last (`config.resume`), to the same result
+    bit for bit, on the same device and with as many threads.
 
     Args:
         config: what to do.
@@ -77,23 +95,26 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         console: where progress is shown.
 
     Raises:
+        Stopped: SIGTERM; everything has been saved then.
+        CheckpointError: nothing to go on with.
         ValueError: an option out of range; nothing has been written then.
         FileExistsError: a run of this name is there already.
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
     """
-    job = _prepare(config, yaml, console or Console(stderr=True))
-    with closing(job.data), closing(job.run):
-        _tell(job)
+    with StopRequest() as stop:
+        job = _prepare(config, yaml, console or Console(stderr=True), stop)
+        with closing(job.data), closing(job.run):
+            _tell(job)
     return job.run.path
 
 
 def _tell(job: Job) -> None:
     policy = job.policy
-    _imitate(job, policy)
+    recorded = _imitate(job, policy)
     imitation = copy.deepcopy(policy)
     before = _judge(job, "before", "imitation", imitation)
-    trained = _improve(job, policy)
+    trained = _improve(job, policy, recorded)
     after = _judge(job, "after", "GRPO", policy)
     baselines = {name: job.evaluate(name) for name in BASELINES}
     summary = _summarize(job, before, after, baselines) | {
@@ -109,12 +130,13 @@ def _tell(job: Job) -> None:
     plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
 
 
-def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
+def _prepare(config: TrainConfig, yaml: str, console: Console, stop: StopRequest) -> Job:
     started = time.monotonic()
     check(config)
     check_simulator(config.sim)
     device = choose_device(config.device)
-    path = free_directory(config.runs, config.name)
+    begun = Begun.of(Path(config.resume)) if config.resume else Begun()
+    path = Path(config.resume) if config.resume else free_directory(config.runs, config.name)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -131,12 +153,16 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
             data = streamed(config, device, say, on_progress)
         else:
             data = resident(config, device, say)
-    run = RunDirectory(path, yaml, started)
-    job = Job(config, device, console, run, data, policy, functions, ranges)
+    run = RunDirectory(path, yaml, started, begun.history)
+    run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
+    job = Job(config, device, console, run, data, policy, begun, stop, functions, ranges)
     judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
     run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
-    run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
+    if not run.has("scenarios"):
+        run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
     say(f"alpagym train on {device_name(device)}, into {run.path}")
+    if config.resume:
+        say(begun.told)
     say(
         f"{data.count} scenarios to train on, {len(data.held_out)} held out "
         f"({', '.join(sorted(job.licenses))})"
@@ -149,24 +175,34 @@ def _prepare(config: TrainConfig, yaml: str, console: Console) -> Job:
     return job
 
 
-def _imitate(job: Job, policy: Policy) -> None:
+def _imitate(job: Job, policy: Policy) -> Demonstrations:
+    """Returns what was imitated."""
     config = job.config
     recorded = demonstrations(job.data, config)
+    if job.begun.imitated:
+        policy.load_state_dict(
+            load_policy(job.run.path / IMITATION_FILE, job.device)[0].state_dict()
+        )
+        return recorded
     with _progress(job.console) as progress:
         bar = progress.add_task("imitation", total=None)
 
         def on_epoch(values: dict[str, float]) -> None:
+            job.stop.check(job.run.path)
             job.run.log("imitation", int(values["epoch"]), values)
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
         imitate(policy, recorded, config.imitation, seed=config.seed, on_epoch=on_epoch)
     job.save("imitation", policy)
+    return recorded
 
 
-def _improve(job: Job, policy: Policy) -> dict[str, float]:
+def _improve(job: Job, policy: Policy, recorded: Demonstrations) -> dict[str, float]:
     """GRPO; returns steps and steps per second, counted as the learner sees them."""
-    config = job.config
+    config, critic = job.config, None
+    if config.grpo.baseline == "critic":
+        critic = Critic(config.policy, config.sim, policy.ranges).to(job.device)
     trainer = GrpoTrainer(
         policy,
         job.data.scenarios,
@@ -178,31 +214,48 @@ def _improve(job: Job, policy: Policy) -> dict[str, float]:
         reward_ranges=job.reward_ranges,
         seed=config.seed,
         names=job.data.names,
+        critic=critic,
+        demonstrations=recorded,
         stream=job.data.stream,
     )
-    started = time.perf_counter()
+    if job.begun.state is not None:
+        trainer.load_state_dict(job.begun.state)
+    started, steps_before = time.perf_counter(), trainer.agent_steps
     with _progress(job.console) as progress:
-        bar = progress.add_task("GRPO", total=config.grpo.iterations)
+        bar = progress.add_task("GRPO", total=config.grpo.iterations, completed=trainer.iterations)
+        say = plain_printer(progress.console)
+        history = [row for row in job.run.history if row["phase"] == "grpo"]
+        told = {name for row in job.begun.flight for name in row["findings"]}
 
         def on_iteration(iteration: int, values: dict[str, float]) -> None:
             job.run.log("grpo", iteration, values)
-            if iteration % SAVE_EVERY == SAVE_EVERY - 1:
-                job.save("policy", policy)
+            history.append(values)
+            findings = diagnose(history, config.grpo)
+            for name in findings.keys() - told:
+                say(f"iteration {iteration}: {findings[name]}")
+            told.update(findings)
+            flight = {"iteration": iteration, **trainer.flight, "findings": findings}
+            job.run.note(FLIGHT_FILE, flight)
+            if iteration % config.save_every == config.save_every - 1 or job.stop.asked:
+                job.save_all(trainer)
+            job.stop.check(job.run.path)
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
         trainer.train(on_iteration)
     elapsed = time.perf_counter() - started
     policy.eval()
-    job.save("policy", policy)
-    return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": trainer.agent_steps / elapsed}
+    job.save_all(trainer)
+    rate = (trainer.agent_steps - steps_before) / elapsed
+    return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": rate}
 
 
 def _judge(job: Job, when: str, label: str, policy: Policy) -> Results:
     results = job.evaluate(policy)
     numbers = {k: v for k, v in results.summary().items() if not isinstance(v, list)}
     step = 0 if when == "before" else job.config.grpo.iterations
-    job.run.log("eval", step, {"when": when, **numbers})
+    if not job.run.has("eval", when=when):
+        job.run.log("eval", step, {"when": when, **numbers})
     job.console.print(headline(label, results))
     return results
 

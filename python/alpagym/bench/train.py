@@ -50,14 +50,14 @@ def _iterations(case: TrainCase, context: Context, label: str, *, capture: bool)
         seed=SEED,
     )
     weights = copy.deepcopy(policy.state_dict())
-    optimizer = copy.deepcopy(trainer.optimizer.state_dict())
+    optimizer = copy.deepcopy(trainer.learner.optimizer.state_dict())
     logged: list[dict[str, float]] = []
     before = 0
 
     def restore() -> None:
         nonlocal before
         policy.load_state_dict(weights)
-        trainer.optimizer.load_state_dict(copy.deepcopy(optimizer))
+        trainer.learner.optimizer.load_state_dict(copy.deepcopy(optimizer))
         trainer.generator.manual_seed(SEED)
         trainer.sampler.weight.fill_(1.0)
         before = trainer.agent_steps

@@ -9,6 +9,8 @@ from torch import Tensor
 
 NOISE = 1e-6
 """Returns that differ by less are equal but for rounding."""
+EPSILON = 1e-6
+"""Added to standard deviations that advantages are divided by."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ def group_advantages(
     group_size: int,
     *,
     credit: str = "step",
+    baseline: str = "group",
     scale: str = "batch",
     discount: float = 1.0,
     dead_tolerance: float = 0.05,
@@ -49,20 +52,20 @@ def group_advantages(
         reward: [T, W], 0 where not valid; W = S * G, groups contiguous.
         valid: bool [T, W].
         group_size: G.
-        credit: `step` gives each step its discounted reward-to-go, less the mean of those members
-            of its
-            group that are still driving at that step; `episode` gives every step of a rollout its
-            return,
-            less the mean of all members, as AlpaGym.
-        scale: divide by the standard deviation inside the `group`, or over the whole `batch` (so
-            that a
-            group whose members differ in nothing but noise stays quiet), or not (`none`, Dr. GRPO).
+        credit: `step` gives each step its discounted reward-to-go, compared with those members of
+            its group that are still driving at that step; `episode` gives every step of a rollout
+            its return, compared with all members, as AlpaGym.
+        baseline: what is taken away: the mean of the `group`, or of the others alone
+            (`leave_one_out`, RLOO: Ahmadian et al. 2024).
+        scale: divide by the standard deviation inside the `group` (GRPO), or over the whole `batch`
+            (so that a group whose members differ in nothing but noise stays quiet), or not (`none`,
+            Dr. GRPO).
         discount: per step; with `episode` credit returns are not discounted.
         dead_tolerance: returns of a dead group spread less than this times the standard deviation
             inside groups, pooled over all: what is left then is noise.
 
     Raises:
-        ValueError: an unknown credit or scale.
+        ValueError: an unknown credit, baseline or scale.
     """
     steps, worlds = reward.shape
     groups = worlds // group_size
@@ -76,17 +79,22 @@ def group_advantages(
         raise ValueError(f"grpo.credit: expected step or episode, got {credit}")
     count = compared.sum(-1, keepdim=True).clamp(min=1)
     difference = (value - (value * compared).sum(-1, keepdim=True) / count) * compared
+    if baseline == "leave_one_out":  # r - (sum - r) / (n - 1) = (r - mean) n / (n - 1)
+        difference = difference * (count / (count - 1).clamp(min=1))
+    elif baseline != "group":
+        raise ValueError(f"grpo.baseline: expected group or leave_one_out, got {baseline}")
     advantage = difference * mask
     if scale == "group":
-        deviation = (difference.square().sum(-1, keepdim=True) / count).sqrt()
+        advantage = advantage / (
+            (difference.square().sum(-1, keepdim=True) / count).sqrt() + EPSILON
+        )
     elif scale == "batch":
-        deviation = (advantage.square().sum() / mask.sum().clamp(min=1)).sqrt()
-    elif scale == "none":
-        deviation = torch.ones((), device=reward.device)
-    else:
+        advantage = advantage / (
+            (advantage.square().sum() / mask.sum().clamp(min=1)).sqrt() + EPSILON
+        )
+    elif scale != "none":
         raise ValueError(f"grpo.scale: expected group, batch or none, got {scale}")
     spread = returns.amax(1) - returns.amin(1)
     usual = (returns - returns.mean(1, keepdim=True)).square().mean().sqrt()  # inside groups
     dead = spread <= dead_tolerance * usual + NOISE
-    advantage = advantage / (deviation + 1e-6)
     return Advantages((advantage * ~dead[:, None]).view(steps, worlds), returns, dead)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Run = Callable[[], None]
 
@@ -43,9 +43,12 @@ class Captured:
         self._replay: Run | None = None
         self._refused = False
 
-    def __call__(self, run: Run, policy: nn.Module) -> None:
-        """Do what `run` does, which drives with `policy`."""
-        key = _key(policy)
+    def __call__(self, run: Run, policy: nn.Module, read: Iterable[Tensor] = ()) -> None:
+        """Do what `run` does, which drives with `policy`.
+
+        `read` are tensors that `run` reads and that others may take the place of.
+        """
+        key = (*_key(policy), *((t.data_ptr(), t.shape) for t in read))
         if policy is not self._policy or key != self._key:
             self._policy, self._key, self._replay, self._refused = policy, key, None, False
             run()
@@ -63,7 +66,7 @@ class Captured:
         (self._replay or run)()
 
 
-def _key(policy: nn.Module) -> Hashable:
+def _key(policy: nn.Module) -> tuple[Hashable, ...]:
     """What a capture holds on to: where weights lie, and how the policy computes with them."""
     device = next((p.device.type for p in policy.parameters()), "cpu")
     return (

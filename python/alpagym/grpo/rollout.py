@@ -45,6 +45,7 @@ class Roller:
     """Drives groups of worlds and records them into buffers that are allocated once.
 
     Attributes:
+        scenarios: that groups drive.
         weights: of the reward terms, [1, R], or [W, R] where groups draw them.
     """
 
@@ -81,7 +82,7 @@ class Roller:
         """
         device = scenarios.device
         self.group_size, self.num_steps = group_size, num_steps
-        self._scenarios, self._base_weights = scenarios, weights
+        self.scenarios, self._base_weights = scenarios, weights
         self._functions, self._ranges = functions, ranges or {}
         self._observed = observed or {}
         captures = capture and device.type == "cuda" and not functions
@@ -95,6 +96,7 @@ class Roller:
         self._group = torch.arange(worlds, dtype=torch.int32, device=device) // group_size
         self._member = torch.arange(worlds, dtype=torch.int32, device=device) % group_size
         self._all = torch.ones(num_groups, dtype=torch.bool, device=device)
+        self._config = config
         size = sim.action_size(config)
         self._noise = torch.zeros(worlds, 1, size, device=device)
 
@@ -126,11 +128,17 @@ class Roller:
 
     def use(self, scenarios: Scenarios) -> None:
         """Drive others from the next rollout on, with as many agents at most."""
-        self._scenarios = scenarios
+        self.scenarios = scenarios
+
+    @property
+    def num_groups(self) -> int:
+        return len(self._start.scenario)
 
     @torch.no_grad()
-    def roll(self, policy: Policy, scenario: Tensor, seed: Tensor) -> Recording:
-        """Fork each scenario's first state into a group and drive it for `num_steps` steps.
+    def roll(
+        self, policy: Policy, scenario: Tensor, seed: Tensor, lead: Tensor | None = None
+    ) -> Recording:
+        """Fork a state of each scenario into a group and drive it for `num_steps` steps.
 
         Worlds that are done stand still; those that are not by then are cut off.
 
@@ -139,24 +147,29 @@ class Roller:
             scenario: index for each group, int32 [S].
             seed: for each group, int64 [S]; with scenario, member and step it determines every
                 draw.
+            lead: steps that the policy drives before its group forks, int64 [S]; groups whose
+                drive has ended by then, and all without it, fork at the first state.
 
         Returns:
             The recording; it is overwritten by the next call.
         """
         self._start.scenario.copy_(scenario)
         self._start.seed.copy_(seed)
-        sim.reset(self._scenarios, self._start, self._all, self._params)
+        sim.reset(self.scenarios, self._start, self._all, self._params)
         sim.fork(self._start, self._state, self._group)
-        self._state.member.copy_(self._member)
         record = self._record
         if self._ranges:
-            drawn_for = self._scenarios.key[scenario.long()]
+            drawn_for = self.scenarios.key[scenario.long()]
             drawn = draw_weights(self._base_weights, self._ranges, seed, drawn_for)
             self.weights.copy_(drawn.repeat_interleave(self.group_size, 0))
+        if lead is not None:
+            self._drive_ahead(policy, lead)
+        self._state.member.copy_(self._member)
         ego_features = record.observation.ego.shape[-1] - len(self._observed)
         record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
         if self._captured:
-            self._captured(lambda: self._drive(policy), policy)
+            read = self.scenarios.tensors().values()
+            self._captured(lambda: self._drive(policy), policy, read)
         else:
             self._drive(policy)
         return record
@@ -171,16 +184,41 @@ class Roller:
                 seen.ego.zero_()
             driving = record.valid[t]
             torch.logical_not(self._state.done.squeeze(1), out=driving)
-            sim.observe(self._scenarios, self._state, seen, self._params, mask=driving)
+            sim.observe(self.scenarios, self._state, seen, self._params, mask=driving)
             for mask in (seen.agents_mask, seen.road_mask, seen.route_mask, seen.lights_mask):
                 mask &= driving[:, None, None]  # the fused encoder spends nothing on empty sets
             if self._observed:
                 record.observation.ego[t, :, :ego_features] = seen.ego.squeeze(1)
-            sim.noise(self._scenarios, self._state, self._noise)
-            now = decode(record.observation.index(t), self._scenarios)
+            sim.noise(self.scenarios, self._state, self._noise)
+            now = decode(record.observation.index(t), self.scenarios)
             record.action[t], record.log_prob[t] = policy.sample(now, self._noise.squeeze(1))
             action = record.action[t].unsqueeze(1)
-            sim.step(self._scenarios, self._state, outcome, action, self.weights, self._params)
+            sim.step(self.scenarios, self._state, outcome, action, self.weights, self._params)
             if self._functions:
                 alive = driving.unsqueeze(1)
-                self._functions.add(self._scenarios, self._state, outcome, alive)
+                self._functions.add(self.scenarios, self._state, outcome, alive)
+
+    def _drive_ahead(self, policy: Policy, lead: Tensor) -> None:
+        """Let the policy drive each start and fork it into its group after `lead` steps.
+
+        Its draws are those of a member that no group has.
+        """
+        start = self._start
+        start.member.fill_(self.group_size)
+        seen, outcome = sim.make_observation(start, self._config), sim.make_outcome(start)
+        noise = torch.zeros(len(lead), 1, self._noise.shape[-1], device=lead.device)
+        weights = self.weights[:: self.group_size] if len(self.weights) > 1 else self.weights
+        chosen = condition(weights, self._observed).expand(len(lead), -1)
+        nobody = torch.full_like(self._group, -1)
+        for step in range(1, min(int(lead.max()), self.num_steps) + 1):
+            sim.observe(self.scenarios, start, seen, self._params)
+            now = decode(seen.map(lambda t: t.squeeze(1)), self.scenarios)
+            if self._observed:
+                now = replace(now, ego=torch.cat([now.ego, chosen], -1))
+            sim.noise(self.scenarios, start, noise)
+            action, _ = policy.sample(now, noise.squeeze(1))
+            action = action.unsqueeze(1)
+            sim.step(self.scenarios, start, outcome, action, weights, self._params)
+            forks = (lead == step) & ~start.done.squeeze(1)
+            index = torch.where(forks[self._group.long()], self._group, nobody)
+            sim.fork(start, self._state, index)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import GrpoConfig, Precision, RewardConfig, SimConfig
-from alpagym.grpo.advantage import Advantages, group_advantages
-from alpagym.grpo.loss import grpo_loss, reduce_log_prob
+from alpagym.config import GrpoConfig, RewardConfig, SimConfig
+from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
+from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rollout import Recording, Roller
+from alpagym.grpo.sampler import Sampler
+from alpagym.imitation import Demonstrations
 from alpagym.policies.policy import Policy
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges
 from alpagym.rows import decode
 from alpagym.stream.banks import Stream
-from alpagym.types import Observation, Scenarios
+from alpagym.types import Scenarios
 
 
 class TrainingError(RuntimeError):
@@ -29,29 +31,44 @@ class TrainingError(RuntimeError):
 
 
 @dataclass
-class Sampler:
-    """Draws the scenarios of an iteration; those whose groups are dead are drawn less often."""
+class Rolled:
+    """A rollout of all groups, compared."""
 
-    weight: Tensor
-    """[S], on the host."""
-    generator: torch.Generator
+    record: Recording
+    compared: Advantages
+    origin: Origin
+    wanted: Tensor | None
+    """What a critic should have expected, [T, W]."""
 
-    def draw(self, count: int) -> Tensor:
-        """Scenario indices, without repetition while there are enough, int32 [count]."""
-        again = count > int((self.weight > 0).sum())
-        return torch.multinomial(
-            self.weight, count, replacement=again, generator=self.generator
-        ).to(torch.int32)
+    scenarios: Scenarios
+    """That were driven."""
 
-    def report(self, scenario: Tensor, dead: Tensor) -> None:
-        """Halve the weight of scenarios whose groups were dead, down to 1/16; restore others."""
-        index = scenario.long()
-        lower = (0.5 * self.weight[index]).clamp(min=1 / 16)
-        self.weight[index] = torch.where(dead, lower, torch.ones_like(lower))
+    def lesson(self, worlds: Tensor | None = None) -> Lesson:
+        """What it teaches; of some worlds, copied, with rows that need no scenarios."""
+
+        def of(t: Tensor) -> Tensor:
+            return t if worlds is None else t[:, worlds]
+
+        seen = self.record.observation.map(of)
+        return Lesson(
+            observation=seen if worlds is None else decode(seen, self.scenarios),
+            action=of(self.record.action),
+            log_prob=of(self.record.log_prob),
+            advantage=of(self.compared.advantage),
+            valid=of(self.record.valid),
+            origin=self.origin if worlds is None else self.origin.of(worlds),
+            wanted=None if self.wanted is None else of(self.wanted),
+        )
 
 
 class GrpoTrainer:
-    """Improves a policy in closed loop on packed scenarios."""
+    """Improves a policy in closed loop on packed scenarios.
+
+    Attributes:
+        iterations: done so far.
+        flight: of the last iteration: which rollouts were extreme, by tokens, and scenarios whose
+            groups were dead.
+    """
 
     def __init__(
         self,
@@ -66,30 +83,42 @@ class GrpoTrainer:
         reward_ranges: Ranges | None = None,
         seed: int,
         names: Sequence[str] = (),
+        critic: Critic | None = None,
+        demonstrations: Demonstrations | None = None,
         stream: Stream | None = None,
     ) -> None:
         """Allocate the buffers of a rollout.
 
-        With `stream`, whose `per_rollout` is `config.scenarios_per_iteration`, scenarios come from
-        there; `scenarios` are those of its bank in use, and `max_agents` its.
+        With `stream`, whose `per_rollout` is `config.starts`, scenarios come from there;
+        `scenarios` are those of its bank in use, and `max_agents` its.
 
         Raises:
-            ValueError: a group of fewer than two, which has nothing to compare.
+            ValueError: a group of fewer than two, which has nothing to compare; or a critic or
+                demonstrations that the configuration asks for are missing.
         """
-        if config.group_size < 2:
+        if config.group_size < 2 and config.baseline != "critic":
             raise ValueError(
                 f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}"
             )
-        self.policy, self.config, self.scenarios = policy, config, scenarios
-        self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
+        self.config, self.stream = config, stream
+        self.names = names if stream is None else stream.names
+        self.generator = torch.Generator().manual_seed(seed)
+        self.learner = Learner(
+            policy,
+            config,
+            scenarios,
+            generator=self.generator,
+            critic=critic,
+            demonstrations=demonstrations,
+        )
         horizon = int((scenarios.num_frames - 1 - scenarios.start_frame).max())
         if stream is not None:
             horizon = stream.num_steps
         self.roller = Roller(
             scenarios,
             max_agents,
-            num_groups=config.scenarios_per_iteration,
-            group_size=config.group_size,
+            num_groups=config.starts,
+            group_size=config.group_size if config.forked else 1,
             num_steps=min(horizon, sim_config.max_steps) if sim_config.max_steps > 0 else horizon,
             config=sim_config,
             weights=sim.make_weights(reward, scenarios.device),
@@ -98,70 +127,132 @@ class GrpoTrainer:
             observed=policy.ranges,
             capture=config.capture,
         )
-        self.names = names if stream is None else stream.names
-        self.stream = stream
-        self.generator = torch.Generator().manual_seed(seed)
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
-        self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
-        self.agent_steps = 0
+        self.iterations = self.agent_steps = 0
+        self.flight: dict[str, str | list[str]] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """What learns."""
+        return self.learner.policy
+
+    @property
+    def scenarios(self) -> Scenarios:
+        """That groups drive now."""
+        return self.roller.scenarios
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that later iterations depend on, but for configuration and scenarios.
+
+        Between iterations no world is on its way: a rollout begins and ends within one.
+        """
+        drawing: dict[str, Any] = {"sampler": self.sampler.weight}
+        if self.stream is not None:
+            drawing = {"stream": self.stream.state_dict()}
+        return {
+            "iterations": self.iterations,
+            "agent_steps": self.agent_steps,
+            "generator": self.generator.get_state(),
+            "learner": self.learner.state_dict(),
+            **drawing,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was called: the same iterations follow."""
+        self.iterations, self.agent_steps = state["iterations"], state["agent_steps"]
+        self.generator.set_state(state["generator"])
+        self.learner.load_state_dict(state["learner"])
+        if self.stream is not None:
+            self.stream.load_state_dict(state["stream"])
+        else:
+            self.sampler.weight.copy_(state["sampler"])
 
     def train(self, on_iteration: Callable[[int, dict[str, float]], None]) -> None:
-        """Run all iterations.
+        """Run the iterations that are left.
 
         Raises:
             TrainingError: a non-finite reward or gradient.
         """
-        for iteration in range(self.config.iterations):
-            remaining = 1.0 - iteration / self.config.iterations
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * remaining
-            on_iteration(iteration, self.iterate(iteration))
+        for iteration in range(self.iterations, self.config.iterations):
+            self.learner.set_progress(iteration / self.config.iterations)
+            values = self.iterate(iteration)
+            self.iterations = iteration + 1
+            on_iteration(iteration, values)
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One rollout of all groups and the updates from it; returns what to log."""
-        config, device = self.config, self.scenarios.device
         started = time.perf_counter()
         waited = self.stream.waited_s if self.stream is not None else 0.0
-        scenario = self._draw()
-        seed = torch.randint(2**62, (config.scenarios_per_iteration,), generator=self.generator)
-        self.policy.eval()
-        with self._precision():
-            record = self.roller.roll(self.policy, scenario.to(device), seed.to(device))
-        compared = group_advantages(
-            record.reward,
-            record.valid,
-            config.group_size,
-            credit=config.credit,
-            scale=config.scale,
-            discount=config.discount,
-            dead_tolerance=config.dead_group_tolerance,
-        )
-        self._check(record, scenario, seed)
-        self._report(scenario, record, compared)
-        rolled = time.perf_counter()
-        steps = record.steps
+        rolled = self._roll()
+        steps, described = rolled.record.steps, self._describe(rolled)
+        lesson, refills = rolled.lesson(), 0
+        live = 1.0 - described["dead_group_fraction"]
+        if self.config.refills > 0:
+            lesson, refills, more = self._refill(rolled)
+            steps += more
+            live = lesson.action.shape[1] / rolled.record.action.shape[1]
+        self.flight = self._extremes(rolled)
+        rolled_at = time.perf_counter()
         self.agent_steps += steps
-        values = self._update(record, compared, iteration) | self._describe(record, compared)
+        values, world = self.learner.update(lesson)
+        if world >= 0:
+            self.flight["ratio_max"] = self._token(lesson.origin, world)
+        if bad := not_finite(values):
+            raise TrainingError(
+                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
+            )
         elapsed = time.perf_counter() - started
         if self.stream is not None:
             values["stream_wait_s"] = self.stream.waited_s - waited
             values["stream_banks"] = float(self.stream.num_banks)
-        return values | {
-            "agent_steps": self.agent_steps,
-            "agent_steps_per_s": steps / elapsed,
-            "rollout_s": rolled - started,
-            "update_s": elapsed - (rolled - started),
-        }
+        return (
+            values
+            | described
+            | {
+                "refills": refills,
+                "live_groups": live,
+                "agent_steps": self.agent_steps,
+                "agent_steps_per_s": steps / elapsed,
+                "rollout_s": rolled_at - started,
+                "update_s": elapsed - (rolled_at - started),
+            }
+        )
+
+    def _roll(self) -> Rolled:
+        """Draw scenarios, drive their groups, compare."""
+        config, device = self.config, self.scenarios.device
+        count = config.starts
+        scenario = self._draw()
+        seed = torch.randint(2**62, (count,), generator=self.generator)
+        lead = torch.zeros(count, dtype=torch.int64)
+        if config.branch_within > 0:
+            lead = torch.randint(config.branch_within + 1, (count,), generator=self.generator)
+        size = self.roller.group_size
+        origin = Origin(
+            name=[self._name(s) for s in scenario.tolist() for _ in range(size)],
+            seed=seed.repeat_interleave(size),
+            member=torch.arange(size).repeat(count),
+            lead=lead.repeat_interleave(size),
+        )
+        self.policy.eval()
+        with self.learner.precision():
+            ahead = lead.to(device) if config.branch_within > 0 else None
+            record = self.roller.roll(self.policy, scenario.to(device), seed.to(device), ahead)
+        self._check(record, origin)
+        compared, wanted = self._compare(record)
+        if config.forked:
+            self._report(scenario, record, compared)
+        return Rolled(record, compared, origin, wanted, self.scenarios)
 
     def _draw(self) -> Tensor:
         """Scenarios of the next rollout, of the resident ones or of the stream's next."""
         if self.stream is None:
-            return self.sampler.draw(self.config.scenarios_per_iteration)
+            return self.sampler.draw(self.config.starts)
         scenario = self.stream.draw()
         self.names = self.stream.names
-        if self.scenarios is not self.stream.scenarios:
-            self.scenarios = self.stream.scenarios
-            self.roller.use(self.scenarios)
+        if self.roller.scenarios is not self.stream.scenarios:
+            self.roller.use(self.stream.scenarios)
+            self.learner.scenarios = self.stream.scenarios
         return scenario
 
     def _report(self, scenario: Tensor, record: Recording, compared: Advantages) -> None:
@@ -174,75 +265,61 @@ class GrpoTrainer:
         elif self.config.resample_dead:
             self.sampler.report(scenario, dead)
 
-    def _update(self, record: Recording, compared: Advantages, iteration: int) -> dict[str, float]:
+    def _compare(self, record: Recording) -> tuple[Advantages, Tensor | None]:
         config = self.config
-        self.policy.train()
-        observation = record.observation.map(lambda t: t.flatten(0, 1))
-        action = record.action.flatten(0, 1)
-        old = reduce_log_prob(record.log_prob, config.log_prob).flatten()
-        advantage = compared.advantage.flatten()
-        teaches = record.valid.flatten()
-        if self.anchor is None:  # steps without an advantage have no gradient
-            teaches = teaches & (advantage != 0)
-        chosen = torch.nonzero(teaches).squeeze(1)
-        rows: list[Tensor] = []
-        for _ in range(config.epochs if len(chosen) else 0):  # all groups may be dead
-            order = torch.randperm(len(chosen), generator=self.generator).to(chosen.device)
-            rows += chosen[order].tensor_split(math.ceil(len(chosen) / config.minibatch_size))
-        made = [self._learn(observation.index(r), action[r], old[r], advantage[r]) for r in rows]
-        means = {k: float(torch.stack([m[k] for m in made]).mean()) for k in (made or [{}])[0]}
-        if not all(math.isfinite(v) for v in means.values()):
-            bad = ", ".join(f"{k}={v}" for k, v in means.items() if not math.isfinite(v))
-            raise TrainingError(
-                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
-            )
-        return means | {"entropy": float(self.policy.entropy().detach())}
-
-    def _learn(
-        self, seen: Observation, action: Tensor, old_log_prob: Tensor, advantage: Tensor
-    ) -> dict[str, Tensor]:
-        """One gradient step on N recorded steps; returns scalars on the device."""
-        config, seen = self.config, decode(seen, self.scenarios)
-        anchor = None
-        with self._precision():
-            log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
-            if self.anchor is not None:
-                with torch.no_grad():
-                    anchor = reduce_log_prob(self.anchor.log_prob(seen, action), config.log_prob)
-        loss = grpo_loss(
-            log_prob,
-            old_log_prob,
-            advantage,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
-            anchor_log_prob=anchor,
-            kl_weight=config.kl_weight,
+        compared = group_advantages(
+            record.reward,
+            record.valid,
+            config.group_size,
+            credit=config.credit,
+            baseline="group" if config.baseline == "critic" else config.baseline,
+            scale=config.scale,
+            discount=config.discount,
+            dead_tolerance=config.dead_group_tolerance,
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss.total - config.entropy_weight * self.policy.entropy()).backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        self.optimizer.step()
-        return {
-            "policy_loss": loss.policy,
-            "kl": loss.kl,
-            "clip_fraction": loss.clip_fraction,
-            "ratio_max": loss.ratio_max,
-            "grad_norm": norm.detach(),
-        }
+        critic = self.learner.critic
+        if critic is None or config.baseline != "critic":
+            return compared, None
+        reward = record.reward * record.valid
+        critic.set_unit(reward_to_go(reward, config.discount)[record.valid])
+        value = self.learner.expect(record.observation)
+        expected = generalized_advantages(
+            reward, value, record.valid, config.discount, config.gae_lambda
+        )
+        advantage = expected.advantage
+        if config.scale != "none":
+            there = advantage[record.valid]
+            advantage = (advantage - there.mean()) / (there.std() + EPSILON) * record.valid
+        alive = torch.zeros_like(compared.dead)
+        return replace(compared, advantage=advantage, dead=alive), expected.wanted
 
-    def _precision(self) -> torch.autocast:
-        """What the policy runs under, in rollouts and updates alike."""
-        low = self.config.precision is Precision.bfloat16
-        return torch.autocast(self.scenarios.device.type, torch.bfloat16, enabled=low)
+    def _refill(self, first: Rolled) -> tuple[Lesson, int, int]:
+        """Roll again until as many groups are alive as were asked for, or often enough.
 
-    def _check(self, record: Recording, scenario: Tensor, seed: Tensor) -> None:
+        Returns:
+            The live groups of all rollouts, how many more there were, and their steps.
+        """
+        wanted, size = len(first.compared.dead), self.config.group_size
+        lessons, alive, steps, rolled = [], 0, 0, first
+        for refill in range(self.config.refills + 1):
+            if refill > 0:
+                rolled = self._roll()
+                steps += rolled.record.steps
+            chosen = torch.nonzero(~rolled.compared.dead).squeeze(1)[: wanted - alive]
+            alive += len(chosen)
+            worlds = chosen[:, None] * size + torch.arange(size, device=chosen.device)
+            lessons.append(rolled.lesson(worlds.flatten()))
+            if alive == wanted:
+                break
+        return join(lessons), len(lessons) - 1, steps
+
+    def _check(self, record: Recording, origin: Origin) -> None:
         """Stop at the first action or reward that is not finite, and name where it was."""
         lost = ~torch.isfinite(record.action).all(2) & record.valid
         bad = ~torch.isfinite(record.reward) | lost
         if not bool(bad.any()):
             return
         step, world = (int(i) for i in torch.nonzero(bad)[0])
-        group, member = divmod(world, self.config.group_size)
         terms = [
             t.name.lower()
             for t in sim.RewardTerm
@@ -251,19 +328,36 @@ class GrpoTrainer:
         what, cause = "reward", f"from {', '.join(terms) or 'the weights'}"
         if bool(lost[step, world]):
             what, cause = "action", f"got {record.action[step, world].tolist()}"
-        index = int(scenario[group])
-        name = self.names[index] if self.names else index
         raise TrainingError(
-            f"{what} is not finite in scenario {name}, seed {int(seed[group])}, "
-            f"member {member}, step {step}, {cause}"
+            f"{what} is not finite in scenario {origin.name[world]}, "
+            f"seed {int(origin.seed[world])}, member {int(origin.member[world])}, step {step}, "
+            f"{cause}"
         )
 
-    def _describe(self, record: Recording, compared: Advantages) -> dict[str, float]:
-        term = sim.RewardTerm
+    def _name(self, scenario: int) -> str:
+        return str(self.names[scenario] if self.names else scenario)
+
+    def _token(self, origin: Origin, world: int) -> str:
+        """What names a rollout, with the policy that drove it: scenario@seed.member+lead."""
+        seed, member, lead = (int(t[world]) for t in (origin.seed, origin.member, origin.lead))
+        return f"{origin.name[world]}@{seed}.{member}+{lead}"
+
+    def _extremes(self, rolled: Rolled) -> dict[str, str | list[str]]:
+        """Which rollouts returned least and most, and the scenarios of dead groups."""
+        returns, origin = rolled.compared.returns.flatten(), rolled.origin
+        dead = torch.nonzero(rolled.compared.dead.cpu()).squeeze(1) * self.config.group_size
+        return {
+            "return_min": self._token(origin, int(returns.argmin())),
+            "return_max": self._token(origin, int(returns.argmax())),
+            "dead_scenarios": sorted({origin.name[world] for world in dead.tolist()}),
+        }
+
+    def _describe(self, rolled: Rolled) -> dict[str, float]:
+        record, compared, term = rolled.record, rolled.compared, sim.RewardTerm
         total = (record.terms * record.valid.unsqueeze(-1)).sum(0)  # [W, R]
         return {
             "return_mean": float(compared.returns.mean()),
-            "return_spread_in_group": float(compared.returns.std(1).mean()),
+            "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
             "return_spread_across_groups": float(compared.returns.mean(1).std())
             if len(compared.returns) > 1
             else 0.0,

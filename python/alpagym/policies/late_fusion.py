@@ -35,30 +35,30 @@ def masked_max(x: Tensor, mask: Tensor) -> Tensor:
     return (torch.relu(x) * mask.unsqueeze(-1)).max(-2).values
 
 
-class LateFusion(Policy):
-    """A Gaussian policy on unicycle actions, of constant spread in normalized units."""
+class SceneNetwork(nn.Module):
+    """What an ego sees -> a few numbers.
+
+    Attributes:
+        ranges: of the reward weights that are observed, as `Policy.ranges`.
+        chosen: stand for them where the observation holds none.
+    """
 
     def __init__(
-        self, config: PolicyConfig, sim_config: SimConfig, ranges: Ranges | None = None
+        self,
+        config: PolicyConfig,
+        sim_config: SimConfig,
+        outputs: int,
+        ranges: Ranges | None = None,
     ) -> None:
         super().__init__()
         self.ranges = dict(ranges or {})
         self.chosen: Tensor
         self.register_buffer("chosen", torch.zeros(len(self.ranges)), persistent=False)
-        if sim_config.action.name != "unicycle":
-            raise ValueError(
-                f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}"
-            )
-        if sim_config.replan_every != 1:
-            raise ValueError(
-                "LateFusion drives with an action a step, "
-                f"got sim.replan_every={sim_config.replan_every}"
-            )
         for name, wanted in (("ego", 10), ("agent", 8), ("road", 6)):
             columns = getattr(sim_config, f"{name}_columns")
             if columns < wanted:
                 raise ValueError(
-                    f"LateFusion reads {wanted} features, got sim.{name}_columns={columns}"
+                    f"the network reads {wanted} features, got sim.{name}_columns={columns}"
                 )
         scales = {
             "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
@@ -75,7 +75,7 @@ class LateFusion(Policy):
             }
         )
         route_size = sim_config.num_route_points * len(features.ROUTE_SCALE)
-        last = nn.Linear(config.hidden, 2)
+        last = nn.Linear(config.hidden, outputs)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         first = nn.Linear(
@@ -91,10 +91,9 @@ class LateFusion(Policy):
             nn.ReLU(inplace=True),
             last,
         )
-        self.log_std = nn.Parameter(torch.full((2,), config.log_std))
 
     def forward(self, observation: Observation) -> Tensor:
-        """Mean of the normalized action, [..., 2]."""
+        """[..., outputs]."""
         if self.ranges and observation.ego.shape[-1] == len(features.EGO_SCALE):
             chosen = self.chosen.expand(*observation.ego.shape[:-1], -1)
             observation = replace(observation, ego=torch.cat([observation.ego, chosen], -1))
@@ -105,8 +104,8 @@ class LateFusion(Policy):
         for name in self.encoders:
             rows, mask = getattr(observation, name), getattr(observation, f"{name}_mask")
             parts.append(self.encode(name, rows, mask))
-        mean: Tensor = self.trunk(torch.cat(parts, -1))
-        return mean
+        numbers: Tensor = self.trunk(torch.cat(parts, -1))
+        return numbers
 
     def encode(self, name: str, rows: Tensor, mask: Tensor) -> Tensor:
         """Largest features of a set of elements, [..., n, columns] -> [..., width]."""
@@ -147,6 +146,25 @@ class LateFusion(Policy):
         for i, (term, (low, high)) in enumerate(self.ranges.items()):
             middle = 0.5 * (low + high)
             self.chosen[i] = 2.0 * (weights.get(term, middle) - middle) / (high - low)
+
+
+class LateFusion(SceneNetwork, Policy):
+    """A Gaussian policy on unicycle actions, of constant spread in normalized units."""
+
+    def __init__(
+        self, config: PolicyConfig, sim_config: SimConfig, ranges: Ranges | None = None
+    ) -> None:
+        if sim_config.action.name != "unicycle":
+            raise ValueError(
+                f"LateFusion drives with unicycle actions, got sim.action={sim_config.action.name}"
+            )
+        if sim_config.replan_every != 1:
+            raise ValueError(
+                "LateFusion drives with an action a step, "
+                f"got sim.replan_every={sim_config.replan_every}"
+            )
+        super().__init__(config, sim_config, 2, ranges)
+        self.log_std = nn.Parameter(torch.full((2,), config.log_std))
 
     def mean(self, observation: Observation) -> Tensor:
         return self.forward(observation) * _unit(observation)

@@ -1,0 +1,106 @@
+"""Runs that are cut short, and go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from alpagym.atomic import clear_unfinished
+from alpagym.checkpoint import CheckpointError
+from alpagym.run_directory import METRICS_FILE, Row, read_rows
+from alpagym.run_state import load_state
+
+IMITATION_FILE = Path("checkpoints") / "imitation.safetensors"
+STATE_FILE = Path("checkpoints") / "state.safetensors"
+"""Where GRPO stands."""
+FLIGHT_FILE = "flight.jsonl"
+"""What was extreme in each iteration, and what was found wrong."""
+
+
+class Stopped(RuntimeError):
+    """A run was asked to stop; the message says how it goes on."""
+
+
+@dataclass
+class Begun:
+    """What a run directory holds of a run that was cut short; nothing for a new one."""
+
+    imitated: bool = False
+    """Whether imitation is done."""
+    state: dict[str, Any] | None = None
+    """Of the trainer, where it was saved last."""
+    history: list[Row] = field(default_factory=list)
+    """Metrics up to there."""
+    flight: list[Row] = field(default_factory=list)
+    """Likewise of `FLIGHT_FILE`."""
+
+    @classmethod
+    def of(cls, path: Path) -> Begun:
+        """Read it, and clear away files that were being written.
+
+        Raises:
+            CheckpointError: no run, one that is complete, or one whose state cannot be read.
+        """
+        if not (path / "config.yaml").is_file():
+            raise CheckpointError(f"{path}: expected a run directory, found no config.yaml there")
+        if (path / "report.html").is_file():
+            raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
+        for folder in (path, path / "checkpoints"):
+            clear_unfinished(folder)
+        imitated = (path / IMITATION_FILE).is_file()
+        state = load_state(path / STATE_FILE) if (path / STATE_FILE).is_file() else None
+        done = state["iterations"] if state is not None else 0
+
+        def stays(row: Row) -> bool:
+            if row["phase"] == "grpo":
+                return bool(row["step"] < done)
+            return row["phase"] == "scenarios" or (imitated and row.get("when") != "after")
+
+        history = [row for row in read_rows(path / METRICS_FILE) if stays(row)]
+        flight = [row for row in read_rows(path / FLIGHT_FILE) if row["iteration"] < done]
+        return cls(imitated, state, history, flight)
+
+    @property
+    def told(self) -> str:
+        """Where the run goes on, as a sentence."""
+        if self.state is not None:
+            return f"going on after iteration {self.state['iterations']}"
+        return "going on after imitation" if self.imitated else "beginning again: nothing was saved"
+
+
+class StopRequest:
+    """SIGTERM as a request, answered where everything can be saved."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def check(self, run: Path) -> None:
+        """Stop here if asked to.
+
+        Raises:
+            Stopped: SIGTERM has come.
+        """
+        if self.asked:
+            raise Stopped(f"stopped; `alpagym train resume={run}` goes on")

@@ -1,0 +1,239 @@
+"""Runs that are killed, stopped, out of disk, or damaged, and go on to the same result."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alpagym import cli
+from alpagym.checkpoint import CheckpointError
+from alpagym.resume import STATE_FILE, Begun
+from alpagym.run_state import load_state, save_state
+
+OPTIONS = [
+    "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=2", "threads=1",
+    "grpo.iterations=6", "grpo.group_size=3", "grpo.scenarios_per_iteration=3", "device=cpu",
+    "policy.width=8", "policy.hidden=16", "num_replays=1", "save_every=2", "sim.max_steps=20",
+    "grpo.kl_weight=0.1", "grpo.anchor_decay=0.9", "grpo.imitation_weight=0.1",
+]  # fmt: skip
+PPO = ["grpo=ppo", *[o for o in OPTIONS if "kl" not in o and "anchor" not in o]]
+COMMAND = [sys.executable, "-c", "import sys; from alpagym.cli import main; sys.exit(main())"]
+TIMINGS = ("wall_s", "agent_steps_per_s", "rollout_s", "update_s")
+
+
+def arguments(folder: Path, *more: str, options: list[str] = OPTIONS) -> list[str]:
+    return ["train", f"runs={folder}", "name=run", "seed=3", *options, *more]
+
+
+def start(folder: Path, options: list[str] = OPTIONS, **settings) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *arguments(folder, options=options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **settings,
+    )
+
+
+def result(run: Path):
+    """Weights, and metrics but for timings."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+    flight = (run / "flight.jsonl").read_text()
+    return load_file(run / "checkpoints" / "policy.safetensors"), rows, flight
+
+
+def assert_same(run: Path, other: Path) -> None:
+    (weights, rows, flight), (others, other_rows, other_flight) = result(run), result(other)
+    assert rows == other_rows
+    assert flight == other_flight
+    assert weights.keys() == others.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, others[name]), name
+
+
+def until(what, process: subprocess.Popen) -> None:
+    """Wait for something to be there, while the process lives."""
+    for _ in range(6000):
+        if what() or process.poll() is not None:
+            return
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert cli.main(arguments(folder)) == 0
+    return folder / "run"
+
+
+def metrics(run: Path, text: str):
+    return lambda: (run / "metrics.jsonl").is_file() and text in (run / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("moment", ['"imitation", "step": 0', '"step": 2', '"grpo", "step": 4'])
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path, whole, moment):
+    process = start(tmp_path)
+    until(metrics(tmp_path / "run", moment), process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
+    assert_same(tmp_path / "run", whole)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert not list(tmp_path.rglob(".*.part"))
+
+
+def test_a_critic_goes_on_too(tmp_path):
+    assert cli.main(arguments(tmp_path / "whole", options=PPO)) == 0
+    process = start(tmp_path, options=PPO)
+    until(metrics(tmp_path / "run", '"grpo", "step": 3'), process)
+    process.kill()
+    process.communicate()
+    assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
+    assert_same(tmp_path / "run", tmp_path / "whole" / "run")
+
+
+def test_sigterm_saves_and_says_how_it_goes_on(tmp_path, whole):
+    process = start(tmp_path)
+    until(metrics(tmp_path / "run", '"grpo", "step": 0'), process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, said
+    assert f"alpagym train resume={tmp_path / 'run'}" in said.replace("\n", "")
+    state = load_state(tmp_path / "run" / STATE_FILE)
+    assert state["iterations"] >= 1  # of this very iteration, though save_every is 2
+    assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
+    assert_same(tmp_path / "run", whole)
+
+
+def test_a_disk_that_is_full_loses_nothing_that_was_saved(tmp_path, whole, monkeypatch, capsys):
+    """Writes above a size fail, as on a full disk; the state is larger, metrics are not."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    from alpagym import train as module
+
+    saves, save = [], module.save_state
+
+    def limited(path, state):
+        saves.append(path)
+        if len(saves) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            save(path, state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            if len(saves) == 2:
+                kept = load_state(path)  # the one before, whole
+                assert kept["iterations"] == 2
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    monkeypatch.setattr(module, "save_state", limited)
+    try:
+        assert cli.main(arguments(tmp_path)) == 0
+    finally:
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "could not save" in capsys.readouterr().err
+    assert_same(tmp_path / "run", whole)
+
+
+def test_a_state_goes_there_and_back(tmp_path):
+    state = {
+        "a": torch.arange(3, dtype=torch.int64),
+        "b": {"c": torch.tensor(1.5), "d": {"0": {"e": torch.rand(2, 2)}}, "f": 7},
+        "g": "text",
+    }
+    save_state(tmp_path / "x" / "state.safetensors", state)
+    found = load_state(tmp_path / "x" / "state.safetensors")
+    assert torch.equal(found["a"], state["a"])
+    assert found["b"]["c"] == 1.5
+    assert torch.equal(found["b"]["d"]["0"]["e"], state["b"]["d"]["0"]["e"])
+    assert (found["b"]["f"], found["g"]) == (7, "text")
+
+
+def test_damaged_states_are_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_state(path, {"a": torch.rand(100), "b": {"c": torch.rand(10)}, "iterations": 3})
+    whole = path.read_bytes()
+    generator = random.Random(0)
+    for kind in range(60):
+        data = bytearray(whole)
+        if kind % 2:
+            data = data[: generator.randrange(len(data))]
+        else:
+            data[generator.randrange(min(len(data), 300))] ^= 1 << generator.randrange(8)
+        path.write_bytes(data)
+        with contextlib.suppress(CheckpointError):  # a flipped bit of a number is not seen
+            load_state(path)
+    path.write_bytes(whole[:200])
+    with pytest.raises(CheckpointError, match=r"not the state of a run: [^\n]*$") as caught:
+        load_state(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda run: None, "found no config.yaml there"),
+        (lambda run: (run / "config.yaml").write_text("seed: [1"), "config.yaml: "),
+        (lambda run: (run / "config.yaml").write_text("sed: 1"), "config.yaml: "),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path, make, sentence, capsys):
+    make(tmp_path)
+    assert cli.main(["train", f"resume={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_run_that_is_complete_is_left_alone(whole, capsys):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    assert cli.main(["train", f"resume={whole}"]) == 2
+    assert "this run is complete" in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+
+
+def test_half_a_line_of_metrics_is_forgotten(tmp_path, whole):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text((whole / "config.yaml").read_text())
+    rows = (whole / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(rows[: rows.index('"grpo"') + 30])
+    begun = Begun.of(run)
+    assert not begun.imitated
+    assert [row["phase"] for row in begun.history] == ["scenarios"]
+
+
+@pytest.mark.heavy
+def test_fifty_kills_at_random_moments(tmp_path, whole):
+    """During training and while files are written: every run ends in the same bits."""
+    generator = random.Random(1)
+    kills = 0
+    while kills < 50:
+        folder = tmp_path / str(kills)
+        process, run = start(folder), folder / "run"
+        while True:
+            until(metrics(run, '"imitation"'), process)
+            time.sleep(generator.uniform(0.0, 3.0))
+            if process.poll() is not None:
+                break
+            process.kill()
+            process.communicate()
+            kills += 1
+            resume = [*COMMAND, "train", f"resume={run}"]
+            process = subprocess.Popen(resume, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+        assert process.returncode == 0
+        assert_same(run, whole)

@@ -337,7 +337,7 @@ class ObjectiveConfig:
 class GrpoConfig(ObjectiveConfig):
     """Closed-loop learning; what others call by name are choices of these (`GRPO_PRESETS`)."""
 
-    iterations: int = 50
+    iterations: int = 100
     """Rollouts of all groups, each followed by its updates."""
     group_size: int = 16
     """G rollouts of one scenario from one forked state."""

@@ -18,13 +18,14 @@ from pathlib import Path
 import torch
 
 from alpagym import sim
-from alpagym.config import REWARD_PRESETS, GrpoConfig, ImitationConfig, PolicyConfig, SimConfig
+from alpagym.config import REWARD_PRESETS, SimConfig
 from alpagym.evaluation import Results, evaluate
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.procedural import generate_many
+from alpagym.training_config import GrpoConfig, ImitationConfig, PolicyConfig
 
 VARIANTS: dict[str, dict[str, float]] = {
     "dense": {},

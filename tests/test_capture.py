@@ -9,13 +9,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import alpagym
 from alpagym import sim
-from alpagym.config import REWARD_PRESETS, PolicyConfig, RowFormat, SimConfig
+from alpagym.config import REWARD_PRESETS, RowFormat, SimConfig
 from alpagym.grpo.capture import Captured
 from alpagym.grpo.rollout import Roller
 from alpagym.policies import fused
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.procedural import generate_many
+from alpagym.training_config import PolicyConfig
 
 CONFIGS = {
     "rows": SimConfig(num_agents=4, num_road_points=8, max_steps=6),

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from alpagym import checkpoint, sim
 from alpagym.checkpoint import CheckpointError, load_policy, save_policy
-from alpagym.config import PolicyConfig, SimConfig, Traffic
+from alpagym.config import SimConfig, Traffic
 from alpagym.policies.late_fusion import LateFusion
+from alpagym.training_config import PolicyConfig
 
 POLICY = PolicyConfig(width=8, hidden=16)
 SIM = SimConfig(num_agents=3, num_route_points=6, traffic=Traffic.idm, end_on=("goal",), dt=0.2)

@@ -14,7 +14,8 @@ import torch
 import alpagym
 from alpagym import sim
 from alpagym.cli import compose, main, to_config
-from alpagym.config import REWARD_PRESETS, EvalConfig, Traffic, TrainConfig
+from alpagym.config import REWARD_PRESETS, Traffic
+from alpagym.training_config import EvalConfig, TrainConfig
 from scenario_files import json_object, json_scenario, write_json
 
 SMALL = ["data.train=2", "data.held_out=1", "threads=1", "device=cpu"]

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from alpagym.config import GrpoConfig, RewardConfig
+from alpagym.config import RewardConfig
 from alpagym.grpo.diagnosis import diagnose
+from alpagym.training_config import GrpoConfig
 from test_grpo import SMALL, trainer
 
 WELL = {

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from alpagym import sim
-from alpagym.config import PolicyConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate, wilson_interval
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.scenarios.procedural import KINDS, generate
+from alpagym.training_config import PolicyConfig
 from scenario_factory import STRAIGHT, Actor, border, crossing, curve, line, straight
 
 CONFIG = SimConfig()

@@ -8,16 +8,7 @@ import pytest
 import torch
 
 from alpagym import sim
-from alpagym.config import (
-    GRPO_PRESETS,
-    REWARD_PRESETS,
-    GrpoConfig,
-    ObjectiveConfig,
-    PolicyConfig,
-    Precision,
-    RewardConfig,
-    SimConfig,
-)
+from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig
 from alpagym.grpo.advantage import group_advantages, reward_to_go
 from alpagym.grpo.batches import shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic, generalized_advantages
@@ -28,6 +19,13 @@ from alpagym.grpo.trainer import GrpoTrainer, TrainingError
 from alpagym.imitation import demonstrate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
+from alpagym.training_config import (
+    GRPO_PRESETS,
+    GrpoConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    Precision,
+)
 from scenario_factory import STRAIGHT, Actor, crossing, curve, straight
 
 

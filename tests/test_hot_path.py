@@ -14,19 +14,12 @@ import torch
 
 import alpagym
 from alpagym import sim
-from alpagym.config import (
-    ActionType,
-    GrpoConfig,
-    PolicyConfig,
-    RowFormat,
-    SimConfig,
-    SlotOrder,
-    Traffic,
-)
+from alpagym.config import ActionType, RowFormat, SimConfig, SlotOrder, Traffic
 from alpagym.grpo.rollout import Roller
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.procedural import generate_many
+from alpagym.training_config import GrpoConfig, PolicyConfig
 
 COUNTER = Path(__file__).parent / "cpp" / "count_allocations.c"
 CASES = {

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from alpagym import sim
-from alpagym.config import ImitationConfig, PolicyConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.imitation import Demonstrations, demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
+from alpagym.training_config import ImitationConfig, PolicyConfig
 from alpagym.types import EgoFeature
 from scenario_factory import STRAIGHT, Actor, crossing, curve, straight
 

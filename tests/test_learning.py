@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alpagym.config import REWARD_PRESETS, GrpoConfig, ImitationConfig, PolicyConfig, SimConfig
+from alpagym.config import REWARD_PRESETS, SimConfig
 from alpagym.evaluation import evaluate
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
+from alpagym.training_config import GrpoConfig, ImitationConfig, PolicyConfig
 from scenario_factory import curve
 
 SIM = SimConfig(num_agents=4, num_road_points=8, num_route_points=6, num_lights=1)

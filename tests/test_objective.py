@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from alpagym.config import ObjectiveConfig
 from alpagym.grpo.loss import (
     behavior_weight,
     grpo_loss,
@@ -17,6 +16,7 @@ from alpagym.grpo.loss import (
     reduce_log_prob,
     step_weights,
 )
+from alpagym.training_config import ObjectiveConfig
 
 CLIPS = {"clip_low": 0.2, "clip_high": 0.3}
 

@@ -12,7 +12,7 @@ import torch
 import scenario_factory as factory
 from alpagym import cli, sim
 from alpagym.checkpoint import load_policy, save_policy
-from alpagym.config import REWARD_PRESETS, PolicyConfig, RewardConfig, SimConfig
+from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig
 from alpagym.env import make
 from alpagym.evaluation import evaluate
 from alpagym.grpo.rollout import Roller
@@ -20,6 +20,7 @@ from alpagym.policies.late_fusion import LateFusion
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import check_ranges, condition, draw_weights
 from alpagym.scenarios.batch import batch, max_agents
+from alpagym.training_config import PolicyConfig
 
 RANGES = check_ranges({"progress": (0.0, 1.0), "lane": [-2.0, -1.0]})
 CONFIG = SimConfig(num_agents=4, num_road_points=8, num_route_points=6, num_lights=1)

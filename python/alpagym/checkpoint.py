@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from alpagym.atomic import write_atomically
-from alpagym.config import PolicyConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.reward_ranges import Ranges, check_ranges
+from alpagym.training_config import PolicyConfig
 
 FORMAT = "alpagym-policy-2"
 

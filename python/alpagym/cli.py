@@ -249,8 +249,9 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
-    from alpagym.config import GRPO_PRESETS, REWARD_PRESETS, EvalConfig, ExportConfig, TrainConfig
+    from alpagym.config import REWARD_PRESETS
     from alpagym.store.options import ConvertConfig, DoctorConfig
+    from alpagym.training_config import GRPO_PRESETS, EvalConfig, ExportConfig, TrainConfig
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED

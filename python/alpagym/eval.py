@@ -15,7 +15,7 @@ from rich.console import Console
 
 from alpagym import sim
 from alpagym.checkpoint import load_policy
-from alpagym.config import EvalConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.option_ranges import check
@@ -24,6 +24,7 @@ from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import comparison, plain_printer, reasons, suite_table
+from alpagym.training_config import EvalConfig
 
 
 def evaluate_command(

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from alpagym import sim
-from alpagym.config import ImitationConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
 from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
+from alpagym.training_config import ImitationConfig
 from alpagym.types import Observation, Scenarios
 
 SHORTEST_WAY = 0.05

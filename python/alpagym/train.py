@@ -18,7 +18,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import load_policy, save_policy
-from alpagym.config import TrainConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.critic import Critic
@@ -37,6 +36,7 @@ from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.tables import comparison, headline, plain_printer
+from alpagym.training_config import TrainConfig
 from alpagym.training_data import TrainingData, demonstrations, resident, streamed
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from alpagym import sim
-from alpagym.config import DRIVES_ON, TrainConfig
+from alpagym.config import DRIVES_ON
 from alpagym.imitation import Demonstrations, demonstrate
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
@@ -32,6 +32,7 @@ from alpagym.store.options import ConvertConfig
 from alpagym.store.shard import SUFFIX, write_shard
 from alpagym.stream.banks import Stream
 from alpagym.stream.curriculum import Curriculum
+from alpagym.training_config import TrainConfig
 from alpagym.types import Observation, Scenarios
 
 SHARD = ConvertConfig().shard_scenarios

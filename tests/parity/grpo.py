@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from alpagym.config import ObjectiveConfig
 from alpagym.grpo.advantage import group_advantages
 from alpagym.grpo.loss import (
     clipped_surrogate,
@@ -20,6 +19,7 @@ from alpagym.grpo.loss import (
     on_policy_mask,
     step_weights,
 )
+from alpagym.training_config import ObjectiveConfig
 from parity.row import Row
 
 COSMOS = "Cosmos-RL 0.4.7"

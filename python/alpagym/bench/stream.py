@@ -17,7 +17,7 @@ from alpagym.bench import sources
 from alpagym.bench.cases import SEED, StreamCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, median_of
-from alpagym.config import REWARD_PRESETS, PolicyConfig, SimConfig, TrainConfig
+from alpagym.config import REWARD_PRESETS, SimConfig
 from alpagym.grpo.rollout import Roller
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.scenario import EGO_MARK, Scenario, key_of
@@ -27,6 +27,7 @@ from alpagym.store.library import Library, prepare
 from alpagym.store.shard import SUFFIX, write_shard
 from alpagym.stream.banks import Stream
 from alpagym.stream.curriculum import Curriculum
+from alpagym.training_config import PolicyConfig, TrainConfig
 from alpagym.types import Scenarios
 
 

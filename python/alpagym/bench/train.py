@@ -14,10 +14,11 @@ from alpagym.bench import sources
 from alpagym.bench.cases import SEED, TrainCase
 from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement, measure
-from alpagym.config import REWARD_PRESETS, GrpoConfig, PolicyConfig, TrainConfig
+from alpagym.config import REWARD_PRESETS
 from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents
+from alpagym.training_config import GrpoConfig, PolicyConfig, TrainConfig
 
 
 def run(case: TrainCase, context: Context) -> Iterator[Line]:

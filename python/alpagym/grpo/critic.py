@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alpagym.config import PolicyConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.policies.late_fusion import SceneNetwork
 from alpagym.reward_ranges import Ranges
+from alpagym.training_config import PolicyConfig
 from alpagym.types import Observation
 
 

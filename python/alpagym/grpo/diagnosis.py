@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 
-from alpagym.config import GrpoConfig
 from alpagym.sim import RewardTerm
+from alpagym.training_config import GrpoConfig
 
 Values = Mapping[str, float]
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alpagym.config import GrpoConfig, Precision
 from alpagym.grpo.batches import Batch, shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.imitation import Demonstrations, imitation_loss
 from alpagym.policies.policy import Policy
 from alpagym.rows import decode
+from alpagym.training_config import GrpoConfig, Precision
 from alpagym.types import Observation, Scenarios
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from alpagym.config import ObjectiveConfig
+from alpagym.training_config import ObjectiveConfig
 
 MAX_LOG_RATIO = 20.0
 """To an anchor, log-ratios count as no farther from 0 than this: `exp` of more says nothing."""

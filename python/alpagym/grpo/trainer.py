@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import GrpoConfig, RewardConfig, SimConfig
+from alpagym.config import RewardConfig, SimConfig
 from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
 from alpagym.grpo.critic import Critic, generalized_advantages
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
@@ -23,6 +23,7 @@ from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges
 from alpagym.rows import decode
 from alpagym.stream.banks import Stream
+from alpagym.training_config import GrpoConfig
 from alpagym.types import Scenarios
 
 

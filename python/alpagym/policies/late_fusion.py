@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from alpagym.config import PolicyConfig, SimConfig
+from alpagym.config import SimConfig
 from alpagym.policies import features, fused
 from alpagym.policies.policy import Policy
 from alpagym.reward_ranges import Ranges
+from alpagym.training_config import PolicyConfig
 from alpagym.types import Observation
 
 ACCEL_SCALE = 1.5

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 
-from alpagym.config import DataConfig
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.procedural.plan import DT
@@ -14,6 +13,7 @@ from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.scenarios.selection import held_out as held_out_recordings
 from alpagym.scenarios.selection import selected_drives
 from alpagym.scenarios.step_length import fits, misfit
+from alpagym.training_config import DataConfig
 
 PROCEDURAL = "procedural"
 SELECT = "data.select"

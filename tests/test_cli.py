@@ -138,7 +138,7 @@ WRONG = {
     "grpo.grup_size=8": ["grpo.grup_size: no such option; did you mean grpo.group_size?"],
     "xyzzy=1": ["xyzzy: no such option", "--options"],
     "+seed=1": ["+seed: no such option"],
-    "grpo=x": ["grpo: no such option"],
+    "grpo=x": ["grpo: expected one of grpo, deepseek, ", "got x"],
     "seed": ["seed: expected key=value"],
     "--fast": ["--fast: expected key=value"],
     "seed=abc": ["seed=abc", "Integer"],

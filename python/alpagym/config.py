@@ -1,4 +1,4 @@
-"""Every option of AlpaGym, with units: frozen, plain values, the schema of the command line."""
+"""Options of the simulator and of rewards, with units: frozen, plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What values the options of `alpagym.config` may have."""
+"""What values the options of `alpagym.config` and `alpagym.training_config` may have."""
 
 from __future__ import annotations
 

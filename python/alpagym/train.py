@@ -23,7 +23,7 @@ from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.report import ReplayGroup, write_report
-from alpagym.grpo.trainer import GrpoTrainer
+from alpagym.grpo.trainer import GrpoTrainer, check_groups
 from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
@@ -134,6 +134,7 @@ def _prepare(config: TrainConfig, yaml: str, console: Console, stop: StopRequest
     started = time.monotonic()
     check(config)
     check_simulator(config.sim)
+    check_groups(config.grpo)
     device = choose_device(config.device)
     begun = Begun.of(Path(config.resume)) if config.resume else Begun()
     path = Path(config.resume) if config.resume else free_directory(config.runs, config.name)

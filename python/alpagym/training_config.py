@@ -1,4 +1,4 @@
-"""Options of training, evaluation and export: frozen, plain values, as those of `config`."""
+"""Options of training, evaluation and export, the schema of the command line."""
 
 from __future__ import annotations
 

@@ -31,6 +31,18 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message is one sentence that names the cause."""
 
 
+def check_groups(config: GrpoConfig) -> None:
+    """Refuse groups in which nothing can be compared.
+
+    Raises:
+        ValueError: a group of one, without a critic.
+    """
+    if config.group_size < 2 and config.baseline != "critic":
+        raise ValueError(
+            f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}"
+        )
+
+
 @dataclass
 class Rolled:
     """A rollout of all groups, compared."""
@@ -97,10 +109,7 @@ class GrpoTrainer:
             ValueError: a group of fewer than two, which has nothing to compare; or a critic or
                 demonstrations that the configuration asks for are missing.
         """
-        if config.group_size < 2 and config.baseline != "critic":
-            raise ValueError(
-                f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}"
-            )
+        check_groups(config)
         self.config, self.stream = config, stream
         self.names = names if stream is None else stream.names
         self.generator = torch.Generator().manual_seed(seed)

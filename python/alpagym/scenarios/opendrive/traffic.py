@@ -30,10 +30,12 @@ MAX_FLOW = 600.0
 """Nobody stands on a lane of which more is that near, for it winds up there [m]."""
 SPACING, MAX_PLACES = 5.0, 600
 """Vehicles stand nearer than that where there are more places this far apart on all lanes [m]."""
-MAX_WORK = 200_000
+MAX_WORK = 240_000
 """What may be spent on one file in all attempts at its scenarios, roughly in units of 10 us."""
-WORK_OF_LANE, WORK_OF_CORNER, WORK_OF_METER, WORK_OF_AGENT = 10, 2, 0.02, 150
-"""Of lanes, corners of outlines and meters of edges of the roads near; and who drives there."""
+WORK_OF_DRAWING, WORK_OF_LANE = 20, 10
+"""Of a lane that no scenario came near before, and of each that is near."""
+WORK_OF_CORNER, WORK_OF_METER, WORK_OF_AGENT = 2, 0.04, 150
+"""Of outlines of the roads near, of their edges, and of who drives there."""
 MIN_AGENTS = 3
 """A record of fewer agents is not kept."""
 
@@ -89,7 +91,9 @@ def _scenario(
                 f"{path}: after {attempt} attempts at scenario {seed}, roads so intricate are "
                 "given no more"
             )
+        new = [s for name in near - file.drawn.keys() for s in file.roads[name].sections]
         built = build(file, near, path)
+        patience.left -= WORK_OF_DRAWING * sum(len(section.lanes) for section in new)
         patience.left -= WORK_OF_LANE * len(built.network.lanes)
         flows = _flows(built, center)
         if not flows:
@@ -126,12 +130,16 @@ def _place(
 
 def _flows(built: Built, center: np.ndarray) -> list[Flow]:
     """Where vehicles may stand: on lanes outside junctions, with road enough ahead."""
-    ahead = _room_ahead(built)
+    ahead, last = _room_ahead(built), np.zeros(len(built.network.lanes))
     places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by lane, arc lengths and distances
     for i, lane in enumerate(built.network.lanes):
+        needed = RECORD * lane.speed_limit + BEYOND
+        last[i] = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
+        if i in built.in_junction or last[i] <= 3.0:
+            continue
         points = lane.points - center
         gap = np.maximum(np.maximum(points.min(0), -points.max(0)), 0.0)
-        if i in built.in_junction or np.hypot(*gap) > POPULATED:
+        if np.hypot(*gap) > POPULATED:
             continue
         s = np.linspace(0.0, lane.s[-1], 2 + int(lane.s[-1] / SPACING))
         distance = np.hypot(*interpolate(points, s).T)
@@ -144,11 +152,9 @@ def _flows(built: Built, center: np.ndarray) -> list[Flow]:
     radius = np.sort(every)[MAX_PLACES - 1] if len(every) > MAX_PLACES else POPULATED
     found = []
     for i, (s, distance) in places.items():
-        lane, inside = built.network.lanes[i], s[distance <= radius]
-        needed = RECORD * lane.speed_limit + BEYOND
-        last = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
-        if len(inside) and min(inside[-1], last) > max(inside[0], 3.0):
-            found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last))))
+        inside = s[distance <= radius]
+        if len(inside) and min(inside[-1], last[i]) > max(inside[0], 3.0):
+            found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last[i]))))
     return found
 
 

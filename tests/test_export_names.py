@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,5 +80,6 @@ def test_nothing_is_written_outside(
                 json.loads(path.read_bytes())
         if number % 25 == 0:  # what was exported is read, or refused in a sentence of its own
             load_scenarios(report.files[0].parent)
+        shutil.rmtree(out)
     assert written
     assert written + refused == count

@@ -445,6 +445,17 @@ def test_huge_files_are_refused_before_they_are_parsed(tmp_path):
     assert time.perf_counter() - begin < 5.0
 
 
+def test_lanelets_that_cross_too_often_to_unite_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    bounds = (rng.uniform(0, 50, (100, 2)) for _ in range(2))
+    itself = document(lanelet(1, *bounds), obstacle(7, 40.0, 1.0), problem())
+    many = "".join(lanelet(i, [(0, 4), (90, 4)], [(0, 0), (90, 0)]) for i in range(1, 300))
+    for text in (itself, document(many, obstacle(7, 40.0, 1.0), problem())):
+        message = error_of(tmp_path, text)
+        assert "the outlines of drivable areas cross too often to unite" in message
+        assert message.startswith(str(tmp_path / "made.xml"))
+
+
 def test_missing_shapely_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "shapely", None)
     assert "pip install alpagym[commonroad]" in error_of(tmp_path, GOOD)

@@ -11,13 +11,19 @@ import pytest
 from scipy.special import fresnel
 
 from alpagym.scenarios.load import load_scenarios
-from alpagym.scenarios.opendrive import curves
+from alpagym.scenarios.opendrive import curves, traffic
 from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import read_roads
 from alpagym.scenarios.opendrive.traffic import COUNT, scenarios_on
 from alpagym.scenarios.polyline import arc_length, project
 from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE
-from alpagym.scenarios.scenario import AgentFlag, LightState, MapType, ScenarioError
+from alpagym.scenarios.scenario import (
+    ROUTE_SPACING,
+    AgentFlag,
+    LightState,
+    MapType,
+    ScenarioError,
+)
 from opendrive_files import crossing, geometry, lane, road, section, straight, write
 
 CM = 0.01
@@ -301,6 +307,40 @@ def test_scenarios_lie_where_the_map_does(tmp_path) -> None:
     np.testing.assert_allclose(np.abs(places[:, 1]).max(), 5.25, atol=1e-3)
     assert places[:, 0].min() > -0.01
     assert places[:, 0].max() < 800.01
+
+
+def test_routes_end_beyond_what_is_driven(tmp_path) -> None:
+    scenario = next(scenarios_on(straight(tmp_path / "a.xodr", length=20_000.0), 1, seed=3))
+    lengths = np.diff(scenario.routes.offsets) * ROUTE_SPACING
+    assert lengths.max() <= 2000.0 + ROUTE_SPACING
+    driven = np.hypot(*np.diff(scenario.tracks.xyz[..., :2], axis=1).transpose(2, 0, 1)).sum(1)
+    assert (driven + 100.0 < lengths).all()
+
+
+def test_where_many_lanes_cross_vehicles_stand_near(tmp_path) -> None:
+    """With more lanes than vehicles, none is far from the middle."""
+    pair = section(lane(1), lane(-1))
+    roads = [
+        road(i, 1000, geometry(0, -500, 10.0 * (i - 15), 0, 1000, "<line/>"), pair)
+        for i in range(31)
+    ]
+    scenario = next(scenarios_on(write(tmp_path / "a.xodr", *roads), 1))
+    start = scenario.tracks.xyz[:, 0, :2]
+    assert len(start) >= 30
+    assert np.hypot(*start.T).max() < 100.0
+
+
+def test_intricate_roads_are_given_fewer_attempts(tmp_path, monkeypatch) -> None:
+    path = crossing(tmp_path / "a.xodr")
+    monkeypatch.setattr(traffic, "MAX_WORK", 4_000)
+    made: dict[int, list[str]] = {}
+    for count in (COUNT, 10 * COUNT):
+        made[count] = []
+        with pytest.raises(
+            ScenarioError, match=r"attempts .* roads so intricate are given no more"
+        ):
+            made[count] += (scenario.id for scenario in scenarios_on(path, count))
+    assert 0 < len(made[COUNT]) < len(made[10 * COUNT])  # more may be spent on more scenarios
 
 
 # Bad files

@@ -97,9 +97,9 @@ def split_long_steps(points: np.ndarray, max_step: float) -> np.ndarray:
     parts = np.maximum(np.ceil(steps / max_step - 1e-9).astype(int), 1)
     if (parts == 1).all():
         return points
-    index = np.concatenate(
-        [[0.0], np.concatenate([i + np.arange(1, n + 1) / n for i, n in enumerate(parts)])]
-    )
+    step = np.repeat(np.arange(len(parts)), parts)
+    part = np.arange(1, len(step) + 1) - (np.cumsum(parts) - parts)[step]
+    index = np.concatenate([[0.0], step + part / parts[step]])
     columns = [np.interp(index, np.arange(len(points)), column) for column in points.T]
     return np.stack(columns, axis=1)
 

@@ -100,11 +100,13 @@ def add_edges(built: Built, file: RoadFile, names: set[str], path: Path | TableF
             f"{path}: roads of {corners} corners within one scenario are more than plausible "
             f"(at most {MAX_CORNERS})"
         )
-    refuse_tangles(polygons, f"{path}", MAX_OWN_CROSSINGS, MAX_CROSSINGS)
-    lines = area_edges(polygons, f"{path}", "opendrive")
-    free = [end for end, covered in zip(ends, _covered(ends), strict=True) if not covered]
-    for piece in _without_ends([line[:, :2] for line in lines], free):
-        built.network.others.append((MapType.ROAD_EDGE, piece))
+    key = frozenset(names)
+    if key not in file.edges:
+        refuse_tangles(polygons, f"{path}", MAX_OWN_CROSSINGS, MAX_CROSSINGS)
+        lines = area_edges(polygons, f"{path}", "opendrive")
+        free = [end for end, covered in zip(ends, _covered(ends), strict=True) if not covered]
+        file.edges[key] = _without_ends([line[:, :2] for line in lines], free)
+    built.network.others += [(MapType.ROAD_EDGE, piece) for piece in file.edges[key]]
     return corners
 
 

@@ -131,6 +131,8 @@ class RoadFile:
     """Roads that have been drawn."""
     corners: float = 0.0
     """About how many points it took to draw them."""
+    edges: dict[frozenset[str], list[np.ndarray]] = field(default_factory=dict)
+    """Edges of sets of roads that have been united [m], [n, 2]."""
 
 
 def read_roads(path: Path | TableFile) -> RoadFile:

@@ -10,7 +10,7 @@ import numpy as np
 
 from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import RoadFile, read_roads
-from alpagym.scenarios.polyline import interpolate
+from alpagym.scenarios.polyline import arc_length, interpolate
 from alpagym.scenarios.procedural.layouts_road import BEYOND, RECORD
 from alpagym.scenarios.procedural.network import Flow, Layout, Signals
 from alpagym.scenarios.procedural.plan import plan_layout, random_source
@@ -26,10 +26,16 @@ POPULATED = 120.0
 """Vehicles stand this near to it at frame 0 [m]."""
 ATTEMPTS = 30
 """Plans tried for one scenario before giving up."""
-MAX_FLOWS, MAX_FLOW = 40, 600.0
-"""Lanes on which vehicles are placed, of more the nearest; and most that one winds there [m]."""
-MAX_CORNERS, CORNERS_OF_LANE = 400_000, 30
-"""Of outlines of roads in all attempts on one file, and as how many a lane counts besides."""
+MAX_FLOW = 600.0
+"""Nobody stands on a lane of which more is that near, for it winds up there [m]."""
+SPACING, MAX_PLACES = 5.0, 600
+"""Vehicles stand nearer than that where there are more places this far apart on all lanes [m]."""
+MAX_WORK = 240_000
+"""What may be spent on one file in all attempts at its scenarios, roughly in units of 10 us."""
+WORK_OF_DRAWING, WORK_OF_LANE = 20, 10
+"""Of a lane that no scenario came near before, and of each that is near."""
+WORK_OF_CORNER, WORK_OF_METER, WORK_OF_AGENT = 2, 0.04, 150
+"""Of outlines of the roads near, of their edges, and of who drives there."""
 MIN_AGENTS = 3
 """A record of fewer agents is not kept."""
 
@@ -43,7 +49,7 @@ def scenarios_on(path: str | Path, count: int = COUNT, seed: int = 0) -> Iterato
     path = Path(path)
     file = read_roads(path)
     reference = {name: _reference(path, file, name) for name in file.roads}
-    patience = Patience()
+    patience = Patience(MAX_WORK * max(count, COUNT) // COUNT)
     for number in range(seed, seed + count):
         yield _scenario(path, file, reference, number, patience)
 
@@ -52,7 +58,7 @@ def scenarios_on(path: str | Path, count: int = COUNT, seed: int = 0) -> Iterato
 class Patience:
     """What is left of the work that one file may take; an attempt on intricate roads takes more."""
 
-    corners: int = MAX_CORNERS
+    left: float
 
 
 def _reference(path: Path, file: RoadFile, name: str) -> np.ndarray:
@@ -80,21 +86,26 @@ def _scenario(
             for name, points in reference.items()
             if np.hypot(*(points - center).T).min() < RADIUS
         }
-        if patience.corners < 0:
+        if patience.left < 0:
             raise ScenarioError(
-                f"{path}: no usable traffic on this map in {attempt} attempts, which is all that "
-                "roads so intricate are given"
+                f"{path}: after {attempt} attempts at scenario {seed}, roads so intricate are "
+                "given no more"
             )
+        new = [s for name in near - file.drawn.keys() for s in file.roads[name].sections]
         built = build(file, near, path)
-        patience.corners -= CORNERS_OF_LANE * len(built.network.lanes)
+        patience.left -= WORK_OF_DRAWING * sum(len(section.lanes) for section in new)
+        patience.left -= WORK_OF_LANE * len(built.network.lanes)
         flows = _flows(built, center)
         if not flows:
             continue
-        patience.corners -= add_edges(built, file, near, path)
+        patience.left -= WORK_OF_CORNER * add_edges(built, file, near, path)
+        edges = sum(arc_length(points)[-1] for _, points in built.network.others)
+        patience.left -= WORK_OF_METER * edges
         layout = _layout(built, flows, center, rng)
         plan = plan_layout(layout, rng, kind, seed)
         if plan is None:
             continue
+        patience.left -= WORK_OF_AGENT * plan.tracks.num_agents
         plan.source, plan.dataset, plan.license = f"{path}", "opendrive", "unknown"
         plan.origin = np.array([*center, 0.0])
         plan.notes = [*built.notes, "traffic is generated on a given map"]
@@ -119,27 +130,31 @@ def _place(
 
 def _flows(built: Built, center: np.ndarray) -> list[Flow]:
     """Where vehicles may stand: on lanes outside junctions, with road enough ahead."""
-    ahead = _room_ahead(built)
-    flows: dict[int, float] = {}
-    found = []
+    ahead, last = _room_ahead(built), np.zeros(len(built.network.lanes))
+    places: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # by lane, arc lengths and distances
     for i, lane in enumerate(built.network.lanes):
-        places = lane.points - center
-        gap = np.maximum(np.maximum(places.min(0), -places.max(0)), 0.0)
-        if i in built.in_junction or np.hypot(*gap) > POPULATED:
-            continue
-        near = np.linspace(0.0, lane.s[-1], 2 + int(lane.s[-1] / 5.0))
-        distance = np.hypot(*interpolate(places, near).T)
-        inside = near[distance < POPULATED]
         needed = RECORD * lane.speed_limit + BEYOND
-        last = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
-        if 5.0 * len(inside) > MAX_FLOW:
-            continue  # it winds up there, which no road does
-        if len(inside) and min(inside[-1], last) > max(inside[0], 3.0):
-            flows[i] = float(distance.min())
-            found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last))))
-    if len(found) > MAX_FLOWS:
-        nearest = set(sorted(flows, key=lambda i: flows[i])[:MAX_FLOWS])
-        found = [flow for flow in found if flow.lane in nearest]
+        last[i] = min(lane.s[-1] - 3.0, lane.s[-1] + ahead[i] - needed)
+        if i in built.in_junction or last[i] <= 3.0:
+            continue
+        points = lane.points - center
+        gap = np.maximum(np.maximum(points.min(0), -points.max(0)), 0.0)
+        if np.hypot(*gap) > POPULATED:
+            continue
+        s = np.linspace(0.0, lane.s[-1], 2 + int(lane.s[-1] / SPACING))
+        distance = np.hypot(*interpolate(points, s).T)
+        inside = distance < POPULATED
+        if 0 < SPACING * inside.sum() <= MAX_FLOW:
+            places[i] = s[inside], distance[inside]
+    if not places:
+        return []
+    every = np.concatenate([distance for _, distance in places.values()])
+    radius = np.sort(every)[MAX_PLACES - 1] if len(every) > MAX_PLACES else POPULATED
+    found = []
+    for i, (s, distance) in places.items():
+        inside = s[distance <= radius]
+        if len(inside) and min(inside[-1], last[i]) > max(inside[0], 3.0):
+            found.append(Flow(i, max(float(inside[0]), 3.0), float(min(inside[-1], last[i]))))
     return found
 
 

@@ -162,20 +162,25 @@ def _stopping_speed(distance: float) -> float:
 
 def _room(xy: np.ndarray, yaw: float, size: np.ndarray, placed: list[Agent]) -> tuple[float, float]:
     """Bumper distance to the vehicle ahead (inf if none, -1 without room) and its speed."""
-    distance, speed = np.inf, 0.0
+    if not placed:
+        return np.inf, 0.0
     c, s = np.cos(yaw), np.sin(yaw)
-    for other in placed:
-        dx, dy = other.xy - xy
-        along, across = c * dx + s * dy, c * dy - s * dx
-        if abs(across) > 0.5 * (size[1] + other.size[1]) + 0.3:
-            continue
-        free = abs(along) - 0.5 * (size[0] + other.size[0])
-        # A vehicle behind must be able to follow.
-        if free < (STANDSTILL if along > 0 else STANDSTILL + other.speed):
-            return -1.0, 0.0
-        if 0 < along < 80.0 and free < distance:
-            distance, speed = free, other.speed * max(0.0, np.cos(other.yaw - yaw))
-    return distance, speed
+    dx, dy = (np.array([other.xy for other in placed]) - xy).T
+    length, width = np.array([other.size[:2] for other in placed]).T
+    speeds = np.array([other.speed for other in placed])
+    along, across = c * dx + s * dy, c * dy - s * dx
+    beside = np.abs(across) > 0.5 * (size[1] + width) + 0.3
+    free = np.abs(along) - 0.5 * (size[0] + length)
+    # A vehicle behind must be able to follow.
+    near = free < np.where(along > 0, STANDSTILL, STANDSTILL + speeds)
+    if (near & ~beside).any():
+        return -1.0, 0.0
+    ahead = np.where(~beside & (along > 0) & (along < 80.0), free, np.inf)
+    first = int(ahead.argmin())
+    if ahead[first] == np.inf:
+        return np.inf, 0.0
+    leader = placed[first]
+    return float(ahead[first]), leader.speed * max(0.0, float(np.cos(leader.yaw - yaw)))
 
 
 def _crossing_ahead(xy: np.ndarray, yaw: float, size: np.ndarray, walkers: list[Agent]) -> float:

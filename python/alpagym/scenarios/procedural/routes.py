@@ -12,6 +12,9 @@ from alpagym.scenarios.procedural.geometry import resample
 from alpagym.scenarios.procedural.network import NO_STOP, Network
 from alpagym.scenarios.scenario import ROUTE_SPACING
 
+MAX_ROUTE = 2000.0
+"""A route ends so far ahead, which is beyond whatever is driven within a record [m]."""
+
 
 @dataclass
 class Route:
@@ -28,13 +31,14 @@ class Route:
 
 
 def choose_lanes(net: Network, lane: int, rng: np.random.Generator) -> list[int]:
-    """A random walk along successors to the end of the network; no lane is entered twice."""
-    lanes = [lane]
+    """A random walk along successors to where the network or a route ends; none is taken twice."""
+    lanes, length = [lane], 0.0
     while True:
         ahead = [s for s in net.lanes[lanes[-1]].successors if s not in lanes]
-        if not ahead:
+        if not ahead or length > MAX_ROUTE:
             return lanes
         lanes.append(ahead[rng.integers(len(ahead))] if len(ahead) > 1 else ahead[0])
+        length += net.lanes[lanes[-1]].s[-1]
 
 
 def trace(
@@ -66,14 +70,17 @@ def trace(
         last = lane
     path = np.concatenate(pieces)
     s = arc_length(path)
+    end = int(np.searchsorted(s, start + MAX_ROUTE)) + 1
     begin = int(np.searchsorted(s, start, side="right"))
     origin = np.array([np.interp(start, s, path[:, 0]), np.interp(start, s, path[:, 1])])
     if begin < len(s) and s[begin] - start < 1e-6:
         begin += 1
-    path = np.concatenate([origin[None], path[begin:]])
-    route, at = resample(path, ROUTE_SPACING)
+    path = np.concatenate([origin[None], path[begin:end]])
+    route, at = (
+        line[: int(MAX_ROUTE / ROUTE_SPACING) + 1] for line in resample(path, ROUTE_SPACING)
+    )
     limit = np.interp(at + start, s, np.concatenate(limits))
-    ahead = [(float(d - start), light) for d, light in stops if d > start]
+    ahead = [(float(d - start), light) for d, light in stops if 0.0 < d - start <= MAX_ROUTE]
     return Route(
         route, curve_speed(route, limit), [d for d, _ in ahead], [light for _, light in ahead]
     )

@@ -17,7 +17,7 @@ from alpagym.scenarios.readers.commonroad_xml import (
     to_id,
     to_number,
 )
-from alpagym.scenarios.readers.drivable_area import area_edges
+from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
@@ -26,6 +26,8 @@ MAX_BOUND_POINTS = 150_000
 """A file with more is refused."""
 MAX_CROSSING_POINTS = 4_000
 """Lanelets whose bounds cross themselves are part of the road's outline up to so many points."""
+MAX_OWN_CROSSINGS, MAX_CROSSINGS = 500, 200_000
+"""Places where outlines of lanelets cross themselves, and where they meet; neighbors meet often."""
 MAX_LANELET = 20_000.0
 """A longer bound is a data fault [m]."""
 MAX_WIDTH = 60.0
@@ -252,7 +254,9 @@ def _road_edges(lanelets: dict[int, Lanelet], path: Path, notes: list[str]) -> l
     """The outline of the drivable lanelets without the ends at which the map was cut."""
     area = {i: v for i, v in lanelets.items() if not v.kinds & NOT_DRIVABLE}
     _drop_tangles(area, path, notes)
-    rings = area_edges([_flat(v.polygon) for v in area.values()], str(path), "commonroad")
+    outlines = [_flat(v.polygon) for v in area.values()]
+    refuse_tangles(outlines, str(path), MAX_OWN_CROSSINGS, MAX_CROSSINGS)
+    rings = area_edges(outlines, str(path), "commonroad")
     if not rings:
         return []
     import shapely

@@ -206,7 +206,7 @@ PARTS_THAT_LIE = {
 @pytest.mark.parametrize("name", PARTS_THAT_LIE)
 def test_indices_that_lie(name: str, shard: Path) -> None:
     part = next(part for part in PARTS if part.name == name)
-    file = packed.near_path(shard) if part.near else packed.packed_path(shard)
+    file = packed.near_path(shard, NEAR) if part.near else packed.packed_path(shard)
     resealed(file, in_part(name, PARTS_THAT_LIE[name]))
     refused(shard, f"{part.field}: points beyond what the scenario has")
 
@@ -254,7 +254,7 @@ def test_facts_that_lie(name: str, shard: Path) -> None:
 @pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.heavy)])
 def test_mutations(count: int, shard: Path) -> None:
     rng = np.random.default_rng(3)
-    files = [packed.packed_path(shard), packed.near_path(shard)]
+    files = [packed.packed_path(shard), packed.near_path(shard, NEAR)]
     whole = [file.read_bytes() for file in files]
     for i in range(count):
         file, data = files[i % 2], bytearray(whole[i % 2])

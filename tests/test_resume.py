@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 from alpagym import cli
 from alpagym.checkpoint import CheckpointError
-from alpagym.resume import STATE_FILE, Begun
+from alpagym.resume import STATE_FILE, Begun, Lock
 from alpagym.run_state import load_state, save_state
 
 OPTIONS = [
@@ -197,6 +198,69 @@ def test_what_is_no_run_is_refused(tmp_path, make, sentence, capsys):
     said = capsys.readouterr().err
     assert sentence in said
     assert len(said.splitlines()) == 1
+
+
+def cut_short(whole: Path, folder: Path) -> Path:
+    """A copy of a run as it was before its end."""
+    run = folder / "cut"
+    shutil.copytree(whole, run)
+    (run / "report.html").unlink()
+    return run
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["seed=4", "grpo.kl_weight=0.2", "grpo=ppo", "policy.width=16", "stream.scenarios=4", "name=x"],
+)
+def test_what_a_run_learns_from_cannot_change_in_its_middle(tmp_path, whole, changed, capsys):
+    run = cut_short(whole, tmp_path)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert cli.main(["train", f"resume={run}", changed]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert f"got {changed.partition('=')[0]}" in said
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_run_may_go_on_for_longer(tmp_path, whole):
+    run = cut_short(whole, tmp_path)
+    assert cli.main(["train", f"resume={run}", "grpo.iterations=8", "num_replays=0"]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if r["phase"] == "grpo"] == list(range(8))
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["train"]["agent_steps_per_s"] > 0
+
+
+def test_two_processes_do_not_share_a_run(tmp_path, whole, capsys):
+    run = cut_short(whole, tmp_path)
+    lock = Lock(run)
+    before = (run / "metrics.jsonl").read_bytes()
+    assert cli.main(["train", f"resume={run}"]) == 2
+    assert "another process is at work on this run" in capsys.readouterr().err
+    assert (run / "metrics.jsonl").read_bytes() == before
+    lock.close()
+    assert cli.main(["train", f"resume={run}"]) == 0
+
+
+def test_a_state_of_other_scenarios_is_refused(tmp_path, whole, capsys):
+    run = cut_short(whole, tmp_path)
+    state = load_state(run / STATE_FILE)
+    state["key"] = state["key"] + 1
+    save_state(run / STATE_FILE, state)
+    assert cli.main(["train", f"resume={run}"]) == 2
+    assert "expected the scenarios that the run began with" in capsys.readouterr().err
+
+
+def test_sigterm_ends_what_cannot_be_saved_at_once(tmp_path):
+    """While scenarios are made, long before there is a run directory."""
+    options = [*(o for o in OPTIONS if not o.startswith("data.train")), "data.train=100000"]
+    process = start(tmp_path, options)
+    time.sleep(8.0)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, said
+    assert "stopped" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_complete_is_left_alone(whole, capsys):

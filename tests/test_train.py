@@ -48,7 +48,7 @@ def test_a_run_leaves_its_files(run):
         "split.json", "summary.json", "report.html", "flight.jsonl",
     }  # fmt: skip
     checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
-    assert checkpoints == {"imitation.safetensors", "policy.safetensors"}
+    assert checkpoints == {f"{n}.safetensors" for n in ("imitation", "policy", "state")}
     assert any((run / "tensorboard").iterdir())
 
 

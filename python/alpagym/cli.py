@@ -43,6 +43,11 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
+MAY_CHANGE = {
+    *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
+    *("grpo.iterations", "grpo.capture"),
+}
+"""Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
 """Exit status after SIGTERM."""
 QUOTED = (
@@ -82,18 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _store(command, overrides)
             case _:
                 return _run(command, overrides)
-    except KeyboardInterrupt:
-        _fail("interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted")
+        return TERMINATED if str(error) else INTERRUPTED
     except Exception as error:
         from alpagym.checkpoint import CheckpointError
         from alpagym.grpo.trainer import TrainingError
-        from alpagym.resume import Stopped
         from alpagym.scenarios.scenario import ScenarioError
 
-        if isinstance(error, Stopped):
-            _fail(str(error))
-            return TERMINATED
         if isinstance(
             error,
             ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError,
@@ -162,7 +163,8 @@ def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
     """The options of a run that is gone on with, but for those that are given anew.
 
     Raises:
-        UsageError: no run there, or its options are not those of this version.
+        UsageError: no run there, its options are not those of this version, or one is given that
+            may not change.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -176,7 +178,13 @@ def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
     except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
     for key in (override.partition("=")[0] for override in overrides):
-        OmegaConf.update(node, key, OmegaConf.select(given, key), merge=True)
+        if key not in MAY_CHANGE:
+            known = ", ".join(sorted(MAY_CHANGE - {"resume"}))
+            raise UsageError(
+                f"resume={run}: expected no other options than {known}, got {key}: what a run "
+                "learns from and how cannot change in its middle"
+            )
+        OmegaConf.update(node, key, OmegaConf.select(given, key))
     return node
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,8 +25,31 @@ FLIGHT_FILE = "flight.jsonl"
 """What was extreme in each iteration, and what was found wrong."""
 
 
-class Stopped(RuntimeError):
+class Stopped(KeyboardInterrupt):
     """A run was asked to stop; the message says how it goes on."""
+
+
+class Lock:
+    """One process at a time for a run directory, as long as the process lives."""
+
+    def __init__(self, run: Path) -> None:
+        """Take it.
+
+        Raises:
+            CheckpointError: no such folder, or another process has it.
+        """
+        try:
+            self._folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise CheckpointError(f"{run}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._folder)
+            raise CheckpointError(f"{run}: another process is at work on this run") from error
+
+    def close(self) -> None:
+        os.close(self._folder)
 
 
 @dataclass
@@ -73,10 +100,17 @@ class Begun:
 
 
 class StopRequest:
-    """SIGTERM as a request, answered where everything can be saved."""
+    """SIGTERM as an exception; put off, where asked, to a moment at which everything is saved.
+
+    Attributes:
+        asked: it has come.
+        run: the run directory, once there is one.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.run: Path | None = None
+        self._deferred = False
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -93,14 +127,26 @@ class StopRequest:
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, it waits for `check`."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
-    def check(self, run: Path) -> None:
+    def check(self) -> None:
         """Stop here if asked to.
 
         Raises:
             Stopped: SIGTERM has come.
         """
         if self.asked:
-            raise Stopped(f"stopped; `alpagym train resume={run}` goes on")
+            how = f"; `alpagym train resume={self.run}` goes on" if self.run else ""
+            raise Stopped(f"stopped{how}")
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if not self._deferred:
+            self.check()

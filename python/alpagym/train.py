@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
-from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, StopRequest
+from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, Lock, StopRequest
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
@@ -73,7 +73,7 @@ class Job:
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
     def save_all(self, trainer: GrpoTrainer) -> None:
-        """Write the policy, and what it takes to go on; a full disk is no reason to stop."""
+        """Write the policy, and what it takes to go on; where that fails, later may do."""
         try:
             self.save("policy", trainer.policy)
             save_state(self.run.path / STATE_FILE, trainer.state_dict())
@@ -95,15 +95,15 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         console: where progress is shown.
 
     Raises:
-        Stopped: SIGTERM; everything has been saved then.
+        Stopped: SIGTERM; iterations that were done have been saved then.
         CheckpointError: nothing to go on with.
         ValueError: an option out of range; nothing has been written then.
         FileExistsError: a run of this name is there already.
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
     """
-    with StopRequest() as stop:
-        job = _prepare(config, yaml, console or Console(stderr=True), stop)
+    with StopRequest() as stop, ExitStack() as locks:
+        job = _prepare(config, yaml, console or Console(stderr=True), stop, locks)
         with closing(job.data), closing(job.run):
             _tell(job)
     return job.run.path
@@ -130,14 +130,21 @@ def _tell(job: Job) -> None:
     plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
 
 
-def _prepare(config: TrainConfig, yaml: str, console: Console, stop: StopRequest) -> Job:
+def _prepare(
+    config: TrainConfig, yaml: str, console: Console, stop: StopRequest, locks: ExitStack
+) -> Job:
     started = time.monotonic()
     check(config)
     check_simulator(config.sim)
     check_groups(config.grpo)
     device = choose_device(config.device)
-    begun = Begun.of(Path(config.resume)) if config.resume else Begun()
-    path = Path(config.resume) if config.resume else free_directory(config.runs, config.name)
+    begun = Begun()
+    if config.resume:
+        stop.run = path = Path(config.resume)
+        locks.enter_context(closing(Lock(path)))
+        begun = Begun.of(path)
+    else:
+        path = free_directory(config.runs, config.name)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -155,6 +162,9 @@ def _prepare(config: TrainConfig, yaml: str, console: Console, stop: StopRequest
         else:
             data = resident(config, device, say)
     run = RunDirectory(path, yaml, started, begun.history)
+    if not config.resume:
+        locks.enter_context(closing(Lock(path)))
+        stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
     job = Job(config, device, console, run, data, policy, begun, stop, functions, ranges)
     judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
@@ -189,7 +199,6 @@ def _imitate(job: Job, policy: Policy) -> Demonstrations:
         bar = progress.add_task("imitation", total=None)
 
         def on_epoch(values: dict[str, float]) -> None:
-            job.stop.check(job.run.path)
             job.run.log("imitation", int(values["epoch"]), values)
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
@@ -221,8 +230,7 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations) -> dict[str, fl
     )
     if job.begun.state is not None:
         trainer.load_state_dict(job.begun.state)
-    started, steps_before = time.perf_counter(), trainer.agent_steps
-    with _progress(job.console) as progress:
+    with job.stop.deferred(), _progress(job.console) as progress:
         bar = progress.add_task("GRPO", total=config.grpo.iterations, completed=trainer.iterations)
         say = plain_printer(progress.console)
         history = [row for row in job.run.history if row["phase"] == "grpo"]
@@ -239,15 +247,16 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations) -> dict[str, fl
             job.run.note(FLIGHT_FILE, flight)
             if iteration % config.save_every == config.save_every - 1 or job.stop.asked:
                 job.save_all(trainer)
-            job.stop.check(job.run.path)
+            job.stop.check()
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
         trainer.train(on_iteration)
-    elapsed = time.perf_counter() - started
     policy.eval()
     job.save_all(trainer)
-    rate = (trainer.agent_steps - steps_before) / elapsed
+    rows = [row for row in job.run.history if row["phase"] == "grpo"]
+    seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
+    rate = trainer.agent_steps / seconds if seconds else 0.0
     return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": rate}
 
 

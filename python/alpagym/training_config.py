@@ -80,9 +80,6 @@ class ObjectiveConfig:
     off_policy_limit: float = 0.0
     """Rollouts worse than their group whose mean log-ratio fell by more than this are left out; 0
     for none."""
-    behavior_cap: float = 0.0
-    """Steps that another policy took, less likely than `old` by more than this factor, are left
-    out; 0 for none."""
 
     @property
     def by_rollout(self) -> bool:
@@ -159,7 +156,9 @@ class GrpoConfig(ObjectiveConfig):
 
 GRPO_PRESETS = {
     "grpo": GrpoConfig(),
-    "deepseek": GrpoConfig(credit="episode", scale="group", discount=1.0),
+    "deepseek": GrpoConfig(
+        credit="episode", scale="group", discount=1.0, average="rollout", kl_weight=0.04,
+    ),
     "dr_grpo": GrpoConfig(credit="episode", scale="none", discount=1.0, average="constant"),
     "rloo": GrpoConfig(
         credit="episode", baseline="leave_one_out", scale="none", discount=1.0, clip_low=-1.0,
@@ -236,7 +235,7 @@ class TrainConfig:
     name: str = ""
     """Run directory under `runs`; empty for a name from date and time."""
     resume: str = ""
-    """A run directory to go on with, by its own options but for those given here."""
+    """A run directory to go on with, by its own options."""
     runs: str = "runs"
     """Folder of run directories."""
     device: str = "auto"

@@ -64,7 +64,6 @@ def objective_of(o: dict[str, Any]) -> ObjectiveConfig:
         kl_weight=o["kl_beta"],
         kl_corrected=o["unbiased_kl_estimate"],
         off_policy_limit=o["off_policy_masking_delta"] or 0.0,
-        behavior_cap=o["behav_imp_weight_cap"] or 0.0,
     )
 
 
@@ -97,6 +96,7 @@ def _cosmos(folder: Path) -> Iterator[Row]:
                 objective_of(o),
                 anchor=table(z["ref"][span]) if o["kl_beta"] else None,
                 behavior=table(z["roll"][span]) if o["use_rollout_logprobs"] else None,
+                behavior_cap=o["behav_imp_weight_cap"] or 0.0,
             )
             loss.total.backward()
             losses.append([loss.total.item(), loss.policy.item(), loss.kl.item()])

@@ -169,7 +169,8 @@ def _store(
         else:
             _rename(packed.packed_path(shards[0]), packed.packed_path(path), path, named)
             if near is not None:
-                _rename(packed.near_path(shards[0]), packed.near_path(path), path, named)
+                first_lists, lists = (packed.near_path(p, near) for p in (shards[0], path))
+                _rename(first_lists, lists, path, named)
         shards.append(path)
     return shards
 

@@ -210,6 +210,7 @@ def grpo_loss(
     *,
     anchor: Tensor | None = None,
     behavior: Tensor | None = None,
+    behavior_cap: float = 0.0,
     total: Tensor | None = None,
 ) -> Loss:
     """The objective of a table of steps.
@@ -222,6 +223,7 @@ def grpo_loss(
         objective: which.
         anchor: under the anchor policy, [T, W]; needed for KL.
         behavior: under the policy that took them, [T, W]; None where that is `old`.
+        behavior_cap: as the cap of `behavior_weight`.
         total: what the average divides by, if this is a part of a batch (`step_weights`).
     """
     ratio = log_ratio(log_prob, old, valid, objective.ratio, objective.max_log_ratio).exp()
@@ -232,7 +234,7 @@ def grpo_loss(
             ratio, advantage, objective.clip_low, objective.clip_high, objective.dual_clip
         )
     if behavior is not None:
-        loss = loss * behavior_weight(old, behavior, objective.behavior_cap)
+        loss = loss * behavior_weight(old, behavior, behavior_cap)
     if objective.off_policy_limit > 0.0:
         source = old if behavior is None else behavior
         loss = loss * on_policy_mask(log_prob, source, advantage, valid, objective.off_policy_limit)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
+from alpagym.checkpoint import CheckpointError
 from alpagym.config import RewardConfig, SimConfig
 from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
 from alpagym.grpo.critic import Critic, generalized_advantages
@@ -156,7 +157,7 @@ class GrpoTrainer:
 
         Between iterations no world is on its way: a rollout begins and ends within one.
         """
-        drawing: dict[str, Any] = {"sampler": self.sampler.weight}
+        drawing: dict[str, Any] = {"sampler": self.sampler.weight, "key": self.scenarios.key}
         if self.stream is not None:
             drawing = {"stream": self.stream.state_dict()}
         return {
@@ -168,7 +169,20 @@ class GrpoTrainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was called: the same iterations follow."""
+        """Go on where `state_dict` was called: the same iterations follow.
+
+        Raises:
+            CheckpointError: it is of another configuration, or of other scenarios.
+        """
+        try:
+            self._load(state)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"the state of the run does not fit it: {reason}") from error
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if self.stream is None and not torch.equal(state["key"], self.scenarios.key.cpu()):
+            raise CheckpointError("expected the scenarios that the run began with, got others")
         self.iterations, self.agent_steps = state["iterations"], state["agent_steps"]
         self.generator.set_state(state["generator"])
         self.learner.load_state_dict(state["learner"])
@@ -250,8 +264,7 @@ class GrpoTrainer:
             record = self.roller.roll(self.policy, scenario.to(device), seed.to(device), ahead)
         self._check(record, origin)
         compared, wanted = self._compare(record)
-        if config.forked:
-            self._report(scenario, record, compared)
+        self._report(scenario, record, compared)
         return Rolled(record, compared, origin, wanted, self.scenarios)
 
     def _draw(self) -> Tensor:
@@ -267,13 +280,13 @@ class GrpoTrainer:
 
     def _report(self, scenario: Tensor, record: Recording, compared: Advantages) -> None:
         """Tell what scenarios are drawn by how their groups did."""
-        dead = compared.dead.cpu()
+        counts = self.config.resample_dead and self.config.forked  # a group is of one scenario
         if self.stream is not None:
-            failing = _failed(record).view(-1, self.config.group_size).float().mean(1).cpu()
-            counted = dead if self.config.resample_dead else torch.zeros_like(dead)
-            self.stream.report(scenario, failing, counted)
-        elif self.config.resample_dead:
-            self.sampler.report(scenario, dead)
+            failing = _failed(record).view(len(scenario), -1).float().mean(1).cpu()
+            dead = compared.dead.cpu() if counts else torch.zeros(len(scenario), dtype=torch.bool)
+            self.stream.report(scenario, failing, dead)
+        elif counts:
+            self.sampler.report(scenario, compared.dead.cpu())
 
     def _compare(self, record: Recording) -> tuple[Advantages, Tensor | None]:
         config = self.config

@@ -102,7 +102,7 @@ def prepare(
 def take_away_stale(folder: Path) -> None:
     """Remove packed shards whose shard is gone."""
     for packed in (folder / FOLDER).glob(f"*{SUFFIX}"):
-        name = packed.name.removesuffix(SUFFIX).removesuffix(NEAR)
+        name = packed.name.removesuffix(SUFFIX).partition(NEAR)[0]
         if not (folder / f"{name}{SUFFIX}").is_file():
             packed.unlink()
 

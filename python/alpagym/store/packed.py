@@ -31,7 +31,7 @@ from alpagym.store.packed_checks import check_index
 from alpagym.store.shard import SUFFIX, TEXTS, Shard
 
 FOLDER = ".packed"
-NEAR = ".near"
+NEAR = ".near-"
 """In the name of a file of lists, before the suffix."""
 VERSION = 1
 """Of what packing gives; files of another one are made anew."""
@@ -46,9 +46,11 @@ def packed_path(shard: Path) -> Path:
     return shard.parent / FOLDER / shard.name
 
 
-def near_path(shard: Path) -> Path:
-    """Where its lists of what is near lie."""
-    return shard.parent / FOLDER / f"{shard.name.removesuffix(SUFFIX)}{NEAR}{SUFFIX}"
+def near_path(shard: Path, config: SimConfig) -> Path:
+    """Where its lists of what is near lie, for these observations."""
+    name = shard.name.removesuffix(SUFFIX)
+    served = f"{config.road_radius:g}-{config.num_road_points}"
+    return shard.parent / FOLDER / f"{name}{NEAR}{served}{SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def list_near(path: Path, config: SimConfig) -> None:
         "near_limits": near_limits(config),
     }
     blocks = [block_of(a, near=True) for a in made]
-    _write(near_path(path), {"of": digest_of(path)}, arrays, blocks)
+    _write(near_path(path, config), {"of": digest_of(path)}, arrays, blocks)
 
 
 def _near_arrays(scenario: Scenario, config: SimConfig) -> dict[str, np.ndarray]:
@@ -225,7 +227,7 @@ def open_near(shard: Path, config: SimConfig) -> Blocks | None:
         ScenarioError: they are damaged; one sentence.
         OSError: they or the shard cannot be read.
     """
-    blocks = _open(near_path(shard), shard, near=True)
+    blocks = _open(near_path(shard, config), shard, near=True)
     if blocks is None or not np.array_equal(blocks.arrays["near_limits"], near_limits(config)):
         return None
     return blocks

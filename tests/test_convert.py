@@ -269,7 +269,7 @@ def test_a_shard_that_cannot_be_opened_is_counted(drives, tmp_path, capsys, monk
         return real(name, **options)
 
     monkeypatch.setattr(container.torch, "from_file", scarce)
-    given = [str(drives), f"out={out}", "--check", *FEW]
+    given = [str(drives), f"out={out}", "--check", "pack=false", *FEW]
     assert main(["convert", *given]) == 1
     printed = capsys.readouterr().err
     assert "of the store, 1 skipped: " in printed

@@ -167,15 +167,13 @@ def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
             may not change.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
     file = run / "config.yaml"
     if not file.is_file():
         raise UsageError(f"resume={run}: expected a run directory, found no config.yaml there")
     try:
         node = OmegaConf.merge(compose("train", []), OmegaConf.load(file))
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+    except Exception as error:  # broken YAML has an error of its own, whose package is not ours
         raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
     for key in (override.partition("=")[0] for override in overrides):
         if key not in MAY_CHANGE:

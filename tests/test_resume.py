@@ -251,15 +251,25 @@ def test_a_state_of_other_scenarios_is_refused(tmp_path, whole, capsys):
     assert "expected the scenarios that the run began with" in capsys.readouterr().err
 
 
-def test_sigterm_ends_what_cannot_be_saved_at_once(tmp_path):
-    """While scenarios are made, long before there is a run directory."""
-    options = [*(o for o in OPTIONS if not o.startswith("data.train")), "data.train=100000"]
-    process = start(tmp_path, options)
-    time.sleep(8.0)
+def catches_sigterm(process: subprocess.Popen) -> bool:
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False  # a process that has ended
+
+
+@pytest.mark.parametrize(("workers", "after_s"), [(1, 0.0), (1, 0.5), (2, 1.5)])
+def test_sigterm_ends_what_cannot_be_saved_at_once(tmp_path, workers, after_s):
+    """While modules load, or scenarios are made: long before there is a run directory."""
+    ours = ("data.train", "data.workers")
+    kept = [option for option in OPTIONS if not option.startswith(ours)]
+    process = start(tmp_path, [*kept, "data.train=100000", f"data.workers={workers}"])
+    until(lambda: catches_sigterm(process), process)
+    time.sleep(after_s)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 143, said
-    assert "stopped" in said
+    assert said.splitlines()[-1] == "alpagym: stopped"
     assert not (tmp_path / "run").exists()
 
 

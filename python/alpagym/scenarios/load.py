@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from alpagym.pools import dropping, processes
 from alpagym.scenarios.readers import READERS, Reader
 from alpagym.scenarios.readers.plugins import PluginError, plugins
 from alpagym.scenarios.scenario import Scenario, ScenarioError
@@ -64,7 +63,7 @@ def load_scenarios(
     # What shards hold is mapped, not read: to send it between processes would be to copy it.
     foreign = [file for file in files if file.suffix != shard.SUFFIX]
     if workers > 1 and len(foreign) > 1:
-        with ProcessPoolExecutor(min(workers, len(foreign)), get_context("spawn")) as pool:
+        with dropping(processes(workers, len(foreign))) as pool:
             chunk = max(1, min(16, len(foreign) // workers))
             by_file = dict(zip(foreign, pool.map(read, foreign, chunksize=chunk), strict=True))
     else:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import alpagym
+from alpagym.pools import dropping
 from alpagym.scenarios.load import files_of, is_taken_in
 from alpagym.scenarios.readers.plugins import fingerprint
 from alpagym.scenarios.scenario import Scenario, ScenarioError
@@ -189,7 +190,7 @@ def _plan(
     def current(name: str) -> bool:
         return is_current(earlier.entry(name), paths[name], root)
 
-    with ThreadPoolExecutor(workers) as pool:  # hashing leaves Python's lock alone
+    with dropping(ThreadPoolExecutor(workers)) as pool:  # hashing leaves Python's lock alone
         known = {
             name for name, is_known in zip(paths, pool.map(current, paths), strict=True) if is_known
         }

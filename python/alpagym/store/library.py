@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from alpagym.config import SimConfig
+from alpagym.pools import dropping, processes
 from alpagym.scenarios.bank import BANK_BYTES, FACTS, PARTS, POOLS, Bank, bank_bytes
 from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.load import files_of
@@ -120,7 +119,7 @@ def _make(
             progress(what, done, len(shards))
             make(shard)
     else:
-        with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn")) as pool:
+        with dropping(processes(workers, len(shards))) as pool:
             for done, _ in enumerate(pool.map(make, shards)):
                 progress(what, done, len(shards))
     if shards:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
+from alpagym.pools import dropping, processes
 from alpagym.scenarios.load import Skipped, inputs_of, read_file
 from alpagym.scenarios.scenario import Scenario
 from alpagym.store.records import Entry, digests_of, stamps_of
@@ -56,11 +56,8 @@ def reading(
     if workers == 1 or len(files) < 2:
         yield (_read(file, root, max_agents) for file in files)
         return
-    pool = ProcessPoolExecutor(min(workers, len(files)), get_context("spawn"))
-    try:
+    with dropping(processes(workers, len(files))) as pool:
         yield _in_order(pool, files, root, max_agents, ahead=2 * workers)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _in_order(

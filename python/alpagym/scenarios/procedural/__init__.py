@@ -12,6 +12,7 @@ from multiprocessing import get_context
 
 import torch
 
+from alpagym.pools import dropping
 from alpagym.scenarios.procedural.plan import LAYOUTS, plan
 from alpagym.scenarios.procedural.rollout import drive, finish
 from alpagym.scenarios.scenario import Scenario, ScenarioError
@@ -75,10 +76,9 @@ def generate_many(
     begin = seed * SEEDS_PER_STREAM
     wanted = [(kinds[i % len(kinds)], begin + i) for i in range(first, first + count)]
     if workers > 1 and count >= MIN_FOR_PROCESSES:
-        with ProcessPoolExecutor(
-            workers, get_context("spawn"), torch.set_num_threads, (1,)
-        ) as pool:
+        one_thread = ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,))
+        with dropping(one_thread) as pool:
             return list(pool.map(generate, *zip(*wanted, strict=True), chunksize=16))
     # The simulator, which takes half of the time, runs without the GIL.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as threads:
+    with dropping(ThreadPoolExecutor(min(os.cpu_count() or 1, 4))) as threads:
         return list(threads.map(generate, *zip(*wanted, strict=True)))

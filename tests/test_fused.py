@@ -8,7 +8,7 @@ import torch
 from alpagym import sim
 from alpagym.policies.features import Scale
 from alpagym.policies.fused import encode_elements, fits
-from alpagym.policies.late_fusion import encoder, masked_max
+from alpagym.policies.scene_network import encoder, masked_max
 
 KINDS = (0, 1, 2)
 

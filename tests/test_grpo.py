@@ -18,6 +18,7 @@ from alpagym.grpo.sampler import Sampler
 from alpagym.grpo.trainer import GrpoTrainer, TrainingError
 from alpagym.imitation import demonstrate
 from alpagym.policies.late_fusion import LateFusion
+from alpagym.policies.policy import Policy
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.training_config import (
     GRPO_PRESETS,
@@ -122,6 +123,8 @@ def test_members_differ_and_so_do_seeds(recording):
 
 class Noted(torch.nn.Module):
     """A policy whose actions tell its noise, and that steers by it alone."""
+
+    action_of = Policy.action_of
 
     def sample(self, observation, noise):
         scale = torch.tensor([1.0, 0.001])

@@ -13,6 +13,7 @@ from alpagym import sim
 from alpagym.config import SimConfig
 from alpagym.imitation import Demonstrations, demonstrate, imitate
 from alpagym.policies.late_fusion import LateFusion
+from alpagym.policies.policy import Policy
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.training_config import ImitationConfig, PolicyConfig
@@ -132,6 +133,8 @@ def test_nothing_to_learn_from_is_refused():
 
 class Recall(torch.nn.Module):
     """Predicts its weights, whatever it sees."""
+
+    imitation_noise, imitation_knee = Policy.imitation_noise, Policy.imitation_knee
 
     def __init__(self, value=0.0):
         super().__init__()

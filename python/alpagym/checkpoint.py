@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from alpagym.atomic import write_atomically
 from alpagym.config import SimConfig
 from alpagym.option_ranges import check
-from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
+from alpagym.policies.registry import BUILT_IN, make_policy
 from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.training_config import PolicyConfig
 
@@ -52,11 +52,12 @@ def save_policy(
 
 def load_policy(
     path: str | Path, device: str | torch.device = "cpu"
-) -> tuple[LateFusion, SimConfig, list[str]]:
+) -> tuple[Policy, SimConfig, list[str]]:
     """A policy, the simulator it was trained in, and the licenses of its training data.
 
     Args:
-        path: a policy file, or a run directory, whose last policy is taken.
+        path: a policy file, or a run directory, whose last policy is taken. A policy of a user is
+            made by the class that the file names, which is imported.
         device: where the policy is put.
 
     Raises:
@@ -71,8 +72,11 @@ def load_policy(
             header = json.loads((stored.metadata() or {}).get("alpagym", "null"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         policy_config, sim_config, ranges, licenses = _parse(header)
-        _check_weights(policy_config, sim_config, ranges, weights)
-        policy = LateFusion(policy_config, sim_config, ranges)
+        if policy_config.kind in BUILT_IN:  # shapes first, before any memory is taken for them
+            with torch.device("meta"):
+                _check_weights(make_policy(policy_config, sim_config, ranges), weights)
+        policy = make_policy(policy_config, sim_config, ranges)
+        _check_weights(policy, weights)
         policy.load_state_dict(weights)
     except (
         SafetensorError,
@@ -101,6 +105,8 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
     for part, config in (("policy", policy_config), ("sim", sim_config)):
         for f in fields(config):
             value, kind = getattr(config, f.name), type(f.default)
+            if f.default_factory is not MISSING:
+                kind = type(f.default_factory())
             if type(value) is not kind and (kind, type(value)) != (float, int):
                 raise ValueError(f"{part}.{f.name}: expected {kind.__name__}, got {value!r:.60}")
         check(config, f"{part}.")
@@ -111,15 +117,9 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
     return policy_config, sim_config, ranges, licenses
 
 
-def _check_weights(
-    policy_config: PolicyConfig,
-    sim_config: SimConfig,
-    ranges: Ranges,
-    weights: dict[str, torch.Tensor],
-) -> None:
-    """Compare with the shapes that the metadata ask for, before any memory is taken for them."""
-    with torch.device("meta"):
-        wanted = LateFusion(policy_config, sim_config, ranges).state_dict()
+def _check_weights(policy: Policy, weights: dict[str, torch.Tensor]) -> None:
+    """Compare with the shapes that a policy has."""
+    wanted = policy.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         shapes = [list(d[name].shape) if name in d else "none" for d in (wanted, weights)]
         if shapes[0] != shapes[1]:

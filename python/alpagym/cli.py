@@ -26,6 +26,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   scenarios=procedural            or a file or folder of recordings or shards
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
+  policy=small                    or large, trajectory, flow_matching, module:Class   (train)
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
@@ -52,9 +53,11 @@ TERMINATED = 143
 """Exit status after SIGTERM."""
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
-    *("data.select", "data.hold_out"),
+    *("data.select", "data.hold_out", "policy.kind", "policy.weights"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
+POLICIES = "policies"
+"""Group of presets that `policy=` chooses from; `alpagym eval` has an option of that name."""
 COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
 DASHED = ("metrics", "workers")
 """Options that may also be given as `--name value`; `--check` stands for `check=true`."""
@@ -257,14 +260,23 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS
     from alpagym.store.options import ConvertConfig, DoctorConfig
-    from alpagym.training_config import GRPO_PRESETS, EvalConfig, ExportConfig, TrainConfig
+    from alpagym.training_config import (
+        GRPO_PRESETS,
+        POLICY_PRESETS,
+        EvalConfig,
+        ExportConfig,
+        TrainConfig,
+    )
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED
     store = ConfigStore.instance()
     store.store(name="train_schema", node=_writable(TrainConfig))
     presets: dict[str, Mapping[str, Any]] = {"reward": REWARD_PRESETS, "grpo": GRPO_PRESETS}
+    choices = {name: list(named) for name, named in presets.items()}
+    choices["policy"] = list(POLICY_PRESETS)
     chosen = [{group: next(iter(named))} for group, named in presets.items()]
+    chosen.append({POLICIES: choices["policy"][0]})
     store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
     store.store(name="export", node=_writable(ExportConfig))
@@ -275,6 +287,11 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     for group, named in presets.items():
         for name, preset in named.items():
             store.store(group=group, name=name, node=_named(asdict(preset)))
+    for name, options in POLICY_PRESETS.items():
+        node = OmegaConf.create()
+        for key, value in options.items():
+            OmegaConf.update(node, key, value)
+        store.store(group=POLICIES, name=name, node=node, package="_global_")
     with initialize(version_base=None, config_path=None):
         known = None
         for override in overrides:
@@ -290,8 +307,10 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                     else f"; alpagym {command} --options lists all"
                 )
                 raise UsageError(f"{key}: no such option{hint}")
-            if key in presets and value not in presets[key]:
-                raise UsageError(f"{key}: expected one of {', '.join(presets[key])}, got {value}")
+            if key in presets and value not in choices[key]:
+                raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
+        if command == "train":
+            overrides = [_policy(o, choices["policy"]) for o in overrides]
         try:
             node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
             OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
@@ -300,6 +319,26 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             cause = error.__cause__ or error
             lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
             raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+
+
+def _policy(override: str, presets: Sequence[str]) -> str:
+    """`policy=NAME` as the group of presets, or as the kind that a user brings along.
+
+    Raises:
+        UsageError: no such policy.
+    """
+    from alpagym.policies.registry import known_policies
+
+    key, equals, value = override.partition("=")
+    if key != "policy" or not equals:
+        return override
+    if value in presets:
+        return f"{POLICIES}={value}"
+    known = known_policies()
+    if ":" not in value and value not in known:
+        names = ", ".join([*presets, *known])
+        raise UsageError(f"policy: expected one of {names} or module:Class, got {value}")
+    return f"policy.kind={value}"
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +376,7 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
     """Dotted names of all options, and of the groups that take a name."""
     from omegaconf import DictConfig
 
-    names = [name for name in ("reward", "grpo") if not prefix and name in node]
+    names = [name for name in ("reward", "grpo", "policy") if not prefix and name in node]
     for key, value in node.items():
         names += (
             _leaves(value, f"{prefix}{key}.")

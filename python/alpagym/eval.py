@@ -26,6 +26,11 @@ from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import comparison, plain_printer, reasons, suite_table
 from alpagym.training_config import EvalConfig
 
+_FIXED = ("action", "num_route_points", "plan_steps", "replan_every")
+"""Options of the simulator that a network is made for."""
+_REMEMBERED = ("num_agents",)
+"""Likewise where earlier observations are remembered."""
+
 
 def evaluate_command(
     config: EvalConfig, given: Sequence[str] = (), console: Console | None = None
@@ -58,7 +63,7 @@ def evaluate_command(
     if config.checkpoint:
         driver, trained_in, trained_on = load_policy(config.checkpoint, device)
         sim_config = replace(trained_in, **{name: getattr(config.sim, name) for name in given})
-        for name in ("action", "num_route_points"):
+        for name in _FIXED + (_REMEMBERED if driver.sizes and driver.sizes.memory else ()):
             wanted, asked = getattr(trained_in, name), getattr(sim_config, name)
             if wanted != asked:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alpagym import sim
 from alpagym.config import DRIVES_ON, SimConfig
-from alpagym.policies.policy import Policy
+from alpagym.policies.policy import Policy, memory_of
 from alpagym.render.replay import Rollout
 from alpagym.rows import decode
 from alpagym.scenarios.batch import batch, max_agents
@@ -176,10 +176,15 @@ def _drive(
     happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
     bad_step = torch.full((count,), -1, device=device)
     tape = Tape(state) if record is not None else None
+    memory = memory_of(None if isinstance(driver, str) else driver, count, device)
     for t in range(max(s.num_steps for s in scenarios)):
-        if not isinstance(driver, str):
+        if not isinstance(driver, str) and t % config.replan_every == 0:
             sim.observe(packed, state, seen, params)
-            action[:, 0] = driver.mean(decode(seen.map(lambda t: t.squeeze(1)), packed))
+            now = decode(seen.map(lambda t: t.squeeze(1)), packed)
+            if memory.shape[-1]:
+                now = replace(now, ego=torch.cat([now.ego, memory], -1))
+                memory = driver.remember(now)
+            action[:, 0] = driver.mean(now)
         sim.step(packed, state, outcome, action, weights, params)
         terms += outcome.terms[:, 0]
         happened |= outcome.terms[:, 0] > 0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from alpagym import sim
 from alpagym.config import SimConfig
-from alpagym.policies.policy import Policy
+from alpagym.policies.policy import Policy, memory_of
 from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.training_config import ImitationConfig
@@ -29,9 +29,12 @@ class Demonstrations:
     observation: Observation
     """[N, ...]"""
     action: Tensor
-    """By the inverse of the vehicle model, within bounds. [N, 2]"""
+    """By the inverse of the vehicle model, within bounds, of this step and those after it; zeros
+    where the record tells nothing of them. [N, 2 P]"""
     recording: Tensor
     """Which recording each step comes from. int64 [N]"""
+    known: Tensor | None = None
+    """Of which of the P steps the record tells. bool [N, P]; None: of all"""
 
 
 @torch.no_grad()
@@ -42,9 +45,10 @@ def demonstrate(
     *,
     recordings: Sequence[str] | None = None,
     smoothing: float = 0.0,
+    policy: Policy | None = None,
     worlds: int = 256,
 ) -> Demonstrations:
-    """Replay every scenario's ego; pair what it saw with the control its next pose amounts to.
+    """Replay every scenario's ego; pair what it saw with the controls its next poses amount to.
 
     Args:
         scenarios: packed, with `max_agents` agents at most.
@@ -53,6 +57,8 @@ def demonstrate(
         recordings: which recording each scenario is a drive of; each its own when not given.
         smoothing: time over which controls are averaged [s]: recorded poses are noisy, and their
             differences noisier. 0 inverts the vehicle model exactly.
+        policy: whom it is shown to: as many controls ahead as it imitates, and what it remembers
+            of the steps before, `config.replan_every` apart. One control, and nothing, without it.
         worlds: scenarios replayed side by side.
 
     Raises:
@@ -64,18 +70,27 @@ def demonstrate(
     parts: list[Demonstrations] = []
     for first in range(0, count, worlds):
         index = torch.arange(first, min(first + worlds, count), dtype=torch.int32, device=device)
-        parts.append(_replay(scenarios, index, max_agents, config, params, window))
+        parts.append(_replay(scenarios, index, max_agents, config, params, window, policy))
     if not any(len(part.action) for part in parts):
         raise ValueError(
             f"imitation: expected recorded steps of the ego in {count} scenarios, got none"
         )
-    observations = [part.observation.tensors() for part in parts]
     number = {name: i for i, name in enumerate(dict.fromkeys(recordings or range(count)))}
     of_scenario = torch.tensor([number[n] for n in recordings or range(count)], device=device)
+    joined = join(parts)
+    joined.recording = of_scenario[joined.recording]
+    return joined
+
+
+def join(parts: Sequence[Demonstrations]) -> Demonstrations:
+    """All of them, one after the other."""
+    observations = [part.observation.tensors() for part in parts]
+    known = [part.known for part in parts if part.known is not None]
     return Demonstrations(
         Observation(**{k: torch.cat([o[k] for o in observations]) for k in observations[0]}),
         torch.cat([part.action for part in parts]),
-        of_scenario[torch.cat([part.recording for part in parts])],
+        torch.cat([part.recording for part in parts]),
+        torch.cat(known) if known else None,
     )
 
 
@@ -86,6 +101,7 @@ def _replay(
     config: SimConfig,
     params: sim.Params,
     window: int,
+    policy: Policy | None,
 ) -> Demonstrations:
     state = sim.make_state(len(index), max_agents, config=config, device=scenarios.device)
     state.scenario.copy_(index)
@@ -97,9 +113,15 @@ def _replay(
     ego = state.ego.long().clamp(min=0)
     horizon = scenarios.num_frames[index.long()] - 1 - scenarios.start_frame[index.long()]
     observations, moves, known = [], [], []
+    every = config.replan_every
+    memories = [memory_of(policy, len(index), scenarios.device) for _ in range(every)]
     for step in range(int(horizon.max())):
         sim.observe(scenarios, state, seen, params)
-        observations.append(decode(seen.map(lambda t: t.squeeze(1).clone()), scenarios))
+        now = decode(seen.map(lambda t: t.squeeze(1).clone()), scenarios)
+        if policy is not None and memories[0].shape[-1]:
+            now.ego = torch.cat([now.ego, memories[step % every]], -1)
+            memories[step % every] = policy.remember(now)
+        observations.append(now)
         state.terminated.zero_()  # a recorded ego drives on, whatever the rules say
         sim.step(scenarios, state, outcome, idle, weights, params)
         names = ("accel", "prev_speed", "yaw", "prev_yaw", "valid", "prev_valid")
@@ -116,11 +138,30 @@ def _replay(
     limit = (config.max_lateral_accel / speed.square().clamp(min=1e-3)).clamp(
         max=config.max_curvature
     )
-    bounded = [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)]
+    bounded = torch.stack(
+        [accel.clamp(config.min_accel, config.max_accel), curvature.clamp(-limit, limit)], -1
+    )
     parts = [o.index(k) for o, k in zip(observations, keep, strict=True)]
     joined = {k: torch.cat([part.tensors()[k] for part in parts]) for k in parts[0].tensors()}
     owner = index.long().expand_as(keep)
-    return Demonstrations(Observation(**joined), torch.stack(bounded, -1)[keep], owner[keep])
+    ahead = policy.imitates if policy is not None else 1
+    if ahead == 1:
+        return Demonstrations(Observation(**joined), bounded[keep], owner[keep])
+    controls, told = _ahead(bounded, keep, ahead)
+    return Demonstrations(
+        Observation(**joined), controls[keep].flatten(-2), owner[keep], told[keep]
+    )
+
+
+def _ahead(controls: Tensor, known: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Each step's controls and those after it, until one is not known.
+
+    [T, W, 2] and bool [T, W] -> [T, W, steps, 2], 0 where not known, and bool [T, W, steps].
+    """
+    later = nn.functional.pad(controls, (0, 0, 0, 0, 0, steps - 1)).unfold(0, steps, 1)
+    there = nn.functional.pad(known, (0, 0, 0, steps - 1)).unfold(0, steps, 1)
+    there = there.cumprod(-1).bool()  # [T, W, steps]
+    return later.transpose(-1, -2) * there.unsqueeze(-1), there
 
 
 def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
@@ -136,17 +177,29 @@ def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
     return total(values * weight) / total(weight[None]).clamp(min=1.0)
 
 
-def imitation_loss(policy: Policy, demonstrations: Demonstrations, rows: Tensor) -> Tensor:
+def imitation_loss(
+    policy: Policy, demonstrations: Demonstrations, rows: Tensor, generator: torch.Generator
+) -> Tensor:
     """Huber distance of the policy's actions from those recorded, in units of order 1; a scalar.
 
     Args:
         policy: to compare.
         demonstrations: N recorded steps.
         rows: which of them, int64 [n].
+        generator: on the host, for a policy whose deviation is drawn.
     """
     seen, done = demonstrations.observation.index(rows), demonstrations.action[rows]
-    deviation = policy.deviation(seen, done)
-    return nn.functional.huber_loss(deviation, torch.zeros_like(deviation))
+    if policy.imitation_noise:
+        noise = torch.randn(len(rows), policy.imitation_noise, generator=generator)
+        deviation = policy.deviation(seen, done, noise.to(rows.device))
+    else:
+        deviation = policy.deviation(seen, done)
+    nothing, knee = torch.zeros_like(deviation), policy.imitation_knee
+    if demonstrations.known is None:
+        return nn.functional.huber_loss(deviation, nothing, delta=knee)
+    known = demonstrations.known[rows].repeat_interleave(2, -1)
+    apart = nn.functional.huber_loss(deviation, nothing, delta=knee, reduction="none")
+    return (apart * known).sum() / known.sum()
 
 
 def imitate(
@@ -178,8 +231,8 @@ def imitate(
     train = torch.nonzero(~is_held_out).squeeze(1)
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
 
-    def loss_of(rows: Tensor) -> Tensor:
-        return imitation_loss(policy, demonstrations, rows)
+    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
+        return imitation_loss(policy, demonstrations, rows, generator)
 
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
@@ -189,7 +242,7 @@ def imitate(
         total, count = torch.zeros((), device=train.device), 0
         order = train[torch.randperm(len(train), generator=generator).to(train.device)]
         for rows in order.split(config.batch_size):
-            loss = loss_of(rows)
+            loss = loss_of(rows, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -197,7 +250,8 @@ def imitate(
             count += len(rows)
         policy.eval()
         with torch.no_grad():
-            parts = [loss_of(rows) * len(rows) for rows in held_out.split(8192)]
+            fixed = torch.Generator().manual_seed(seed)  # epochs are compared by the same draws
+            parts = [loss_of(rows, fixed) * len(rows) for rows in held_out.split(8192)]
             held_out_loss = float(sum(parts) / len(held_out))
         if not math.isfinite(held_out_loss):
             raise ValueError(

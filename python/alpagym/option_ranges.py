@@ -14,6 +14,9 @@ AT_LEAST = {
     "sim.replan_every": 1,
     "policy.width": 1,
     "policy.hidden": 1,
+    "policy.history": 1,
+    "policy.knots": 1,
+    "policy.flow_steps": 1,
     "imitation.batch_size": 1,
     "imitation.patience": 1,
     "shard_scenarios": 1,
@@ -39,6 +42,7 @@ POSITIVE = {
     *(f"grpo.{n}" for n in ("learning_rate", "critic_learning_rate", "max_grad_norm")),
     "grpo.max_log_ratio",
     "imitation.learning_rate",
+    "policy.flow_noise",
 }
 """Numbers that must be above 0."""
 SHARES = {
@@ -51,6 +55,7 @@ SHARES = {
 CHOICES = {
     "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
     "stream.weights": ("uniform", "failure", "difficulty"),
+    "policy.head": ("gaussian", "flow_matching"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),

@@ -10,15 +10,13 @@ returns for others is ignored. It must not write to what it is given, and should
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from alpagym.config import REWARD_PRESETS, RewardConfig
+from alpagym.plugins import load_named, registered
 from alpagym.types import Outcome, Scenarios, State
 
 ENTRY_POINTS = "alpagym.rewards"
@@ -29,7 +27,7 @@ RewardFunction = Callable[[State, Outcome, Scenarios], Tensor]
 
 def known_rewards() -> list[str]:
     """Names that installed packages register."""
-    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+    return registered(ENTRY_POINTS)
 
 
 def named_reward(
@@ -68,31 +66,7 @@ def load_reward(name: str) -> RewardFunction:
         ValueError: an unknown name, with those known; a name that two packages register; a module
             that cannot be imported; or no such function in it.
     """
-    target = name
-    if ":" not in name:
-        points = entry_points(group=ENTRY_POINTS, name=name)
-        targets = sorted({point.value for point in points})
-        if len(targets) > 1:
-            raise ValueError(f"reward {name}: expected one entry point, got {', '.join(targets)}")
-        if not targets:
-            known = ", ".join(known_rewards()) or "none is registered"
-            raise ValueError(
-                f"reward {name}: expected module:function or an entry point of {ENTRY_POINTS} "
-                f"({known})"
-            )
-        target = targets[0]
-    module, _, attribute = target.partition(":")
-    try:
-        function: Any = importlib.import_module(module)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"reward {name}: cannot import {module}: {reason}") from error
-    for part in attribute.split("."):
-        function = getattr(function, part, None)
-    if not callable(function):
-        kind = "nothing" if function is None else type(function).__name__
-        raise ValueError(f"reward {name}: expected a function {attribute} in {module}, got {kind}")
-    result: RewardFunction = function
+    result: RewardFunction = load_named("reward", "function", name, ENTRY_POINTS)
     return result
 
 

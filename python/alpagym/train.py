@@ -26,8 +26,8 @@ from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer, check_groups
 from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
-from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
+from alpagym.policies.registry import load_weights, make_policy
 from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, Lock, StopRequest
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
@@ -150,7 +150,10 @@ def _prepare(
     torch.manual_seed(config.seed)
     functions, ranges = UserRewards(config.reward_functions), check_ranges(config.reward_ranges)
     observed = ranges if config.policy.observe_weights else {}
-    policy = LateFusion(config.policy, config.sim, observed).to(device)
+    policy = make_policy(config.policy, config.sim, observed)
+    if config.policy.weights and not config.resume:
+        load_weights(policy, config.policy.weights)
+    policy = policy.to(device)
     say = plain_printer(console)
     with console.status("scenarios") as status:
         if config.stream.scenarios:
@@ -189,7 +192,7 @@ def _prepare(
 def _imitate(job: Job, policy: Policy) -> Demonstrations:
     """Returns what was imitated."""
     config = job.config
-    recorded = demonstrations(job.data, config)
+    recorded = demonstrations(job.data, config, policy)
     if job.begun.imitated:
         policy.load_state_dict(
             load_policy(job.run.path / IMITATION_FILE, job.device)[0].state_dict()

@@ -11,16 +11,52 @@ from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """The small late-fusion policy."""
+    """What drives: `docs/policies.md`."""
 
+    kind: str = "late_fusion"
+    """`late_fusion`: an action a step; `trajectory`: plans; or a policy of a user: `module:Class`,
+    or an entry point of `alpagym.policies`."""
     width: int = 32
     """Features per observed element."""
     hidden: int = 128
     """Features of the fused layers."""
+    history: int = 1
+    """Observations that are seen together: the present one, and of those at the decisions before it
+    the ego and the agents about it."""
     log_std: float = -1.2
     """Initial log standard deviation of the normalized action."""
+    head: str = "gaussian"
+    """Of a trajectory policy: `gaussian`, or `flow_matching`."""
+    knots: int = 16
+    """Of a trajectory policy: points in time that accelerations and curvatures are decided at, and
+    between which they are interpolated; as many as `sim.plan_steps` for each step."""
+    flow_steps: int = 5
+    """Of flow matching: steps from noise to a plan."""
+    flow_noise: float = 0.5
+    """Of flow matching: noise added in them, which makes their log-probability."""
     observe_weights: bool = True
     """The weights of `reward_ranges` are inputs: one policy for many driving styles."""
+    weights: str = ""
+    """Weights to begin with: a file of `torch.save(module.state_dict())`, or safetensors."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What a policy of a user makes of them."""
+
+
+POLICY_PRESETS: dict[str, dict[str, Any]] = {
+    "small": {},
+    "large": {"policy.width": 64, "policy.hidden": 256},
+    "trajectory": {
+        "policy.kind": "trajectory",
+        "policy.log_std": -1.8,
+        "sim.replan_every": 5,
+    },
+    "flow_matching": {
+        "policy.kind": "trajectory",
+        "policy.head": "flow_matching",
+        "sim.replan_every": 5,
+    },
+}
+"""Options by name; policies of two sizes, and with plans."""
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 
 from alpagym import sim
 from alpagym.config import DRIVES_ON
-from alpagym.imitation import Demonstrations, demonstrate
+from alpagym.imitation import Demonstrations, demonstrate, join
+from alpagym.policies.policy import Policy
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
 from alpagym.scenarios.selection import held_out, selected
@@ -33,7 +33,7 @@ from alpagym.store.shard import SUFFIX, write_shard
 from alpagym.stream.banks import Stream
 from alpagym.stream.curriculum import Curriculum
 from alpagym.training_config import TrainConfig
-from alpagym.types import Observation, Scenarios
+from alpagym.types import Scenarios
 
 SHARD = ConvertConfig().shard_scenarios
 
@@ -201,7 +201,7 @@ def _sides(
     return np.concatenate([train, extra]), rest
 
 
-def demonstrations(data: TrainingData, config: TrainConfig) -> Demonstrations:
+def demonstrations(data: TrainingData, config: TrainConfig, policy: Policy) -> Demonstrations:
     """What the egos recorded in the training scenarios did; of a stream, of its first banks."""
     stream, smoothing = data.stream, config.imitation.smoothing
     if stream is None:
@@ -212,12 +212,15 @@ def demonstrations(data: TrainingData, config: TrainConfig) -> Demonstrations:
             config.sim,
             recordings=recordings,
             smoothing=smoothing,
+            policy=policy,
         )
     number: dict[str, int] = {}
     parts: list[Demonstrations] = []
     seen = 0
     while True:
-        part = demonstrate(stream.scenarios, data.max_agents, config.sim, smoothing=smoothing)
+        part = demonstrate(
+            stream.scenarios, data.max_agents, config.sim, smoothing=smoothing, policy=policy
+        )
         of = [number.setdefault(recording_of(name), len(number)) for name in stream.names]
         part.recording = torch.tensor(of, device=part.recording.device)[part.recording]
         parts.append(part)
@@ -225,12 +228,4 @@ def demonstrations(data: TrainingData, config: TrainConfig) -> Demonstrations:
         if seen >= min(config.stream.imitation, data.count):
             break
         stream.advance()
-    observed: dict[str, Any] = {
-        f.name: torch.cat([getattr(part.observation, f.name) for part in parts])
-        for f in fields(Observation)
-    }
-    return Demonstrations(
-        Observation(**observed),
-        torch.cat([part.action for part in parts]),
-        torch.cat([part.recording for part in parts]),
-    )
+    return join(parts)

@@ -18,7 +18,7 @@ class Advantages:
     """What a group's comparison gives."""
 
     advantage: Tensor
-    """[T, W]; 0 where not valid."""
+    """Of each decision, [D, W]; 0 where not valid."""
     returns: Tensor
     """Undiscounted return of each rollout, [S, G]."""
     dead: Tensor
@@ -35,6 +35,14 @@ def reward_to_go(reward: Tensor, discount: float) -> Tensor:
     return result
 
 
+def between_decisions(reward: Tensor, discount: float, every: int) -> Tensor:
+    """Rewards from each decision until the next, discounted to it: [T, W] -> [D, W]."""
+    if every == 1:
+        return reward
+    chunks = [reward_to_go(chunk, discount)[0] for chunk in reward.split(every)]
+    return torch.stack(chunks)
+
+
 def group_advantages(
     reward: Tensor,
     valid: Tensor,
@@ -45,6 +53,7 @@ def group_advantages(
     scale: str = "batch",
     discount: float = 1.0,
     dead_tolerance: float = 0.05,
+    every: int = 1,
 ) -> Advantages:
     """Compare each rollout with the others of its group.
 
@@ -63,16 +72,17 @@ def group_advantages(
         discount: per step; with `episode` credit returns are not discounted.
         dead_tolerance: returns of a dead group spread less than this times the standard deviation
             inside groups, pooled over all: what is left then is noise.
+        every: steps from one decision to the next; advantages are those of decisions, [D, W], at
+            steps 0, every, 2 every, ...
 
     Raises:
         ValueError: an unknown credit, baseline or scale.
     """
-    steps, worlds = reward.shape
-    groups = worlds // group_size
-    mask = valid.view(steps, groups, group_size)
+    groups = reward.shape[1] // group_size
+    mask = valid[::every].unflatten(1, (groups, group_size))
     returns = (reward * valid).sum(0).view(groups, group_size)
     if credit == "step":
-        value, compared = reward_to_go(reward * valid, discount).view_as(mask), mask
+        value, compared = reward_to_go(reward * valid, discount)[::every].view_as(mask), mask
     elif credit == "episode":
         value, compared = returns.expand_as(mask), torch.ones_like(mask)
     else:
@@ -97,4 +107,4 @@ def group_advantages(
     spread = returns.amax(1) - returns.amin(1)
     usual = (returns - returns.mean(1, keepdim=True)).square().mean().sqrt()  # inside groups
     dead = spread <= dead_tolerance * usual + NOISE
-    return Advantages((advantage * ~dead[:, None]).view(steps, worlds), returns, dead)
+    return Advantages((advantage * ~dead[:, None]).flatten(1), returns, dead)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alpagym.config import SimConfig
-from alpagym.policies.late_fusion import SceneNetwork
+from alpagym.policies.scene_network import SceneNetwork
 from alpagym.reward_ranges import Ranges
 from alpagym.training_config import PolicyConfig
 from alpagym.types import Observation

@@ -23,14 +23,14 @@ from alpagym.types import Observation, Scenarios
 
 @dataclass
 class Lesson:
-    """What is to be learned: T steps of W rollouts."""
+    """What is to be learned: T decisions of W rollouts."""
 
     observation: Observation
     """As recorded. [T, W, ...]"""
     action: Tensor
-    """[T, W, D]"""
+    """What was decided (`Policy.sample`). [T, W, N]"""
     log_prob: Tensor
-    """By dimension, when it was taken. [T, W, D]"""
+    """By dimension, when it was decided. [T, W, L]"""
     advantage: Tensor
     """[T, W]"""
     valid: Tensor
@@ -238,7 +238,10 @@ class Learner:
         rows = torch.randint(count, (size,), generator=self.generator)
         with self.precision():
             return imitation_loss(
-                self.policy, self.demonstrations, rows.to(self.demonstrations.action.device)
+                self.policy,
+                self.demonstrations,
+                rows.to(self.demonstrations.action.device),
+                self.generator,
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,7 +13,13 @@ from torch import Tensor
 from alpagym import sim
 from alpagym.checkpoint import CheckpointError
 from alpagym.config import RewardConfig, SimConfig
-from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
+from alpagym.grpo.advantage import (
+    EPSILON,
+    Advantages,
+    between_decisions,
+    group_advantages,
+    reward_to_go,
+)
 from alpagym.grpo.critic import Critic, generalized_advantages
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rollout import Recording, Roller
@@ -136,6 +142,7 @@ class GrpoTrainer:
             functions=reward_functions,
             ranges=reward_ranges,
             observed=policy.ranges,
+            sizes=policy.sizes,
             capture=config.capture,
         )
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
@@ -250,7 +257,9 @@ class GrpoTrainer:
         seed = torch.randint(2**62, (count,), generator=self.generator)
         lead = torch.zeros(count, dtype=torch.int64)
         if config.branch_within > 0:
-            lead = torch.randint(config.branch_within + 1, (count,), generator=self.generator)
+            every = self.roller.every
+            decisions = config.branch_within // every + 1
+            lead = every * torch.randint(decisions, (count,), generator=self.generator)
         size = self.roller.group_size
         origin = Origin(
             name=[self._name(s) for s in scenario.tolist() for _ in range(size)],
@@ -292,23 +301,24 @@ class GrpoTrainer:
         config = self.config
         compared = group_advantages(
             record.reward,
-            record.valid,
+            record.driven,
             config.group_size,
             credit=config.credit,
             baseline="group" if config.baseline == "critic" else config.baseline,
             scale=config.scale,
             discount=config.discount,
             dead_tolerance=config.dead_group_tolerance,
+            every=self.roller.every,
         )
         critic = self.learner.critic
         if critic is None or config.baseline != "critic":
             return compared, None
-        reward = record.reward * record.valid
-        critic.set_unit(reward_to_go(reward, config.discount)[record.valid])
+        every = self.roller.every
+        reward = between_decisions(record.reward * record.driven, config.discount, every)
+        discount = config.discount**every
+        critic.set_unit(reward_to_go(reward, discount)[record.valid])
         value = self.learner.expect(record.observation)
-        expected = generalized_advantages(
-            reward, value, record.valid, config.discount, config.gae_lambda
-        )
+        expected = generalized_advantages(reward, value, record.valid, discount, config.gae_lambda)
         advantage = expected.advantage
         if config.scale != "none":
             there = advantage[record.valid]
@@ -338,7 +348,9 @@ class GrpoTrainer:
 
     def _check(self, record: Recording, origin: Origin) -> None:
         """Stop at the first action or reward that is not finite, and name where it was."""
-        lost = ~torch.isfinite(record.action).all(2) & record.valid
+        lost = torch.zeros_like(record.driven)
+        every = self.roller.every
+        lost[::every] = ~torch.isfinite(record.action).all(2) & record.valid
         bad = ~torch.isfinite(record.reward) | lost
         if not bool(bad.any()):
             return
@@ -350,7 +362,7 @@ class GrpoTrainer:
         ]
         what, cause = "reward", f"from {', '.join(terms) or 'the weights'}"
         if bool(lost[step, world]):
-            what, cause = "action", f"got {record.action[step, world].tolist()}"
+            what, cause = "action", f"got {record.action[step // every, world, :8].tolist()}"
         raise TrainingError(
             f"{what} is not finite in scenario {origin.name[world]}, "
             f"seed {int(origin.seed[world])}, member {int(origin.member[world])}, step {step}, "
@@ -377,7 +389,7 @@ class GrpoTrainer:
 
     def _describe(self, rolled: Rolled) -> dict[str, float]:
         record, compared, term = rolled.record, rolled.compared, sim.RewardTerm
-        total = (record.terms * record.valid.unsqueeze(-1)).sum(0)  # [W, R]
+        total = (record.terms * record.driven.unsqueeze(-1)).sum(0)  # [W, R]
         return {
             "return_mean": float(compared.returns.mean()),
             "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
@@ -386,12 +398,12 @@ class GrpoTrainer:
             else 0.0,
             "dead_group_fraction": float(compared.dead.float().mean()),
             "failure_rate": float(_failed(record).float().mean()),
-            "episode_steps": float(record.valid.sum(0).float().mean()),
+            "episode_steps": float(record.driven.sum(0).float().mean()),
         } | {f"term_{t.name.lower()}": float(total[:, t].mean()) for t in term}
 
 
 def _failed(record: Recording) -> Tensor:
     """Which worlds met an at-fault collision or left the road, bool [W]."""
     terms = [sim.RewardTerm.COLLISION_AT_FAULT, sim.RewardTerm.OFFROAD]
-    happened = (record.terms[..., terms] * record.valid.unsqueeze(-1)).sum((0, 2))
+    happened = (record.terms[..., terms] * record.driven.unsqueeze(-1)).sum((0, 2))
     return happened > 0

@@ -18,6 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from alpagym.plugins import attribute
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 ENTRY_POINTS = "alpagym.readers"
@@ -115,13 +116,11 @@ def _function(targets: list[str]) -> Callable[[Path], Any]:
     """The function that an entry point names as `module:function`."""
     if len(targets) > 1:
         raise ScenarioError(f"expected one entry point, got {', '.join(targets)}")
-    module, _, attribute = targets[0].partition(":")
-    value: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        value = getattr(value, part, None)
+    module, _, path = targets[0].partition(":")
+    value = attribute(importlib.import_module(module), path)
     if not callable(value):
         kind = "nothing" if value is None else _kind(value)
-        raise ScenarioError(f"expected a function {attribute} in {module}, got {kind}")
+        raise ScenarioError(f"expected a function {path} in {module}, got {kind}")
     function: Callable[[Path], Any] = value
     return function
 

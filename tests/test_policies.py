@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from alpagym import sim
+from alpagym import cli, sim
 from alpagym.checkpoint import CheckpointError, load_policy, save_policy
 from alpagym.config import REWARD_PRESETS, ActionType, RowFormat, SimConfig
 from alpagym.evaluation import evaluate
@@ -652,3 +652,33 @@ def test_weights_that_do_not_fit_are_refused(content, words, tmp_path, capsys) -
     assert len(str(caught.value).splitlines()) == 1
     assert not capsys.readouterr().out
     assert all(torch.equal(v, before[k]) for k, v in policy.state_dict().items())
+
+
+def test_packages_register_policies(tmp_path, monkeypatch) -> None:
+    info = tmp_path / "drivers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: drivers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[alpagym.policies]\nmine = {__name__}:Mine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    policy = make_policy(replace(SMALL, kind="mine"), replace(SIM, replan_every=2))
+    assert type(policy).__name__ == "Mine"
+    with pytest.raises(ValueError, match=r"late_fusion, trajectory, mine, or module:Class, got m"):
+        make_policy(replace(SMALL, kind="main"), SIM)
+    node = cli.compose("train", ["policy=mine", "policy.options={size: 3}"])
+    assert (node.policy.kind, node.policy.options.size) == ("mine", 3)
+
+
+def test_policies_are_chosen_by_name() -> None:
+    chosen = cli.to_config(
+        cli.compose("train", ["policy=trajectory", "grpo=ppo", "policy.knots=8"])
+    )
+    assert (chosen.policy.kind, chosen.policy.knots) == ("trajectory", 8)
+    assert chosen.sim.replan_every == 5
+    assert chosen.grpo.baseline == "critic"
+    assert cli.compose("train", ["policy=trajectory", "sim.replan_every=2"]).sim.replan_every == 2
+    large = cli.to_config(cli.compose("train", ["policy=large"])).policy
+    assert (large.kind, large.width, large.hidden) == ("late_fusion", 64, 256)
+    assert cli.to_config(cli.compose("train", ["policy=mine:Mine"])).policy.kind == "mine:Mine"
+    assert cli.to_config(cli.compose("train", [])).policy == PolicyConfig()
+    with pytest.raises(cli.UsageError, match=r"policy: expected one of small, .* got tiny"):
+        cli.compose("train", ["policy=tiny"])

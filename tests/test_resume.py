@@ -28,6 +28,7 @@ OPTIONS = [
     "grpo.kl_weight=0.1", "grpo.anchor_decay=0.9", "grpo.imitation_weight=0.1",
 ]  # fmt: skip
 PPO = ["grpo=ppo", *[o for o in OPTIONS if "kl" not in o and "anchor" not in o]]
+PLANS = ["policy=flow_matching", "policy.history=2", "grpo.branch_within=9", *OPTIONS]
 COMMAND = [sys.executable, "-c", "import sys; from alpagym.cli import main; sys.exit(main())"]
 TIMINGS = ("wall_s", "agent_steps_per_s", "rollout_s", "update_s")
 
@@ -96,9 +97,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path, whole, moment):
     assert not list(tmp_path.rglob(".*.part"))
 
 
-def test_a_critic_goes_on_too(tmp_path):
-    assert cli.main(arguments(tmp_path / "whole", options=PPO)) == 0
-    process = start(tmp_path, options=PPO)
+@pytest.mark.parametrize("options", [PPO, PLANS], ids=["critic", "plans"])
+def test_critics_and_plans_go_on_too(tmp_path, options):
+    assert cli.main(arguments(tmp_path / "whole", options=options)) == 0
+    process = start(tmp_path, options=options)
     until(metrics(tmp_path / "run", '"grpo", "step": 3'), process)
     process.kill()
     process.communicate()

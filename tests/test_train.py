@@ -141,6 +141,36 @@ def test_a_checkpoint_drives_in_its_own_simulator_but_for_what_is_asked(run, cap
     assert "sim.num_route_points: the checkpoint was trained for 16" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["policy=trajectory", "sim.action=trajectory", "policy.width=8"],
+        ["policy=flow_matching", "grpo=ppo", "policy.width=8", "policy.history=2"],
+        ["policy=large"],
+    ],
+    ids=lambda chosen: chosen[0],
+)
+def test_other_policies_train_and_drive_too(chosen, tmp_path, capsys):
+    given = [option for option in OVERRIDES if not option.startswith("policy")]
+    few = ["grpo.iterations=1", "imitation.max_epochs=1", "num_replays=0", "sim.max_steps=20"]
+    assert cli.main(["train", f"runs={tmp_path}", "name=it", *given, *few, *chosen]) == 0
+    path = tmp_path / "it"
+    options = ["data.held_out=4", "device=cpu", "threads=1"]
+    capsys.readouterr()
+    assert cli.main(["eval", f"checkpoint={path}", *options]) == 0
+    value = json.loads(capsys.readouterr().out)
+    summary = json.loads((path / "summary.json").read_text())
+    assert value["failure_rate"] == summary["after"]["failure_rate"]
+    assert value["progress"] == pytest.approx(summary["after"]["progress"])
+    policy, sim_config, _ = load_policy(path)
+    wanted = {"large": 1, "trajectory": 5, "flow_matching": 5}[chosen[0].partition("=")[2]]
+    assert sim_config.replan_every == wanted
+    assert policy.encoders["road"][0].out_features == (64 if wanted == 1 else 8)
+    refused = {1: "num_route_points=5", 5: "replan_every=1"}[wanted]
+    assert cli.main(["eval", f"checkpoint={path}", *options, f"sim.{refused}"]) == 2
+    assert "the checkpoint was trained for" in capsys.readouterr().err
+
+
 def test_training_and_held_out_scenarios_are_not_the_same(run):
     rows = rows_of(run)
     assert (rows[0]["train"], rows[0]["held_out"]) == (6, 4)

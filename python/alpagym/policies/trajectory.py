@@ -24,6 +24,8 @@ from alpagym.timed_plans import STEP
 from alpagym.training_config import PolicyConfig
 from alpagym.types import Observation
 
+URGENT_S = 1.0
+"""In imitation, errors of a plan count less by 1/e for every so much later that they are [s]."""
 LOOK_AHEAD = 20
 """Waypoints ahead that the controller follows a plan by, at most."""
 
@@ -96,6 +98,10 @@ class TrajectoryPolicy(SceneNetwork, Policy):
         fit = torch.linalg.pinv(hats.double()).float()
         self.register_buffer("hats", hats, persistent=False)
         self.register_buffer("fit", fit, persistent=False)
+        urgency = torch.exp(-0.5 * STEP / URGENT_S * torch.arange(steps, dtype=torch.float64))
+        urgency = (urgency / urgency.square().mean().sqrt()).float().unsqueeze(-1)
+        self.urgency: Tensor
+        self.register_buffer("urgency", urgency, persistent=False)
         reach = min(self.executed + (LOOK_AHEAD if self.follows else 0), steps)
         self.deciding = 2 * (int((hats[:reach] > 0.0).any(0).nonzero().max()) + 1)
 
@@ -163,7 +169,8 @@ class GaussianTrajectory(TrajectoryPolicy):
         self, observation: Observation, recorded: Tensor, noise: Tensor | None = None
     ) -> Tensor:
         planned = self._along(self.hats, self.forward(observation))
-        return (planned - self._recorded(observation, recorded)).flatten(-2)
+        apart = planned - self._recorded(observation, recorded)
+        return (self.urgency * apart).flatten(-2)
 
     def entropy(self) -> Tensor:
         return gaussian_entropy(self.log_std[: self.deciding])
@@ -252,7 +259,8 @@ class FlowMatchingTrajectory(TrajectoryPolicy):
         away = noise[..., 1:]
         x = t * wanted + (1.0 - t) * away
         velocity = self._velocity(self._context(observation), x, t.squeeze(-1))
-        return self._along(self.hats, velocity - (wanted - away)).flatten(-2)
+        apart = self._along(self.hats, velocity - (wanted - away))
+        return (self.urgency * apart).flatten(-2)
 
     def entropy(self) -> Tensor:
         return gaussian_entropy(self.flow_std.log()) * (2 * self.knots)

@@ -207,6 +207,29 @@ def test_the_density_of_a_plan_is_that_of_the_knots_that_are_driven() -> None:
     assert_alike(log_prob, expected)
 
 
+def test_the_controller_follows_no_knots_but_those() -> None:
+    policy, config = made("waypoints")
+    # Of 40 steps it may look at 24, and 6 knots are 7.8 steps apart: the first four.
+    assert policy.deciding == 8
+    seen = seen_by(policy, config)
+    decision = policy.sample(seen, noise_for(policy, config))[0].detach()
+    drives = []
+    for first in (decision.shape[1], policy.deciding, policy.deciding - 2):
+        changed = decision.clone()
+        changed[:, first:] += 0.5
+        hosts = generate_many(5, 1)
+        state = sim.make_state(5, max_agents(hosts), config=config)
+        state.scenario.copy_(torch.arange(5))
+        packed, params, outcome = batch(hosts), sim.make_params(config), sim.make_outcome(state)
+        sim.reset(packed, state, torch.ones(5, dtype=torch.bool), params)
+        action = policy.action_of(seen, changed).unsqueeze(1)
+        for _ in range(config.replan_every):
+            sim.step(packed, state, outcome, action, torch.zeros(1, 14), params)
+        drives.append(torch.stack([state.x, state.y, state.yaw, state.speed]).clone())
+    assert torch.equal(drives[0], drives[1])
+    assert not torch.equal(drives[0], drives[2])
+
+
 def test_with_as_many_knots_as_steps_plans_are_alpamayos() -> None:
     policy, config = made("every_step")
     assert torch.equal(policy.hats, torch.eye(20))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def save_policy(
     """Write a policy, whole or not at all: a reader never sees half a file."""
     header = {
         "format": FORMAT,
-        "policy": asdict(policy_config),
+        "policy": asdict(replace(policy_config, weights="")),  # they are in here
         "sim": {
             name: value.name if isinstance(value, Enum) else value
             for name, value in asdict(sim_config).items()

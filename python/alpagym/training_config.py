@@ -49,14 +49,18 @@ POLICY_PRESETS: dict[str, dict[str, Any]] = {
         "policy.kind": "trajectory",
         "policy.log_std": -1.8,
         "sim.replan_every": 5,
+        "grpo.minibatch_size": 1024,
     },
     "flow_matching": {
         "policy.kind": "trajectory",
         "policy.head": "flow_matching",
         "sim.replan_every": 5,
+        "grpo.minibatch_size": 1024,
+        "grpo.learning_rate": 1e-4,
     },
 }
-"""Options by name; policies of two sizes, and with plans."""
+"""Options by name; policies of two sizes, and with plans, of which a rollout holds fewer than of
+actions."""
 
 
 @dataclass(frozen=True)

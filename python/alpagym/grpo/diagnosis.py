@@ -28,7 +28,6 @@ WORSE = 2.0
 """The mean return of the last few iterations lies below the best by so many standard deviations."""
 FEW = 5
 """Iterations that are averaged to tell."""
-ACTION_SIZE = 2
 
 
 def diagnose(history: Sequence[Values], config: GrpoConfig) -> dict[str, str]:
@@ -118,8 +117,7 @@ def _long_gradients(history: Sequence[Values], config: GrpoConfig) -> str:
 
 
 def _no_exploration(history: Sequence[Values], config: GrpoConfig) -> str:
-    entropy = history[-1]["entropy"] / ACTION_SIZE
-    spread = math.exp(entropy - 0.5 * math.log(2 * math.pi * math.e))
+    spread = history[-1]["spread"]
     if spread > NARROW:
         return ""
     return (

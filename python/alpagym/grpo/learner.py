@@ -151,8 +151,8 @@ class Learner:
 
         Returns:
             Means over them, to log, but of `ratio_max`, which is the largest; and in which of the
-            rollouts that was, -1 for none. Nothing happens, and the entropy alone is returned,
-            where no step has an advantage.
+            rollouts that was, -1 for none. Nothing happens, and the entropy and the standard
+            deviation that it amounts to alone are returned, where no step has an advantage.
         """
         config = self.config
         self.policy.train()
@@ -170,7 +170,10 @@ class Learner:
             for _ in range(config.epochs)
             for batch in self._batches(lesson)
         ]
-        values, world = {"entropy": float(self.policy.entropy().detach())}, -1
+        entropy = float(self.policy.entropy().detach())
+        normal = 0.5 * math.log(2 * math.pi * math.e)  # of a standard one
+        spread = math.exp(min(entropy / lesson.log_prob.shape[-1] - normal, 700.0))
+        values, world = {"entropy": entropy, "spread": spread}, -1
         if made:
             seen = {k: torch.stack([m[k] for m in made]) for k in made[0]}
             at = seen.pop("ratio_max_at")[seen["ratio_max"].argmax()]

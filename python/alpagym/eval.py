@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from alpagym import sim
-from alpagym.checkpoint import load_policy
+from alpagym.checkpoint import check_made_for, load_policy
 from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
@@ -58,12 +58,7 @@ def evaluate_command(
     if config.checkpoint:
         driver, trained_in, trained_on = load_policy(config.checkpoint, device)
         sim_config = replace(trained_in, **{name: getattr(config.sim, name) for name in given})
-        for name in ("action", "num_route_points"):
-            wanted, asked = getattr(trained_in, name), getattr(sim_config, name)
-            if wanted != asked:
-                raise ValueError(
-                    f"sim.{name}: the checkpoint was trained for {wanted}, got {asked}"
-                )
+        check_made_for(trained_in, sim_config)
         driver.choose_weights(config.reward_weights)
         say(f"trained on: {', '.join(trained_on) or 'unknown'}")
     check_simulator(sim_config)

@@ -40,6 +40,7 @@ class SceneNetwork(nn.Module):
     """What an ego sees -> a few numbers.
 
     Attributes:
+        config: what it was made of.
         ranges: of the reward weights that are observed, as `Policy.ranges`.
         chosen: stand for them where the observation holds none.
     """
@@ -52,6 +53,7 @@ class SceneNetwork(nn.Module):
         ranges: Ranges | None = None,
     ) -> None:
         super().__init__()
+        self.config = config
         self.ranges = dict(ranges or {})
         self.chosen: Tensor
         self.register_buffer("chosen", torch.zeros(len(self.ranges)), persistent=False)

@@ -41,7 +41,7 @@ def generate_store(
     try:
         out.mkdir(parents=True, exist_ok=True)
         others = sorted({p.name for p in out.iterdir()} - {*names, REPORT, FOLDER})
-        others = [name for name in others if not name.endswith(".tmp")]
+        others = [name for name in others if not name.endswith(".part")]
         if others:
             raise ScenarioError(
                 f"out={out}: expected an empty folder or these scenarios, it holds {others[0]}"

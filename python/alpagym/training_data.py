@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ from alpagym.scenarios.selection import held_out, selected
 from alpagym.scenarios.sources import (
     PROCEDURAL,
     SELECT,
-    generated,
     held_out_only,
     refuse_selection,
+    refuse_steps_of,
     training_and_held_out,
 )
 from alpagym.store.library import Library, Progress, prepare, shards_of
 from alpagym.store.options import ConvertConfig
-from alpagym.store.shard import SUFFIX, write_shard
+from alpagym.store.shared import shared_generated
 from alpagym.stream.banks import Stream
 from alpagym.stream.curriculum import Curriculum
 from alpagym.training_config import TrainConfig
@@ -112,8 +111,19 @@ def streamed(
         if generating:
             refuse_selection(data)
         if count:
-            folder = resources.enter_context(TemporaryDirectory(prefix="alpagym-"))
-            shards += _written(generated(data, config.sim.dt, count, config.seed), Path(folder))
+            refuse_steps_of(config.sim.dt)
+            shards += resources.enter_context(
+                shared_generated(
+                    Path(config.runs),
+                    count,
+                    config.seed,
+                    kinds=data.kinds,
+                    workers=data.workers,
+                    progress=lambda done, total: progress(
+                        "generating", done // SHARD, -(-total // SHARD)
+                    ),
+                )
+            )
         near = config.sim if device.type == "cpu" and config.sim.road_radius <= 1000.0 else None
         prepare(shards, near=near, workers=data.workers, progress=progress)
         library = Library(shards, drives=data.egos_per_scenario, near=near)
@@ -153,15 +163,6 @@ def streamed(
         stream,
         resources,
     )
-
-
-def _written(scenarios: list[Scenario], folder: Path) -> list[Path]:
-    """Shards of scenarios."""
-    shards = []
-    for first in range(0, len(scenarios), SHARD):
-        shards.append(folder / f"{PROCEDURAL}-{first:06d}{SUFFIX}")
-        write_shard(shards[-1], scenarios[first : first + SHARD])
-    return shards
 
 
 def _sides(

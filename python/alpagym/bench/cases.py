@@ -251,6 +251,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.procedural", "procedural"),
         LoadCase("load.procedural.store", "procedural", store=True),
         LoadCase("load.womd64.store", "womd64", store=True),
+        LoadCase("load.scenarionet64.store", "scenarionet64", store=True),
         StreamCase("load.stream"),
         StreamCase("load.stream.bare", policy=False),
     ),

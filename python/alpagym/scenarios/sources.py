@@ -89,10 +89,19 @@ def generated(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenar
     Raises:
         ScenarioError: they are not made for steps of `dt` [s].
     """
-    if not fits(DT, dt):
-        raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
+    refuse_steps_of(dt)
     workers = data.workers or os.cpu_count() or 1
     return generate_many(count, seed, kinds=data.kinds or None, workers=workers)
+
+
+def refuse_steps_of(dt: float) -> None:
+    """Refuse steps that generated scenarios are not made for.
+
+    Raises:
+        ScenarioError: they are not of `dt` [s].
+    """
+    if not fits(DT, dt):
+        raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
 
 
 def load_recorded(

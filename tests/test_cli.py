@@ -57,7 +57,8 @@ def options_of(capsys, command: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "convert", "export", "doctor data", "bench", "bench step", "bench learning"]
+    "command",
+    ["train", "eval", "convert", "export", "doctor data", "bench", "bench step", "bench learning"],
 )
 def test_options_are_listed_as_they_can_be_given(capsys, command):
     options = options_of(capsys, command)

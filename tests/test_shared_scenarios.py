@@ -15,7 +15,7 @@ from alpagym.scenarios.procedural import generate_each, generate_many
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.store import generate
 from alpagym.store.shard import Shard
-from alpagym.store.shared import FOLDER, shared_generated
+from alpagym.store.shared import FOLDER, clear_unused, shared_generated
 
 KINDS = ("straight", "curve")
 
@@ -56,7 +56,9 @@ def test_a_shard_is_written_before_the_next_is_made(tmp_path: Path, monkeypatch)
     assert ids(shards) == [s.id for s in generate_many(5, 0, KINDS)]
 
 
-def test_the_next_run_that_wants_the_same_finds_it_another_clears_it_away(tmp_path: Path) -> None:
+def test_the_next_run_that_wants_the_same_finds_it_and_what_nobody_uses_is_cleared_away(
+    tmp_path: Path,
+) -> None:
     with shared_generated(tmp_path, 3, 0, kinds=KINDS) as shards:
         before = [shard.stat().st_mtime_ns for shard in shards]
         assert ids(shards) == [s.id for s in generate_many(3, 0, KINDS)]
@@ -65,12 +67,13 @@ def test_the_next_run_that_wants_the_same_finds_it_another_clears_it_away(tmp_pa
         assert [shard.stat().st_mtime_ns for shard in again] == before
         with shared_generated(tmp_path, 3, 1, kinds=KINDS) as others:
             assert ids(others) != ids(again)
+            clear_unused(tmp_path)
             assert len(folders(tmp_path)) == 2
-        with shared_generated(tmp_path, 2, 1, kinds=KINDS):
-            assert len(folders(tmp_path)) == 2  # the one in use is there, the unused one is not
-            assert ids(again)
-    with shared_generated(tmp_path, 2, 1, kinds=KINDS) as left:
-        assert folders(tmp_path) == [left[0].parent]
+        clear_unused(tmp_path)
+        assert folders(tmp_path) == [shards[0].parent]
+        assert ids(again)
+    clear_unused(tmp_path)
+    assert folders(tmp_path) == []
 
 
 KILLED = """
@@ -116,8 +119,8 @@ def test_what_a_killed_run_left_behind_is_gone_on_with_or_cleared_away(
         assert [file.stat().st_mtime_ns for file in first] == before
         assert ids(shards) == [s.id for s in generate_many(6, 0, KINDS)]
         assert not list(folder.glob(".*.part"))
-    with shared_generated(tmp_path, 2, 7, kinds=KINDS):
-        assert folder not in folders(tmp_path)
+    clear_unused(tmp_path)
+    assert folders(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path) -> None:

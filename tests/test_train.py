@@ -126,6 +126,20 @@ def test_the_checkpoints_drive_as_in_the_summary(run, capsys):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_second_run_finds_what_the_first_has_generated(run):
+    """Training and held-out scenarios; the result is the same."""
+
+    def shards():
+        return {p: p.stat().st_mtime_ns for p in (run.parent / ".generated").rglob("*.safetensors")}
+
+    before = shards()
+    assert len(before) == 2
+    assert cli.main(["train", f"runs={run.parent}", "name=again", "seed=3", *OVERRIDES]) == 0
+    assert shards() == before
+    first, second = (load_policy(run.parent / n)[0].state_dict() for n in ("tiny", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_training_begins_with_a_checkpoint(run, tmp_path, capsys):
     """It takes the place of imitation, with the size that it has."""
     kept = [o for o in OVERRIDES if not o.startswith("policy.")]
@@ -237,14 +251,14 @@ def test_a_learning_rate_that_is_too_high_says_so(quick, capsys, tmp_path):
     assert "lower imitation.learning_rate" in sentence
 
 
-def test_scenarios_that_cannot_be_made_leave_nothing(capsys, tmp_path, monkeypatch):
+def test_scenarios_that_cannot_be_made_leave_no_run(capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("alpagym.scenarios.sources.generate_many", refuse)
+    monkeypatch.setattr("alpagym.store.generate.generate_each", refuse)
     with pytest.raises(MemoryError):
         cli.main(["train", f"runs={tmp_path / 'runs'}", *OVERRIDES])
-    assert not (tmp_path / "runs").exists()
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [".generated"]
 
 
 def test_held_out_drives_are_never_trained_on():

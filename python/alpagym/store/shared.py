@@ -37,7 +37,7 @@ def shared_generated(
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[list[Path]]:
-    """Shards of generated scenarios; no other run clears them away inside of the block.
+    """Shards of generated scenarios; nobody clears them away inside of the block.
 
     Processes that want the same at the same time wait for the one that makes them.
 
@@ -59,7 +59,6 @@ def shared_generated(
         raise _unwritable(folder, error) from error
     try:
         try:
-            _clear_unused(folder.parent)
             with (folder / "making").open("w") as making:
                 fcntl.flock(making, fcntl.LOCK_EX)
                 clear_unfinished(folder)
@@ -108,9 +107,10 @@ def _used(folder: Path) -> int:
             os.close(descriptor)
 
 
-def _clear_unused(root: Path) -> None:
-    """Remove the folders that nobody uses."""
-    for folder in root.iterdir():
+def clear_unused(runs: Path) -> None:
+    """Remove what no run uses, once a run has all that it wants itself."""
+    root = runs / FOLDER
+    for folder in root.iterdir() if root.is_dir() else ():
         with suppress(FileNotFoundError, NotADirectoryError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:

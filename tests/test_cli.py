@@ -57,7 +57,8 @@ def options_of(capsys, command: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "convert", "export", "doctor data", "bench", "bench step"]
+    "command",
+    ["train", "eval", "convert", "export", "doctor data", "bench", "bench step", "bench learning"],
 )
 def test_options_are_listed_as_they_can_be_given(capsys, command):
     options = options_of(capsys, command)
@@ -72,6 +73,7 @@ def test_options_are_listed_with_their_meanings(capsys):
     assert options["reward.collision_at_fault=-20.0"] == "Per front or lateral collision."
     assert options["sim.traffic=log"] == "Any of log, idm, constant_velocity, log_then_idm."
     assert "sim.end_on=[collision_at_fault,offroad]" in options
+    assert all(meaning.count("(") == meaning.count(")") for meaning in options.values())
 
 
 def test_an_unknown_command(capsys):

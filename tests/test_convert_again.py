@@ -340,7 +340,7 @@ def test_killed_in_the_middle_it_goes_on(drives, tmp_path, read) -> None:
     code = KILLED.format(arguments=arguments)
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert list(out.glob(".*.tmp"))
+    assert list(out.glob(".*.part"))
     assert not (out / "convert.json").exists()
     scenarios, skipped = load_scenarios(out)
     assert not skipped
@@ -348,7 +348,7 @@ def test_killed_in_the_middle_it_goes_on(drives, tmp_path, read) -> None:
     convert(drives, out)
     assert 0 < len(read) < 39
     assert same_as_anew(drives, out)
-    assert not list(out.glob(".*.tmp"))
+    assert not list(out.glob(".*.part"))
 
 
 class Stop(BaseException):

@@ -264,6 +264,8 @@ def test_training_streams_generated_scenarios(tmp_path, capsys) -> None:
     arguments = ["data.train=5", "data.held_out=2", "seed=3", f"runs={tmp_path}", "name=a"]
     assert main(["train", *TRAIN, *arguments]) == 0, capsys.readouterr().err
     assert "5 scenarios to train on, 2 held out (synthetic-cc0)" in capsys.readouterr().err
+    # What is trained on and what is held out, for the next run, and cleared away by another.
+    assert len(list((tmp_path / ".generated").glob("*/*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_run_leaves_its_files(run):
         "split.json", "summary.json", "report.html", "flight.jsonl",
     }  # fmt: skip
     checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
-    assert checkpoints == {f"{n}.safetensors" for n in ("imitation", "policy", "state")}
+    assert checkpoints == {f"{n}.safetensors" for n in ("before", "policy", "state")}
     assert any((run / "tensorboard").iterdir())
 
 
@@ -113,7 +113,7 @@ def test_the_report_opens_offline(run):
 def test_the_checkpoints_drive_as_in_the_summary(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
     chosen = ["data.held_out=4", "seed=3", "device=cpu", "threads=1"]
-    files = {"before": run / "checkpoints" / "imitation.safetensors", "after": run}
+    files = {"before": run / "checkpoints" / "before.safetensors", "after": run}
     for when, path in files.items():
         assert cli.main(["eval", f"checkpoint={path}", *chosen]) == 0
         captured = capsys.readouterr()
@@ -124,6 +124,53 @@ def test_the_checkpoints_drive_as_in_the_summary(run, capsys):
             assert value[name] == pytest.approx(summary[when][name], abs=1e-4)
     before, after = (load_policy(path)[0].state_dict() for path in files.values())
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_second_run_finds_what_the_first_has_generated(run):
+    """Training and held-out scenarios; the result is the same."""
+
+    def shards():
+        return {p: p.stat().st_mtime_ns for p in (run.parent / ".generated").rglob("*.safetensors")}
+
+    before = shards()
+    assert len(before) == 2
+    assert cli.main(["train", f"runs={run.parent}", "name=again", "seed=3", *OVERRIDES]) == 0
+    assert shards() == before
+    first, second = (load_policy(run.parent / n)[0].state_dict() for n in ("tiny", "again"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_begins_with_a_checkpoint(run, tmp_path, capsys):
+    """It takes the place of imitation, with the size that it has."""
+    kept = [o for o in OVERRIDES if not o.startswith("policy.")]
+    given = ["train", f"runs={tmp_path}", "seed=3", f"checkpoint={run}", *kept]
+    assert cli.main([*given, "name=more"]) == 0
+    said = capsys.readouterr().err
+    assert f"beginning with {run}, trained on: synthetic-cc0" in said
+    more = tmp_path / "more"
+    weights = load_policy(run)[0].state_dict()
+    before = load_policy(more / "checkpoints" / "before.safetensors")[0].state_dict()
+    after = load_policy(more)[0].state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights.items())
+    assert any(not torch.equal(after[name], tensor) for name, tensor in weights.items())
+    assert {row["phase"] for row in rows_of(more)} == {"scenarios", "grpo", "eval"}
+    trained, first = (json.loads((r / "summary.json").read_text()) for r in (run, more))
+    assert first["before"] == trained["after"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("sim.num_route_points=5", "sim.num_route_points: the checkpoint was trained for 16"),
+        ("checkpoint=nowhere", "no such policy file"),
+    ],
+)
+def test_a_checkpoint_that_cannot_begin_is_refused(run, tmp_path, capsys, given, said):
+    assert cli.main(["train", f"runs={tmp_path}", f"checkpoint={run}", *OVERRIDES, given]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_drives_in_its_own_simulator_but_for_what_is_asked(run, capsys):
@@ -215,7 +262,7 @@ def test_an_interrupt_keeps_what_was_written(quick, capsys, tmp_path, monkeypatc
     sentence, path = failing(capsys, tmp_path)
     assert sentence == "alpagym: interrupted"
     assert [r["phase"] for r in rows_of(path)].count("grpo") == 1
-    assert load_policy(path / "checkpoints" / "imitation.safetensors")[2] == ["synthetic-cc0"]
+    assert load_policy(path / "checkpoints" / "before.safetensors")[2] == ["synthetic-cc0"]
 
 
 def test_a_reward_that_is_not_finite_names_its_cause(quick, capsys, tmp_path, monkeypatch):
@@ -226,7 +273,7 @@ def test_a_reward_that_is_not_finite_names_its_cause(quick, capsys, tmp_path, mo
     for word in ("reward is not finite", "scenario", "seed", "step 0"):
         assert word in sentence
     assert {r["phase"] for r in rows_of(path)} == {"scenarios", "imitation", "eval"}
-    assert load_policy(path / "checkpoints" / "imitation.safetensors")
+    assert load_policy(path / "checkpoints" / "before.safetensors")
 
 
 def test_a_learning_rate_that_is_too_high_says_so(quick, capsys, tmp_path):
@@ -234,14 +281,14 @@ def test_a_learning_rate_that_is_too_high_says_so(quick, capsys, tmp_path):
     assert "lower imitation.learning_rate" in sentence
 
 
-def test_scenarios_that_cannot_be_made_leave_nothing(capsys, tmp_path, monkeypatch):
+def test_scenarios_that_cannot_be_made_leave_no_run(capsys, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("alpagym.scenarios.sources.generate_many", refuse)
+    monkeypatch.setattr("alpagym.store.generate.generate_each", refuse)
     with pytest.raises(MemoryError):
         cli.main(["train", f"runs={tmp_path / 'runs'}", *OVERRIDES])
-    assert not (tmp_path / "runs").exists()
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [".generated"]
 
 
 def test_held_out_drives_are_never_trained_on():

@@ -3,6 +3,7 @@
 from enum import IntEnum, IntFlag
 from typing import final
 
+import numpy as np
 from torch import Tensor
 
 from alpagym.types import Observation, Outcome, Scenarios, State
@@ -113,6 +114,7 @@ def inverse(
 ) -> None: ...
 def count_near(scenarios: Scenarios, counts: Tensor) -> None: ...
 def fill_near(scenarios: Scenarios) -> None: ...
+def scan(array: np.ndarray, low: float, high: float, nan: bool) -> tuple[int, bool]: ...
 def encode(
     rows: Tensor,
     mask: Tensor,

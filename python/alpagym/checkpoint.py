@@ -92,6 +92,21 @@ def load_policy(
     return policy.to(device).eval(), sim_config, licenses
 
 
+def check_made_for(trained_in: SimConfig, asked: SimConfig, policy: Policy) -> None:
+    """Refuse a simulator whose actions or observations a policy's network was not made for.
+
+    Raises:
+        ValueError: the first option that differs.
+    """
+    names = ["action", "num_route_points", "plan_steps", "replan_every"]
+    if policy.sizes is not None and policy.sizes.memory:
+        names.append("num_agents")  # which are remembered
+    for name in names:
+        wanted, got = getattr(trained_in, name), getattr(asked, name)
+        if wanted != got:
+            raise ValueError(f"sim.{name}: the checkpoint was trained for {wanted}, got {got}")
+
+
 def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         found = header.get("format") if isinstance(header, dict) else None

@@ -18,7 +18,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
   alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
-  alpagym bench [what] [key=value ...]   measure speed; what: step, train, binding, load
+  alpagym bench [what] [key=value ...]   measure; what: step, train, binding, load, learning
   alpagym bench compare A.json B.json    what changed between two measurements
 
   alpagym convert PATH out=FOLDER        recordings into shards that load at memory speed
@@ -203,7 +203,7 @@ def _bench(arguments: Sequence[str]) -> int:
         print("\n".join(compare(Path(overrides[0]), Path(overrides[1]))))
         return 0
     if what not in SCHEMAS:
-        raise UsageError(f"bench {what}: expected step, train, binding, load or compare")
+        raise UsageError(f"bench {what}: expected step, train, binding, load, learning or compare")
     command = f"bench {what}" if named else "bench"
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
         print(describe(compose(command, [])))

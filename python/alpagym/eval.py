@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from alpagym import sim
-from alpagym.checkpoint import load_policy
+from alpagym.checkpoint import check_made_for, load_policy
 from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
@@ -25,11 +25,6 @@ from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import comparison, plain_printer, reasons, suite_table
 from alpagym.training_config import EvalConfig
-
-_FIXED = ("action", "num_route_points", "plan_steps", "replan_every")
-"""Options of the simulator that a network is made for."""
-_REMEMBERED = ("num_agents",)
-"""Likewise where earlier observations are remembered."""
 
 
 def evaluate_command(
@@ -63,12 +58,7 @@ def evaluate_command(
     if config.checkpoint:
         driver, trained_in, trained_on = load_policy(config.checkpoint, device)
         sim_config = replace(trained_in, **{name: getattr(config.sim, name) for name in given})
-        for name in _FIXED + (_REMEMBERED if driver.sizes and driver.sizes.memory else ()):
-            wanted, asked = getattr(trained_in, name), getattr(sim_config, name)
-            if wanted != asked:
-                raise ValueError(
-                    f"sim.{name}: the checkpoint was trained for {wanted}, got {asked}"
-                )
+        check_made_for(trained_in, sim_config, driver)
         driver.choose_weights(config.reward_weights)
         say(f"trained on: {', '.join(trained_on) or 'unknown'}")
     check_simulator(sim_config)

@@ -65,4 +65,4 @@ def _shown(value: Any) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=\.)(?<!e\.g\.)(?<!i\.e\.) ", text, maxsplit=1)[0]
+    return re.split(r"(?<=\.)(?<!e\.g\.)(?<!i\.e\.)(?<!Dr\.) ", text, maxsplit=1)[0]

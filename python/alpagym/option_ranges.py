@@ -21,6 +21,7 @@ AT_LEAST = {
     "imitation.patience": 1,
     "shard_scenarios": 1,
     "save_every": 1,
+    "jobs": 1,
     "stream.max_mib": 1,
     "stream.held_out": 1,
     "stream.imitation": 1,

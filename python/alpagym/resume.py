@@ -18,7 +18,8 @@ from alpagym.checkpoint import CheckpointError
 from alpagym.run_directory import METRICS_FILE, Row, read_rows
 from alpagym.run_state import load_state
 
-IMITATION_FILE = Path("checkpoints") / "imitation.safetensors"
+BEFORE_FILE = Path("checkpoints") / "before.safetensors"
+"""The policy that GRPO begins with."""
 STATE_FILE = Path("checkpoints") / "state.safetensors"
 """Where GRPO stands."""
 FLIGHT_FILE = "flight.jsonl"
@@ -57,7 +58,7 @@ class Begun:
     """What a run directory holds of a run that was cut short; nothing for a new one."""
 
     imitated: bool = False
-    """Whether imitation is done."""
+    """Whether what comes before GRPO is done."""
     state: dict[str, Any] | None = None
     """Of the trainer, where it was saved last."""
     history: list[Row] = field(default_factory=list)
@@ -78,7 +79,7 @@ class Begun:
             raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
         for folder in (path, path / "checkpoints"):
             clear_unfinished(folder)
-        imitated = (path / IMITATION_FILE).is_file()
+        imitated = (path / BEFORE_FILE).is_file()
         state = load_state(path / STATE_FILE) if (path / STATE_FILE).is_file() else None
         done = state["iterations"] if state is not None else 0
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
-from alpagym.checkpoint import load_policy, save_policy
+from alpagym.checkpoint import check_made_for, load_policy, save_policy
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.grpo.critic import Critic
@@ -28,7 +28,7 @@ from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.policy import Policy
 from alpagym.policies.registry import load_weights, make_policy
-from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, Lock, StopRequest
+from alpagym.resume import BEFORE_FILE, FLIGHT_FILE, STATE_FILE, Begun, Lock, StopRequest
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
 from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
@@ -51,11 +51,18 @@ class Job:
     data: TrainingData
     policy: Policy
     """The one that learns."""
+    learned_from: list[str]
+    """Licenses of the scenarios that it learned from before."""
     begun: Begun
     """What an earlier process did of it."""
     stop: StopRequest
     reward_functions: UserRewards
     reward_ranges: Ranges
+
+    @property
+    def beginning(self) -> str:
+        """What the policy that GRPO begins with is called."""
+        return "before" if self.config.checkpoint else "imitation"
 
     @property
     def licenses(self) -> Counter[str]:
@@ -69,7 +76,7 @@ class Job:
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
         path = self.run.path / "checkpoints" / f"{name}.safetensors"
-        licenses = sorted(self.data.licenses)
+        licenses = sorted({*self.data.licenses, *self.learned_from})
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
     def save_all(self, trainer: GrpoTrainer) -> None:
@@ -111,21 +118,21 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
 
 def _tell(job: Job) -> None:
     policy = job.policy
-    recorded = _imitate(job, policy)
-    imitation = copy.deepcopy(policy)
-    before = _judge(job, "before", "imitation", imitation)
+    recorded = _begin(job, policy)
+    first = copy.deepcopy(policy)
+    before = _judge(job, "before", job.beginning, first)
     trained = _improve(job, policy, recorded)
     after = _judge(job, "after", "GRPO", policy)
     baselines = {name: job.evaluate(name) for name in BASELINES}
     summary = _summarize(job, before, after, baselines) | {
         "train": trained,
-        "on_training_scenarios": _on_training(job, imitation, policy),
+        "on_training_scenarios": _on_training(job, first, policy),
     }
-    replays = _replays(job, imitation, policy, before, after)
+    replays = _replays(job, first, policy, before, after)
     summary["wall_s"] = round(job.run.wall_s, 1)
     job.run.write_json("summary.json", summary)
     report = write_report(job.run.path / "report.html", summary, job.run.history, replays)
-    drivers = {"imitation": before, "GRPO": after} | baselines
+    drivers = {job.beginning: before, "GRPO": after} | baselines
     job.console.print(comparison({name: results.summary() for name, results in drivers.items()}))
     plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
 
@@ -149,12 +156,25 @@ def _prepare(
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     functions, ranges = UserRewards(config.reward_functions), check_ranges(config.reward_ranges)
-    observed = ranges if config.policy.observe_weights else {}
-    policy = make_policy(config.policy, config.sim, observed)
-    if config.policy.weights and not config.resume:
-        load_weights(policy, config.policy.weights)
-    policy = policy.to(device)
     say = plain_printer(console)
+    observed = ranges if config.policy.observe_weights else {}
+    learned_from: list[str] = []
+    if config.checkpoint and config.policy.weights:
+        raise ValueError("policy.weights: expected none beside checkpoint=, which has its own")
+    if source := path / BEFORE_FILE if begun.imitated else config.checkpoint:
+        policy, trained_in, learned_from = load_policy(source, device)
+        check_made_for(trained_in, config.sim, policy)
+        if policy.ranges and policy.ranges != observed:
+            raise ValueError(
+                f"reward_ranges: the checkpoint observes {policy.ranges}, got {observed}"
+            )
+        config = replace(config, policy=policy.made_of)
+        say(f"beginning with {source}, trained on: {', '.join(learned_from)}")
+    else:
+        policy = make_policy(config.policy, config.sim, observed)
+        if config.policy.weights:
+            load_weights(policy, config.policy.weights)
+        policy = policy.to(device)
     with console.status("scenarios") as status:
         if config.stream.scenarios:
 
@@ -169,7 +189,9 @@ def _prepare(
         locks.enter_context(closing(Lock(path)))
         stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
-    job = Job(config, device, console, run, data, policy, begun, stop, functions, ranges)
+    job = Job(
+        config, device, console, run, data, policy, learned_from, begun, stop, functions, ranges
+    )
     judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
     run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
     if not run.has("scenarios"):
@@ -189,15 +211,22 @@ def _prepare(
     return job
 
 
-def _imitate(job: Job, policy: Policy) -> Demonstrations:
-    """Returns what was imitated."""
+def _begin(job: Job, policy: Policy) -> Demonstrations | None:
+    """Imitation, unless there is a policy already; returns what there is to imitate."""
+    config, begun = job.config, job.begun
+    to_imitate = not config.checkpoint and begun.state is None  # a stream moves on by it
+    recorded = None
+    if to_imitate or config.grpo.imitation_weight > 0.0:
+        recorded = demonstrations(job.data, config, policy)
+    if not begun.imitated:
+        if recorded is not None and not config.checkpoint:
+            _imitate(job, policy, recorded)
+        job.save(BEFORE_FILE.stem, policy)
+    return recorded
+
+
+def _imitate(job: Job, policy: Policy, recorded: Demonstrations) -> None:
     config = job.config
-    recorded = demonstrations(job.data, config, policy)
-    if job.begun.imitated:
-        policy.load_state_dict(
-            load_policy(job.run.path / IMITATION_FILE, job.device)[0].state_dict()
-        )
-        return recorded
     with _progress(job.console) as progress:
         bar = progress.add_task("imitation", total=None)
 
@@ -207,11 +236,9 @@ def _imitate(job: Job, policy: Policy) -> Demonstrations:
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
         imitate(policy, recorded, config.imitation, seed=config.seed, on_epoch=on_epoch)
-    job.save("imitation", policy)
-    return recorded
 
 
-def _improve(job: Job, policy: Policy, recorded: Demonstrations) -> dict[str, float]:
+def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[str, float]:
     """GRPO; returns steps and steps per second, counted as the learner sees them."""
     config, critic = job.config, None
     if config.grpo.baseline == "critic":
@@ -291,11 +318,11 @@ def _summarize(
     }
 
 
-def _on_training(job: Job, imitation: Policy, policy: Policy) -> dict[str, Any]:
+def _on_training(job: Job, first: Policy, policy: Policy) -> dict[str, Any]:
     """The same comparison on scenarios trained on, as many as are held out: shows overfitting."""
     return {
         name: evaluate(driver, job.data.sample, job.config.sim, device=job.device)[0].summary()
-        for name, driver in (("before", imitation), ("after", policy))
+        for name, driver in (("before", first), ("after", policy))
     }
 
 
@@ -306,7 +333,7 @@ def _outcomes(before: Results, after: Results) -> list[str]:
 
 
 def _replays(
-    job: Job, imitation: Policy, policy: Policy, before: Results, after: Results
+    job: Job, first: Policy, policy: Policy, before: Results, after: Results
 ) -> list[ReplayGroup]:
     """Drives to show: fixed, still failing and newly broken in turn, as many as asked for."""
     outcomes = _outcomes(before, after)
@@ -320,9 +347,9 @@ def _replays(
     chosen = [job.data.held_out[i] for i in shown[: job.config.num_replays]]
     if not chosen:
         return []
-    _, first = evaluate(imitation, chosen, job.config.sim, device=job.device, record="imitation")
-    _, last = evaluate(policy, chosen, job.config.sim, device=job.device, record="GRPO")
-    return [ReplayGroup([a, b]) for a, b in zip(first, last, strict=True)]
+    _, old = evaluate(first, chosen, job.config.sim, device=job.device, record=job.beginning)
+    _, new = evaluate(policy, chosen, job.config.sim, device=job.device, record="GRPO")
+    return [ReplayGroup([a, b]) for a, b in zip(old, new, strict=True)]
 
 
 def _by_kind(

@@ -274,6 +274,8 @@ class TrainConfig:
     """`procedural`, or a file or folder of recordings."""
     name: str = ""
     """Run directory under `runs`; empty for a name from date and time."""
+    checkpoint: str = ""
+    """A run directory or policy file to begin with instead of imitating."""
     resume: str = ""
     """A run directory to go on with, by its own options."""
     runs: str = "runs"

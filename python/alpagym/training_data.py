@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -20,19 +20,20 @@ from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
 from alpagym.scenarios.selection import held_out, selected
 from alpagym.scenarios.sources import (
+    HELD_OUT_SEED,
     PROCEDURAL,
     SELECT,
-    generated,
-    held_out_only,
     refuse_selection,
+    refuse_steps_of,
     training_and_held_out,
 )
 from alpagym.store.library import Library, Progress, prepare, shards_of
 from alpagym.store.options import ConvertConfig
-from alpagym.store.shard import SUFFIX, write_shard
+from alpagym.store.shard import Shard
+from alpagym.store.shared import clear_unused, shared_generated
 from alpagym.stream.banks import Stream
 from alpagym.stream.curriculum import Curriculum
-from alpagym.training_config import TrainConfig
+from alpagym.training_config import DataConfig, TrainConfig
 from alpagym.types import Scenarios
 
 SHARD = ConvertConfig().shard_scenarios
@@ -75,9 +76,20 @@ def resident(config: TrainConfig, device: torch.device, say: Callable[[str], Non
     Raises:
         ScenarioError: as of `training_and_held_out`.
     """
-    train_set, judged = training_and_held_out(
-        config.scenarios, config.data, config.sim.dt, config.seed, say
-    )
+    resources, runs = ExitStack(), Path(config.runs)
+    try:
+        train_set, judged = training_and_held_out(
+            config.scenarios,
+            config.data,
+            config.sim.dt,
+            config.seed,
+            say,
+            partial(_generated, runs, resources),
+        )
+        clear_unused(runs)
+    except BaseException:
+        resources.close()
+        raise
     packed = batch(train_set, device, lanes=config.sim.traffic.name in DRIVES_ON)
     return TrainingData(
         sim.with_near(packed, config.sim),
@@ -87,7 +99,19 @@ def resident(config: TrainConfig, device: torch.device, say: Callable[[str], Non
         train_set[: len(judged)],
         Counter(s.license for s in train_set),
         sorted({s.recording for s in train_set if s.dataset != PROCEDURAL}),
+        resources=resources,
     )
+
+
+def _generated(
+    runs: Path, resources: ExitStack, data: DataConfig, dt: float, count: int, seed: int
+) -> list[Scenario]:
+    """What `sources.generated` gives, from shards that runs share."""
+    refuse_steps_of(dt)
+    if not count:
+        return []
+    kept = shared_generated(runs, count, seed, kinds=data.kinds, workers=data.workers)
+    return [scenario for path in resources.enter_context(kept) for scenario in Shard(path)]
 
 
 def streamed(
@@ -112,8 +136,19 @@ def streamed(
         if generating:
             refuse_selection(data)
         if count:
-            folder = resources.enter_context(TemporaryDirectory(prefix="alpagym-"))
-            shards += _written(generated(data, config.sim.dt, count, config.seed), Path(folder))
+            refuse_steps_of(config.sim.dt)
+            shards += resources.enter_context(
+                shared_generated(
+                    Path(config.runs),
+                    count,
+                    config.seed,
+                    kinds=data.kinds,
+                    workers=data.workers,
+                    progress=lambda done, total: progress(
+                        "generating", done // SHARD, -(-total // SHARD)
+                    ),
+                )
+            )
         near = config.sim if device.type == "cpu" and config.sim.road_radius <= 1000.0 else None
         prepare(shards, near=near, workers=data.workers, progress=progress)
         library = Library(shards, drives=data.egos_per_scenario, near=near)
@@ -136,7 +171,11 @@ def streamed(
         resources.callback(stream.close)
         held = library.scenarios(judged.tolist()) if len(judged) else []
         if generating:
-            held = held_out_only(PROCEDURAL, data, config.sim.dt, config.seed, say)
+            seed = config.seed + HELD_OUT_SEED
+            held = _generated(
+                Path(config.runs), resources, data, config.sim.dt, data.held_out, seed
+            )
+        clear_unused(Path(config.runs))
         sample = library.scenarios(train[: len(held)].tolist())
     except BaseException:
         resources.close()
@@ -153,15 +192,6 @@ def streamed(
         stream,
         resources,
     )
-
-
-def _written(scenarios: list[Scenario], folder: Path) -> list[Path]:
-    """Shards of scenarios."""
-    shards = []
-    for first in range(0, len(scenarios), SHARD):
-        shards.append(folder / f"{PROCEDURAL}-{first:06d}{SUFFIX}")
-        write_shard(shards[-1], scenarios[first : first + SHARD])
-    return shards
 
 
 def _sides(

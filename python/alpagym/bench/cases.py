@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alpagym.bench.synthetic import Scene
+from alpagym.training_config import GRPO_PRESETS
 
 SEED = 20_260
 """Of scenarios, actions and policies: every run measures the same work."""
@@ -136,7 +137,22 @@ class StreamCase:
     by_name: bool = True
 
 
-Case = StepCase | MemoryCase | BindingCase | LoadCase | StreamCase | TrainCase
+@dataclass(frozen=True)
+class LearningCase:
+    """Trainings that differ in a few options, over the same seeds."""
+
+    name: str
+    variants: dict[str, tuple[str, ...]]
+    """Options of `alpagym train` by name."""
+    options: tuple[str, ...] = ()
+    """Of all of them."""
+    seeds: int = 3
+    whole: bool = False
+    """Each imitates; else all of a seed begin with the same imitation policy."""
+    by_name: bool = True
+
+
+Case = StepCase | MemoryCase | BindingCase | LoadCase | StreamCase | TrainCase | LearningCase
 
 
 def _procedural(name: str, worlds: int, traffic: str, **options: Any) -> StepCase:
@@ -164,6 +180,35 @@ def _scaling(source: str) -> StepCase:
         by_name=True,
     )
 
+
+SHORT = ("grpo.iterations=30", "num_replays=0")
+"""About two minutes on two cores."""
+BASE: dict[str, tuple[str, ...]] = {"base": ()}
+SWEEP = BASE | {
+    "groups_of_8": ("grpo.group_size=8", "grpo.scenarios_per_iteration=64"),
+    "groups_of_32": ("grpo.group_size=32", "grpo.scenarios_per_iteration=16"),
+    "credit_by_episode": ("grpo.credit=episode",),
+    "clip_0.1": ("grpo.clip_low=0.1", "grpo.clip_high=0.1"),
+    "clip_0.2_to_0.28": ("grpo.clip_high=0.28",),
+    "clip_0.4": ("grpo.clip_low=0.4", "grpo.clip_high=0.4"),
+    "kl_0.01": ("grpo.kl_weight=0.01",),
+    "kl_0.1": ("grpo.kl_weight=0.1",),
+    "learning_rate_halved": ("grpo.learning_rate=1e-4",),
+    "learning_rate_doubled": ("grpo.learning_rate=4e-4",),
+    "learning_rate_times_4": ("grpo.learning_rate=8e-4",),
+    "imitation_0.03": ("grpo.imitation_weight=0.03",),
+    "imitation_0.3": ("grpo.imitation_weight=0.3",),
+}
+"""One option at a time against the defaults, with as many worlds."""
+ABLATIONS = BASE | {
+    "credit_by_episode": ("grpo.credit=episode",),
+    "mean_log_prob": ("grpo.log_prob=mean",),
+    "independent_resets": ("grpo.forked=false",),
+    "no_resampling": ("grpo.resample_dead=false",),
+}
+"""What each part of the default method does."""
+OBJECTIVES = BASE | {name: (f"grpo={name}",) for name in GRPO_PRESETS if name != "grpo"}
+"""The others by name, PPO with a critic among them, on the same budget."""
 
 COMMANDS: dict[str, tuple[Case, ...]] = {
     "step": (
@@ -206,8 +251,15 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LoadCase("load.procedural", "procedural"),
         LoadCase("load.procedural.store", "procedural", store=True),
         LoadCase("load.womd64.store", "womd64", store=True),
+        LoadCase("load.scenarionet64.store", "scenarionet64", store=True),
         StreamCase("load.stream"),
         StreamCase("load.stream.bare", policy=False),
+    ),
+    "learning": (
+        LearningCase("learning", {"default": ()}, seeds=5, whole=True),
+        LearningCase("learning.sweep", SWEEP, SHORT),
+        LearningCase("learning.ablations", ABLATIONS, SHORT),
+        LearningCase("learning.objectives", OBJECTIVES, SHORT),
     ),
 }
 """Cases by the command that runs them."""

@@ -27,6 +27,10 @@ class Context:
     forms: tuple[str, ...] = ()
     """Forms of the device's code to compare (`sim.cpu_form`, `sim.cuda_form`); none for the one it
     runs."""
+    runs: Path = Path()
+    """Folder of trainings."""
+    jobs: int = 1
+    """Trainings side by side."""
     sim: tuple[tuple[str, Any], ...] = ()
     """Fields of `SimConfig` that replace the case's."""
 

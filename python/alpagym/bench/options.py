@@ -42,13 +42,24 @@ class StepConfig(BenchConfig):
     """Only what is given replaces the case's."""
 
 
+@dataclass(frozen=True)
+class LearningConfig(BenchConfig):
+    """`alpagym bench learning`; `repeats` counts seeds, `jobs` decides on threads."""
+
+    runs: str = "runs/learning"
+    """Folder of the trainings; those that are there already are not repeated."""
+    jobs: int = 1
+    """Trainings side by side, which share the cores."""
+
+
 SCHEMAS: dict[str, type[BenchConfig]] = {
     "all": BenchConfig,
     "step": StepConfig,
     "train": BenchConfig,
     "binding": BenchConfig,
     "load": BenchConfig,
+    "learning": LearningConfig,
 }
 """Options by command; `all` is `alpagym bench` with no command."""
-PATHS_AND_LISTS = ("case", "device", "threads", "data", "json", "worlds", "format", "form")
+PATHS_AND_LISTS = ("case", "device", "threads", "data", "json", "worlds", "format", "form", "runs")
 """Options whose values are taken as they are."""

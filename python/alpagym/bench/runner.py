@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from alpagym import sim
-from alpagym.bench import binding, load, memory, step, stream, train
+from alpagym.bench import binding, learning, load, memory, step, stream, train
 from alpagym.bench.cases import (
     COMMANDS,
     FORMATS,
     BindingCase,
     Case,
+    LearningCase,
     LoadCase,
     MemoryCase,
     StepCase,
@@ -27,7 +28,7 @@ from alpagym.bench.cases import (
 )
 from alpagym.bench.context import Context, Line
 from alpagym.bench.machine import machine
-from alpagym.bench.options import BenchConfig, StepConfig
+from alpagym.bench.options import BenchConfig, LearningConfig, StepConfig
 from alpagym.bench.timing import Measurement
 from alpagym.devices import choose_device
 from alpagym.option_ranges import check
@@ -83,7 +84,8 @@ def _chosen(command: str, names: str) -> list[Case]:
     for name in wanted:
         if name not in known:
             raise ValueError(f"case: expected any of {', '.join(known)}, got {name}")
-    return [known[name] for name in wanted] or [c for c in known.values() if not c.by_name]
+    quick = [case for case in known.values() if not case.by_name] or list(known.values())[:1]
+    return [known[name] for name in wanted] or quick
 
 
 def _numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
@@ -96,6 +98,8 @@ def _numbers(name: str, text: str, *, least: int) -> tuple[int, ...]:
 def _context(options: BenchConfig, given: Sequence[str]) -> Context:
     device = choose_device(options.device)
     context = Context(device, Path(options.data), options.quick, options.repeats)
+    if isinstance(options, LearningConfig):
+        return replace(context, runs=Path(options.runs), jobs=options.jobs)
     if not isinstance(options, StepConfig):
         return context
     formats = tuple(name for name in options.format.split(",") if name)
@@ -202,6 +206,8 @@ def _run_case(case: Case, context: Context) -> Iterator[Line]:
             return stream.run(case, context)
         case TrainCase():
             return train.run(case, context)
+        case LearningCase():
+            return learning.run(case, context)
 
 
 def _folder_of(json_path: str) -> Path:

@@ -20,10 +20,12 @@ from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 WOMD_FOLDER = "womd_gpudrive_json"
+REPEATED = {"womd64": WOMD_FOLDER, "scenarionet64": "womd_scenarionet_pkl"}
+"""Sources of `MANY` scenarios, and the folder of their recordings. Those of ScenarioNet are large:
+20 s with all agents."""
 MANY = 64
-"""Scenarios of `womd64`."""
 MIN_STEPS = 40
-"""Recordings that last fewer steps are not in `womd64`: a batch would outlast them."""
+"""Recordings that last fewer steps are not among them: a batch would outlast them."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Loaded:
 
 
 def scenarios(source: str, count: int, data: Path) -> Loaded:
-    """What a source gives: `womd4`, `womd64`, `synthetic4`, or `count` of `procedural`.
+    """What a source gives: `womd4`, `synthetic4`, of `REPEATED`, or `count` of `procedural`.
 
     Raises:
         ScenarioError: recordings that are not there.
@@ -45,7 +47,7 @@ def scenarios(source: str, count: int, data: Path) -> Loaded:
         return Loaded(generate_many(count, SEED))
     if source == "synthetic4":
         return Loaded([build(scene, f"{i}") for i, scene in enumerate(SYNTHETIC4)])
-    folder = data / WOMD_FOLDER
+    folder = data / REPEATED.get(source, WOMD_FOLDER)
     if not folder.is_dir():
         raise ScenarioError(
             f"{folder}: no such folder of WOMD recordings; data=FOLDER names the one around it"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alpagym.reward_ranges import Ranges
+from alpagym.training_config import PolicyConfig
 from alpagym.types import Observation
 
 
@@ -48,6 +49,8 @@ class Policy(nn.Module, ABC):
     first step, and may be missing likewise.
     """
 
+    made_of: PolicyConfig
+    """By `alpagym.policies.registry.make_policy`."""
     ranges: Ranges = {}  # noqa: RUF012  replaced, never written to
     """Lowest and highest of each reward weight that it observes."""
     sizes: Sizes | None = None

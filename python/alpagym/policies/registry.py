@@ -57,8 +57,12 @@ def make_policy(
         ValueError: an unknown kind; something that is no policy, fails, or breaks the contract; or
             one that cannot drive with this simulator. One sentence.
     """
-    if config.kind in BUILT_IN:
-        return BUILT_IN[config.kind](config, sim_config, ranges)
+    policy = BUILT_IN.get(config.kind, _make_users)(config, sim_config, ranges)
+    policy.made_of = config
+    return policy
+
+
+def _make_users(config: PolicyConfig, sim_config: SimConfig, ranges: Ranges | None) -> Policy:
     name = f"policy {config.kind}"
     if ":" not in config.kind and config.kind not in known_policies():
         known = ", ".join([*BUILT_IN, *known_policies()])

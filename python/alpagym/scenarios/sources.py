@@ -20,6 +20,9 @@ SELECT = "data.select"
 HELD_OUT_SEED = 1_000_000_007
 """Procedural held-out scenarios come from seeds that training never draws."""
 
+Generate = Callable[[DataConfig, float, int, int], list[Scenario]]
+"""`generated`, or what gives the same."""
+
 
 def load_or_generate(source: str, *, count: int, seed: int) -> list[Scenario]:
     """`count` procedural scenarios, or all that a file or folder holds.
@@ -39,17 +42,24 @@ def load_or_generate(source: str, *, count: int, seed: int) -> list[Scenario]:
 
 
 def training_and_held_out(
-    source: str, data: DataConfig, dt: float, seed: int, say: Callable[[str], None]
+    source: str,
+    data: DataConfig,
+    dt: float,
+    seed: int,
+    say: Callable[[str], None],
+    generate: Generate,
 ) -> tuple[list[Scenario], list[Scenario]]:
     """Scenarios to train on and others to judge by: never the same drive on both sides.
+
+    `generate` makes the procedural ones, as `generated` does.
 
     Raises:
         ScenarioError: nothing could be loaded, or too little to hold any out.
     """
     if source == PROCEDURAL:
         refuse_selection(data)
-        train = generated(data, dt, data.train, seed)
-        return train, held_out_only(source, data, dt, seed, say)
+        train = generate(data, dt, data.train, seed)
+        return train, generate(data, dt, data.held_out, seed + HELD_OUT_SEED)
     loaded = load_recorded(source, data, dt, say)
     drives = selected_drives(loaded, SELECT, data.select, data.egos_per_scenario)
     train, held_out = split_by_recording(drives, data.held_out_fraction, seed, named=data.hold_out)
@@ -58,7 +68,7 @@ def training_and_held_out(
             f"{source}: expected at least 2 usable recordings, to train on and to hold out, "
             f"got {len({s.recording for s in loaded})}"
         )
-    return train + generated(data, dt, data.procedural, seed), held_out
+    return train + generate(data, dt, data.procedural, seed), held_out
 
 
 def refuse_selection(data: DataConfig) -> None:
@@ -89,10 +99,19 @@ def generated(data: DataConfig, dt: float, count: int, seed: int) -> list[Scenar
     Raises:
         ScenarioError: they are not made for steps of `dt` [s].
     """
-    if not fits(DT, dt):
-        raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
+    refuse_steps_of(dt)
     workers = data.workers or os.cpu_count() or 1
     return generate_many(count, seed, kinds=data.kinds or None, workers=workers)
+
+
+def refuse_steps_of(dt: float) -> None:
+    """Refuse steps that generated scenarios are not made for.
+
+    Raises:
+        ScenarioError: they are not of `dt` [s].
+    """
+    if not fits(DT, dt):
+        raise ScenarioError(f"procedural: generated every {DT:g} s, not sim.dt={dt:g}")
 
 
 def load_recorded(

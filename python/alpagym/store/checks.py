@@ -6,23 +6,28 @@ Everything is done for all scenarios of a shard at once: opening must cost micro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 
+from alpagym import _core
 from alpagym.scenarios.scenario import MapType, ScenarioError
 from alpagym.store.layout import FACTS, FIELDS, POOLS, Field, mask_bytes
 
-BLOCK = 1 << 18
-"""Bytes looked at while they lie in the cache."""
 MAX_AFTER = 1 << 20
 """Frames after the record that lights may repeat; nothing else bounds them where there is none."""
+MIN_FOR_THREADS = 16 << 20
+"""Fewer bytes are looked at sooner than threads start."""
+MAX_THREADS = 4
+"""More read no faster than memory gives."""
 DT = (0.01, 1.0)
 """Time between frames [s]; as for readers."""
 
 
 def checksum(array: np.ndarray) -> int:
     """Sum of the array's 64-bit words, modulo 2^64: any bit that flips changes it."""
-    return _scanned(array.reshape(-1), None)[0]
+    return _core.scan(array.reshape(-1).view(np.uint8), 0, 255, False)[0]
 
 
 def check_arrays(place: str, arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]) -> None:
@@ -38,8 +43,7 @@ def check_arrays(place: str, arrays: Mapping[str, np.ndarray], sums: Mapping[str
     """
     offsets, frames = _check_pools(place, arrays)
     _check_facts(place, arrays, sums)
-    for field in FIELDS:
-        _check_values(place, field, arrays[field.name], sums)
+    _check_all_values(place, arrays, sums)
     _check_starts(place, arrays, offsets, frames)
     _check_ragged(place, arrays, offsets)
     _check_indices(place, arrays, offsets)
@@ -108,46 +112,47 @@ def _check_sum(place: str, name: str, found: int, sums: Mapping[str, int]) -> No
         raise ScenarioError(f"{place}: {name}: does not add up to its checksum: bytes have changed")
 
 
-def _check_values(place: str, field: Field, array: np.ndarray, sums: Mapping[str, int]) -> None:
-    found, low, high = _scanned(array.reshape(-1), field)
-    _check_sum(place, field.name, found, sums)
-    floor = -np.inf if field.low is None else field.low
-    ceiling = np.inf if field.high is None else field.high
-    if not (floor <= low and high <= ceiling):  # NaN compares false
-        raise ScenarioError(
-            f"{place}: {field.name}: expected values from {floor:g} to {ceiling:g}, "
-            f"got {low:g} to {high:g}"
-        )
+def _check_all_values(
+    place: str, arrays: Mapping[str, np.ndarray], sums: Mapping[str, int]
+) -> None:
+    """Look at every byte of `FIELDS`, those of a large shard side by side."""
+    flat = {field.name: arrays[field.name].reshape(-1) for field in FIELDS}
+    threads = min(torch.get_num_threads(), MAX_THREADS)
+    if threads > 1 and sum(array.nbytes for array in flat.values()) >= MIN_FOR_THREADS:
+        largest_first = sorted(FIELDS, key=lambda field: -flat[field.name].nbytes)
+        with ThreadPoolExecutor(threads) as pool:
+            scans = pool.map(lambda field: _scanned(field, flat[field.name]), largest_first)
+            found = {field.name: scan for field, scan in zip(largest_first, scans, strict=True)}
+    else:
+        found = {field.name: _scanned(field, flat[field.name]) for field in FIELDS}
+    for field in FIELDS:
+        total, fits = found[field.name]
+        _check_sum(place, field.name, total, sums)
+        if not fits:
+            low, high = _limits(field)
+            values = flat[field.name]
+            least, most = np.min(values), np.max(values)
+            if field.unknown:
+                least, most = np.fmin.reduce(values), np.fmax.reduce(values)
+            raise ScenarioError(
+                f"{place}: {field.name}: expected values from {low:g} to {high:g}, "
+                f"got {least:g} to {most:g}"
+            )
 
 
-def _scanned(flat: np.ndarray, field: Field | None) -> tuple[int, float, float]:
-    """Sum of words, lowest and highest value where the field bounds them; one pass."""
-    total, step = 0, BLOCK // flat.dtype.itemsize
-    low = high = 0.0
-    bounded = field is not None and (field.low is not None or field.high is not None)
-    least, most = np.minimum.reduce, np.maximum.reduce
-    if field is not None and field.unknown:
-        least, most = np.fmin.reduce, np.fmax.reduce
-    for first in range(0, len(flat), step):
-        block = flat[first : first + step]
-        raw = block.view(np.uint8)
-        whole = len(raw) // 8 * 8
-        total += int(np.add.reduce(raw[:whole].view(np.uint64)))
-        total += int.from_bytes(raw[whole:].tobytes(), "little")
-        if bounded:
-            ends = float(least(block)), float(most(block))
-            if first == 0:
-                low, high = ends
-            elif not (low <= ends[0] and ends[1] <= high):
-                low, high = _lower(low, ends[0]), -_lower(-high, -ends[1])
-    if field is not None and field.unknown and np.isnan(low):
-        low = high = 0.0  # nothing is known
-    return total % 2**64, low, high
+def _scanned(field: Field, flat: np.ndarray) -> tuple[int, bool]:
+    """Sum of words, and whether all values are within the limits of the field."""
+    low, high = _limits(field)
+    if low == -np.inf and high == np.inf:
+        return checksum(flat), True
+    return _core.scan(flat, low, high, field.unknown)
 
 
-def _lower(a: float, b: float) -> float:
-    """The lower of two values; NaN if one of them is."""
-    return a if a <= b or a != a else b
+def _limits(field: Field) -> tuple[float, float]:
+    return (
+        -np.inf if field.low is None else field.low,
+        np.inf if field.high is None else field.high,
+    )
 
 
 def _check_starts(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from alpagym.atomic import write_atomically
 from alpagym.scenarios.scenario import ScenarioError
 
 MARK, DIGEST = "alpagym_store", "sha256"
@@ -74,19 +75,15 @@ def write(path: Path, text: str, arrays: Mapping[str, np.ndarray]) -> None:
         raise ScenarioError(
             f"{path}: its header would take {len(encoded)} bytes, at most {MAX_HEADER} are read"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
+
+    def write_whole(to: Path) -> None:
+        with to.open("wb") as file:
             file.write(struct.pack("<Q", len(encoded)))
             file.write(encoded)
             for name in order:
                 file.write(np.ascontiguousarray(arrays[name]).data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomically(path, write_whole)
 
 
 def read(path: Path) -> Container:

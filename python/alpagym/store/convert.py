@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import alpagym
+from alpagym.atomic import clear_unfinished
 from alpagym.pools import dropping
 from alpagym.scenarios.load import files_of, is_taken_in
 from alpagym.scenarios.readers.plugins import fingerprint
@@ -93,8 +94,8 @@ def convert(
     workers = config.workers or os.cpu_count() or 1
     try:
         with _owned(out, _settings(config, source)):
-            for leftover in (*out.glob(".*.tmp"), *(out / NOTES).glob(".*.tmp")):
-                leftover.unlink()
+            for folder in (out, out / NOTES):
+                clear_unfinished(folder)
             (out / REPORT).unlink(missing_ok=True)  # there when all is done, and only then
             plugins = fingerprint()
             earlier = Earlier(out, plugins, groups)

@@ -1,9 +1,10 @@
 """Packed shards: what `scenarios.batch` makes of the scenarios of a shard, kept for streaming.
 
 They lie in the hidden folder `.packed` beside the shard, are made of it alone, and may be deleted
-at any time. Blocks (`scenarios.bank`) are read when they are wanted, never mapped: what a program
-holds of a store larger than memory is what it has asked for. Lists of what is near, for CPUs, are
-files of their own, for a radius and a number of road points.
+at any time: who has opened them goes on with what they were. Blocks (`scenarios.bank`) are read
+when they are wanted, never mapped: what a program holds of a store larger than memory is what it
+has asked for. Lists of what is near, for CPUs, are files of their own, for a radius and a number
+of road points.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.store import container
 from alpagym.store.checks import checksum
+from alpagym.store.kept import KeptFile
 from alpagym.store.packed_checks import check_index
 from alpagym.store.shard import SUFFIX, TEXTS, Shard
 
@@ -57,7 +59,7 @@ def near_path(shard: Path, config: SimConfig) -> Path:
 class Blocks:
     """A file of blocks, one for each scenario of a shard."""
 
-    path: Path
+    file: KeptFile
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
     """All but the blocks, in memory."""
@@ -65,6 +67,10 @@ class Blocks:
     """Where each block begins in the file, int64 [S]."""
     length: np.ndarray
     """Its bytes, int64 [S]."""
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     def read(self, chosen: Sequence[int], scratch: np.ndarray) -> Iterator[np.ndarray]:
         """The block of each chosen scenario.
@@ -76,12 +82,12 @@ class Blocks:
             OSError: the file cannot be read.
         """
         sums = self.arrays["sums"]
-        with self.path.open("rb", buffering=0) as file:
+        with self.file.opened() as descriptor:
             for s in chosen:
                 block = scratch[: self.length[s]]
                 got = 0
                 while got < len(block):
-                    more = os.preadv(file.fileno(), [block[got:].data], int(self.begin[s]) + got)
+                    more = os.preadv(descriptor, [block[got:].data], int(self.begin[s]) + got)
                     if more <= 0:
                         raise ScenarioError(f"{self.path}: the file was truncated")
                     got += more
@@ -233,10 +239,18 @@ def open_near(shard: Path, config: SimConfig) -> Blocks | None:
     return blocks
 
 
+def _mapped(path: Path) -> tuple[KeptFile, container.Container]:
+    """A file and what it holds, of one moment."""
+    while True:
+        file, mapped = KeptFile(path), container.read(path)
+        if file.is_at(path):
+            return file, mapped
+
+
 def _open(path: Path, shard: Path, *, near: bool) -> Blocks | None:
     if not path.is_file():
         return None
-    mapped = container.read(path)
+    file, mapped = _mapped(path)
     header = container.parse_json(f"{path}: header", mapped.text)
     if not isinstance(header, dict) or header.get("packed") != VERSION:
         return None
@@ -251,5 +265,5 @@ def _open(path: Path, shard: Path, *, near: bool) -> Blocks | None:
     length = block_bytes(arrays["sizes"].astype(np.int64), near=near)
     if int(length.sum()) != len(raw):
         raise ScenarioError(f"{path}: {BLOCKS}: expected {int(length.sum())} bytes, got {len(raw)}")
-    begin = path.stat().st_size - len(raw) + np.cumsum(length) - length
-    return Blocks(path, header, arrays, begin, length)
+    begin = file.size - len(raw) + np.cumsum(length) - length
+    return Blocks(file, header, arrays, begin, length)

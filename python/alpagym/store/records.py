@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from alpagym.atomic import write_atomically
 from alpagym.scenarios.load import inputs_of
 from alpagym.scenarios.scenario import Scenario
 from alpagym.store.shard import SUFFIX, Shard, sha256_of
@@ -241,9 +241,4 @@ def json_of(file: Path) -> dict[str, Any] | None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write a file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(file, lambda to: to.write_text(json.dumps(value, indent=1) + "\n"))

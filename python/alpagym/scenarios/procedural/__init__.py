@@ -6,8 +6,9 @@ The same kind and seed give the same bits, whatever else is generated beside the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import torch
@@ -17,7 +18,7 @@ from alpagym.scenarios.procedural.plan import LAYOUTS, plan
 from alpagym.scenarios.procedural.rollout import drive, finish
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
-__all__ = ["KINDS", "generate", "generate_many"]
+__all__ = ["KINDS", "generate", "generate_each", "generate_many"]
 
 KINDS = tuple(LAYOUTS)
 """The kinds of scenarios that can be generated."""
@@ -70,15 +71,55 @@ def generate_many(
     Raises:
         ScenarioError: as `generate`, or no kinds.
     """
+    numbers = range(first, first + count)
+    return list(generate_each(numbers, seed, kinds, workers=workers))
+
+
+def generate_each(
+    numbers: Sequence[int],
+    seed: int,
+    kinds: Sequence[str] | None = None,
+    *,
+    workers: int = 1,
+) -> Generator[Scenario, None, None]:
+    """The scenarios of `generate_many` that have these numbers, each made shortly before its turn.
+
+    Args:
+        numbers: from 0 on, in the order wanted.
+        seed: of the stream of scenarios.
+        kinds: which; all when not given.
+        workers: as of `generate_many`.
+
+    Raises:
+        ScenarioError: as `generate`, or no kinds.
+    """
     kinds = KINDS if kinds is None else tuple(kinds)
     if not kinds:
         raise ScenarioError("procedural: expected at least one kind, got none")
-    begin = seed * SEEDS_PER_STREAM
-    wanted = [(kinds[i % len(kinds)], begin + i) for i in range(first, first + count)]
-    if workers > 1 and count >= MIN_FOR_PROCESSES:
+    wanted = [(kinds[i % len(kinds)], seed * SEEDS_PER_STREAM + i) for i in numbers]
+    if workers > 1 and len(wanted) >= MIN_FOR_PROCESSES:
         one_thread = ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,))
         with dropping(one_thread) as pool:
-            return list(pool.map(generate, *zip(*wanted, strict=True), chunksize=16))
+            yield from _in_order(pool, wanted, chunk=16, ahead=2 * workers)
+        return
     # The simulator, which takes half of the time, runs without the GIL.
-    with dropping(ThreadPoolExecutor(min(os.cpu_count() or 1, 4))) as threads:
-        return list(threads.map(generate, *zip(*wanted, strict=True)))
+    count = min(os.cpu_count() or 1, 4)
+    with dropping(ThreadPoolExecutor(count)) as threads:
+        yield from _in_order(threads, wanted, chunk=1, ahead=2 * count)
+
+
+def _in_order(
+    pool: Executor, wanted: Sequence[tuple[str, int]], chunk: int, ahead: int
+) -> Iterator[Scenario]:
+    """What is wanted, in its order; never more than `ahead` chunks are waited for or held."""
+    waiting: deque[Future[list[Scenario]]] = deque()
+    for first in range(0, len(wanted), chunk):
+        waiting.append(pool.submit(_chunk, wanted[first : first + chunk]))
+        if len(waiting) == ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def _chunk(wanted: Sequence[tuple[str, int]]) -> list[Scenario]:
+    return [generate(kind, seed) for kind, seed in wanted]

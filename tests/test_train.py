@@ -12,10 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from alpagym import cli, sim, training_data
-from alpagym.checkpoint import load_policy
+from alpagym.checkpoint import load_policy, save_policy
+from alpagym.config import SimConfig
 from alpagym.grpo.trainer import GrpoTrainer
+from alpagym.policies.registry import make_policy
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.sources import HELD_OUT_SEED
+from alpagym.training_config import PolicyConfig
 from scenario_factory import crossing, curve, straight
 
 OVERRIDES = [
@@ -216,6 +219,25 @@ def test_other_policies_train_and_drive_too(chosen, tmp_path, capsys):
     refused = {1: "num_route_points=5", 5: "replan_every=1"}[wanted]
     assert cli.main(["eval", f"checkpoint={path}", *options, f"sim.{refused}"]) == 2
     assert "the checkpoint was trained for" in capsys.readouterr().err
+
+
+def test_plans_go_on_from_a_checkpoint_in_the_simulator_that_they_were_made_for(
+    quick, tmp_path, capsys
+):
+    made_of = PolicyConfig(kind="trajectory", width=8, hidden=16, knots=4)
+    sim_config = SimConfig(replan_every=3)
+    file = tmp_path / "before.safetensors"
+    save_policy(file, make_policy(made_of, sim_config), made_of, sim_config, ["synthetic-cc0"])
+    few = [f"runs={tmp_path}", "name=on", *OVERRIDES, "grpo.iterations=1", "sim.max_steps=9"]
+    given = ["train", *few, f"checkpoint={file}"]
+    assert cli.main(given) == 2
+    assert "sim.replan_every: the checkpoint was trained for 3, got 1" in capsys.readouterr().err
+    assert cli.main([*given, "policy.weights=other.pt"]) == 2
+    assert "policy.weights: expected none beside checkpoint=" in capsys.readouterr().err
+    assert not (tmp_path / "on").exists()
+    assert cli.main([*given, "sim.replan_every=3"]) == 0
+    policy, _, _ = load_policy(tmp_path / "on")
+    assert policy.made_of == made_of
 
 
 def test_training_and_held_out_scenarios_are_not_the_same(run):

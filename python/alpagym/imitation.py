@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from alpagym import sim
 from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.ranks import ALONE, Ranks
 from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.training_config import ImitationConfig
@@ -156,15 +157,18 @@ def imitate(
     *,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None],
+    ranks: Ranks = ALONE,
 ) -> Policy:
     """Train `policy` until its held-out loss stops falling; return the best epoch's weights.
 
     The loss is the Huber distance of actions in units of order 1. Recordings, not steps, are held
     out. The learning rate halves whenever two epochs pass without a lower held-out loss. With a
-    single recording nothing is held out and the training loss decides.
+    single recording nothing is held out and the training loss decides. Of several ranks, which
+    have the same demonstrations, each takes its part of every batch.
 
     Raises:
         ValueError: the loss is not finite.
+        RankError: the ranks do not agree.
     """
     generator = torch.Generator().manual_seed(seed)
     recordings = demonstrations.recording.unique()
@@ -189,16 +193,21 @@ def imitate(
         total, count = torch.zeros((), device=train.device), 0
         order = train[torch.randperm(len(train), generator=generator).to(train.device)]
         for rows in order.split(config.batch_size):
-            loss = loss_of(rows)
+            own, share = ranks.part(rows)
+            loss = loss_of(own) * share
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            ranks.sum_([p.grad for p in policy.parameters() if p.grad is not None])
             optimizer.step()
             total += loss.detach() * len(rows)
             count += len(rows)
         policy.eval()
         with torch.no_grad():
-            parts = [loss_of(rows) * len(rows) for rows in held_out.split(8192)]
-            held_out_loss = float(sum(parts) / len(held_out))
+            own, share = ranks.part(held_out)
+            parts = [loss_of(rows) * len(rows) for rows in own.split(8192)]
+            lost = sum(parts, torch.zeros_like(total)) * (share > 0.0)
+            ranks.sum_([total, lost])
+            held_out_loss = float(lost / len(held_out))
         if not math.isfinite(held_out_loss):
             raise ValueError(
                 f"imitation: held-out loss {held_out_loss} in epoch {epoch}: "
@@ -219,4 +228,5 @@ def imitate(
         if since_best >= config.patience:
             break
     policy.load_state_dict(best_weights)
+    ranks.agree("what was imitated", list(policy.parameters()))
     return policy

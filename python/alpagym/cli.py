@@ -6,8 +6,10 @@ import difflib
 import json
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
@@ -51,7 +53,7 @@ UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
 MAY_CHANGE = {
     *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
-    *("grpo.iterations", "grpo.capture"),
+    *("grpo.iterations", "grpo.capture", "grpo.shard"),
 }
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
@@ -100,21 +102,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case _:
                 return _run(command, overrides)
     except KeyboardInterrupt as error:
-        if ranks is None or ranks.may_speak():
-            _fail(str(error) or "interrupted")
+        with nullcontext(True) if ranks is None else ranks.speaking() as speaks:
+            if speaks:
+                _fail(str(error) or "interrupted")
         return TERMINATED if str(error) else INTERRUPTED
     except Exception as error:
-        if ranks is not None and not ranks.may_speak():
+        if ranks is not None and not ranks.alone:
+            with ranks.speaking() as speaks:
+                if speaks and _is_told(error):
+                    _fail(" ".join(str(error).split()))
+                elif speaks:
+                    traceback.print_exc()
             return FAILED
-        from alpagym.checkpoint import CheckpointError
-        from alpagym.grpo.trainer import TrainingError
-        from alpagym.ranks import RankError
-        from alpagym.scenarios.scenario import ScenarioError
-
-        told = ScenarioError, CheckpointError, TrainingError, RankError, ValueError, OSError
-        if isinstance(error, told):
+        if _is_told(error):
             return _fail(" ".join(str(error).split()))
         raise
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether its message is a sentence for the user."""
+    from alpagym.checkpoint import CheckpointError
+    from alpagym.grpo.trainer import TrainingError
+    from alpagym.ranks import RankError
+    from alpagym.scenarios.scenario import ScenarioError
+
+    told = ScenarioError, CheckpointError, TrainingError, RankError, UsageError, ValueError, OSError
+    return isinstance(error, told)
 
 
 def _without_dashes(arguments: Sequence[str]) -> list[str]:

@@ -21,6 +21,9 @@ from torch import Tensor
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others. Those that end are noticed at once."""
 
+HEARING = timedelta(seconds=10)
+"""How long a rank that ends waits for another to tell why."""
+
 Value = TypeVar("Value")
 
 
@@ -89,15 +92,25 @@ class Ranks:
     def alone(self) -> bool:
         return self.count == 1
 
-    def may_speak(self) -> bool:
-        """Whether nobody else has told why all of them end; to be asked once."""
+    @contextmanager
+    def speaking(self) -> Iterator[bool]:
+        """Whether it is for this rank to tell, inside, why all of them end.
+
+        That is for the first which comes here. The others wait until it has told: `torchrun` stops
+        all of them when one has ended.
+        """
         if self.store is None:
-            return True
+            yield True
+            return
         try:
-            said = self.store.compare_set("said", "", str(self.rank))
+            speaks = self.store.compare_set("speaks", "", str(self.rank)) == str(self.rank).encode()
+            if not speaks:
+                self.store.wait(["told"], HEARING)
         except RuntimeError:  # who kept the store has ended, and has told why
-            return False
-        return bool(said == str(self.rank).encode())
+            speaks = False
+        yield speaks
+        if speaks:
+            self.store.set("told", "")
 
     def connect(self, device: torch.device, *, nccl: bool) -> None:
         """Begin to talk: through NCCL for tensors on GPUs, or else through gloo.

@@ -262,6 +262,7 @@ def _imitate(job: Job, policy: Policy) -> Demonstrations:
             seed=config.seed,
             on_epoch=on_epoch,
             ranks=job.ranks,
+            shard=config.grpo.shard,
         )
     job.save("imitation", policy)
     return recorded

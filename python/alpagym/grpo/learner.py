@@ -18,6 +18,7 @@ from alpagym.imitation import Demonstrations, imitation_loss
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
 from alpagym.rows import decode
+from alpagym.sharding import Learning, full, like
 from alpagym.training_config import GrpoConfig, Precision
 from alpagym.types import Observation, Scenarios
 
@@ -131,7 +132,9 @@ class Learner:
         self.scenarios, self.demonstrations = scenarios, demonstrations
         self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
         self.generator, self.ranks = generator, ranks
-        groups = [{"params": list(policy.parameters()), "lr": config.learning_rate}]
+        self.learning = Learning(policy, ranks, shard=config.shard)
+        moved = list(self.learning.module.parameters())
+        groups = [{"params": moved, "lr": config.learning_rate}]
         if critic is not None:
             rate = config.critic_learning_rate
             groups.append({"params": list(critic.parameters()), "lr": rate})
@@ -167,7 +170,7 @@ class Learner:
             where no step has an advantage.
         """
         config = self.config
-        self.policy.train()
+        self.learning.module.train()
         flat = Lesson(
             observation=lesson.observation.map(lambda t: t.flatten(0, 1)),
             action=lesson.action.flatten(0, 1),
@@ -191,6 +194,7 @@ class Learner:
             largest, world = max(self.ranks.everyone(found))
             self.ranks.sum_([v for k, v in seen.items() if k != "grad_norm"])
             values |= {k: float(v.mean()) for k, v in seen.items()} | {"ratio_max": largest}
+        self.learning.gather()
         self._follow()
         return values, world
 
@@ -209,6 +213,7 @@ class Learner:
     def _learn(self, flat: Lesson, own: OwnBatch) -> dict[str, Tensor]:
         """One gradient step; returns scalars on the device, this rank's parts of sums."""
         config, batch, rows = self.config, own.batch, own.rows
+        policy, critic = self.learning.module, self.critic
         seen = decode(flat.observation.index(rows), self.scenarios)
         action, anchor = flat.action[rows], None
         total_weight = None
@@ -216,7 +221,7 @@ class Learner:
             valid = own.whole.table(flat.valid[own.whole.rows])
             total_weight = step_weights(valid, config.average, config.constant_steps)[1]
         with self.precision():
-            log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
+            log_prob = reduce_log_prob(policy.log_prob(seen, action), config.log_prob)
             if self.anchor is not None:
                 with torch.no_grad():
                     held = self.anchor.log_prob(seen, action)
@@ -238,20 +243,19 @@ class Learner:
             "ratio_max": loss.ratio_max,
             "ratio_max_at": batch.table(batch.rows).flatten()[loss.ratio_max_at],
         }
-        total = loss.total - config.entropy_weight / self.ranks.count * self.policy.entropy()
+        total = loss.total - config.entropy_weight / self.ranks.count * policy.entropy()
         if config.imitation_weight > 0.0:
             values["imitation_loss"] = self._imitation_loss()
             total = total + config.imitation_weight * values["imitation_loss"]
-        if self.critic is not None and flat.wanted is not None:
-            values["critic_loss"] = self.critic.loss(seen, flat.wanted[batch.rows]) * own.share
+        if critic is not None and flat.wanted is not None:
+            values["critic_loss"] = critic.loss(seen, flat.wanted[batch.rows]) * own.share
             total = total + values["critic_loss"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        learning = (p for group in self.optimizer.param_groups for p in group["params"])
-        self.ranks.sum_([p.grad for p in learning if p.grad is not None])
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        if self.critic is not None:
-            nn.utils.clip_grad_norm_(self.critic.parameters(), config.max_grad_norm)
+        self.learning.sum_gradients(critic.parameters() if critic is not None else ())
+        norm = full(nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm))
+        if critic is not None:
+            nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
         self.optimizer.step()
         return {k: v.detach() for k, v in values.items()} | {"grad_norm": norm.detach()}
 
@@ -262,20 +266,26 @@ class Learner:
         rows = torch.randint(count, (size,), generator=self.generator)
         rows, share = self.ranks.part(rows.to(self.demonstrations.action.device))
         with self.precision():
-            return imitation_loss(self.policy, self.demonstrations, rows) * share
+            return imitation_loss(self.learning.module, self.demonstrations, rows) * share
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later updates depend on, but for the configuration."""
         state = {name: module.state_dict() for name, module in self._modules()}
         moments = self.optimizer.state_dict()["state"]
-        return state | {"optimizer": {str(k): dict(v) for k, v in moments.items()}}
+        of = {str(k): {name: full(t) for name, t in v.items()} for k, v in moments.items()}
+        return state | {"optimizer": of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was called."""
         for name, module in self._modules():
             module.load_state_dict(state[name])
+        self.learning.scatter()
+        moved = [p for group in self.optimizer.param_groups for p in group["params"]]
         whole = self.optimizer.state_dict()
-        whole["state"] = {int(k): v for k, v in state["optimizer"].items()}
+        whole["state"] = {
+            int(k): {name: like(t, moved[int(k)]) for name, t in v.items()}
+            for k, v in state["optimizer"].items()
+        }
         self.optimizer.load_state_dict(whole)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:

@@ -369,8 +369,8 @@ def test_rolling_again_fills_up_with_live_groups(monkeypatch):
     made = trainer(GrpoConfig(**{**SMALL, "refills": 5}))
     compare, lessons = made._compare, []
 
-    def with_dead(record):
-        compared, wanted = compare(record)
+    def with_dead(*rolled):
+        compared, wanted = compare(*rolled)
         compared.dead[:] = torch.tensor([False, True, False])
         compared.advantage.view(-1, 3, 4)[:, 1] = 0.0
         return compared, wanted

@@ -6,11 +6,17 @@ import difflib
 import json
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alpagym.ranks import Ranks
 
 USAGE = """\
 alpagym: closed-loop reinforcement learning for driving policies at simulator speed
@@ -41,11 +47,13 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+FAILED = 2
+"""Exit status after a sentence that says why."""
 UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
 MAY_CHANGE = {
     *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
-    *("grpo.iterations", "grpo.capture"),
+    *("grpo.iterations", "grpo.capture", "grpo.shard"),
 }
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
@@ -79,28 +87,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         known = "train, eval, convert, export, doctor or bench"
         return _fail(f"{command}: expected {known}; alpagym --help shows how")
+    ranks = None
     try:
         match command:
             case "bench":
                 return _bench(overrides)
             case "convert" | "doctor":
                 return _store(command, overrides)
+            case "train":
+                from alpagym.ranks import Ranks
+
+                ranks = Ranks.of_environment()
+                return _train(overrides, ranks)
             case _:
                 return _run(command, overrides)
     except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted")
+        with nullcontext(True) if ranks is None else ranks.speaking() as speaks:
+            if speaks:
+                _fail(str(error) or "interrupted")
         return TERMINATED if str(error) else INTERRUPTED
     except Exception as error:
-        from alpagym.checkpoint import CheckpointError
-        from alpagym.grpo.trainer import TrainingError
-        from alpagym.scenarios.scenario import ScenarioError
-
-        if isinstance(
-            error,
-            ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError,
-        ):
+        if ranks is not None and not ranks.alone:
+            with ranks.speaking() as speaks:
+                if speaks and _is_told(error):
+                    _fail(" ".join(str(error).split()))
+                elif speaks:
+                    traceback.print_exc()
+            return FAILED
+        if _is_told(error):
             return _fail(" ".join(str(error).split()))
         raise
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether its message is a sentence for the user."""
+    from alpagym.checkpoint import CheckpointError
+    from alpagym.grpo.trainer import TrainingError
+    from alpagym.ranks import RankError
+    from alpagym.scenarios.scenario import ScenarioError
+
+    told = ScenarioError, CheckpointError, TrainingError, RankError, UsageError, ValueError, OSError
+    return isinstance(error, told)
 
 
 def _without_dashes(arguments: Sequence[str]) -> list[str]:
@@ -120,28 +147,38 @@ def _without_dashes(arguments: Sequence[str]) -> list[str]:
 
 def _fail(sentence: str) -> int:
     print(f"alpagym: {sentence}", file=sys.stderr)
-    return 2
+    return FAILED
 
 
-def _run(command: str, overrides: Sequence[str]) -> int:
+def _train(overrides: Sequence[str], ranks: Ranks) -> int:
     from omegaconf import OmegaConf
 
-    from alpagym.config import SimConfig
-    from alpagym.eval import evaluate_command
     from alpagym.option_docs import describe
     from alpagym.train import train
 
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(describe(compose("train", [])))
+        return 0
+    if not ranks.first:
+        warnings.simplefilter("ignore")  # the first rank gives them
+    node = compose("train", overrides)
+    config = to_config(node)
+    if config.resume:
+        node = _continued(node, Path(config.resume), overrides)
+        config = to_config(node)
+    train(config, OmegaConf.to_yaml(node), ranks=ranks)
+    return 0
+
+
+def _run(command: str, overrides: Sequence[str]) -> int:
+    from alpagym.config import SimConfig
+    from alpagym.eval import evaluate_command
+    from alpagym.option_docs import describe
+
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
         print(describe(compose(command, [])))
         return 0
-    node = compose(command, overrides)
-    config = to_config(node)
-    if command == "train":
-        if config.resume:
-            node = _continued(node, Path(config.resume), overrides)
-            config = to_config(node)
-        train(config, OmegaConf.to_yaml(node))
-        return 0
+    config = to_config(compose(command, overrides))
     if command == "export":
         from alpagym.scenarios.export.command import export_command
 

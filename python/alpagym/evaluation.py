@@ -13,6 +13,7 @@ from torch import Tensor
 from alpagym import sim
 from alpagym.config import DRIVES_ON, SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.ranks import Ranks
 from alpagym.render.replay import Rollout
 from alpagym.rows import decode
 from alpagym.scenarios.batch import batch, max_agents
@@ -145,14 +146,28 @@ def evaluate(
         _drive(driver, scenarios[i : i + worlds], config, torch.device(device), record)
         for i in range(0, len(scenarios), worlds)
     ]
-    results = [r for r, _ in parts]
+    return joined([r for r, _ in parts]), [x for _, part in parts for x in part]
+
+
+def evaluate_together(
+    ranks: Ranks,
+    driver: Policy | str,
+    scenarios: Sequence[Scenario],
+    config: SimConfig,
+    device: torch.device,
+) -> Results:
+    """The results of `evaluate`, of whose scenarios each rank drives some; the same on all."""
+    own = scenarios[ranks.share(len(scenarios))]
+    found = evaluate(driver, own, config, device=device)[0] if own else None
+    return joined([results for results in ranks.everyone(found) if results is not None])
+
+
+def joined(results: Sequence[Results]) -> Results:
+    """Those of some scenarios, and of others, as of all."""
     terms = {k: np.concatenate([r.terms[k] for r in results]) for k in results[0].terms}
-    names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score")
-    joined = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
-    steps = np.concatenate([r.steps for r in results])
-    recordings = [name for r in results for name in r.recordings]
-    rollouts = [x for _, part in parts for x in part]
-    return Results(**joined, terms=terms, steps=steps, recordings=recordings), rollouts
+    names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score", "steps")
+    rows = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
+    return Results(**rows, terms=terms, recordings=[x for r in results for x in r.recordings])
 
 
 def _drive(

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from alpagym import sim
 from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
+from alpagym.ranks import ALONE, Ranks
 from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
+from alpagym.sharding import Learning
 from alpagym.training_config import ImitationConfig
 from alpagym.types import Observation, Scenarios
 
@@ -156,15 +158,20 @@ def imitate(
     *,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None],
+    ranks: Ranks = ALONE,
+    shard: bool = False,
 ) -> Policy:
     """Train `policy` until its held-out loss stops falling; return the best epoch's weights.
 
     The loss is the Huber distance of actions in units of order 1. Recordings, not steps, are held
     out. The learning rate halves whenever two epochs pass without a lower held-out loss. With a
-    single recording nothing is held out and the training loss decides.
+    single recording nothing is held out and the training loss decides. Of several ranks, which
+    have the same demonstrations, each takes its part of every batch, and with `shard` moves its
+    part of the weights.
 
     Raises:
         ValueError: the loss is not finite.
+        RankError: the ranks do not agree.
     """
     generator = torch.Generator().manual_seed(seed)
     recordings = demonstrations.recording.unique()
@@ -178,27 +185,34 @@ def imitate(
     train = torch.nonzero(~is_held_out).squeeze(1)
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
 
-    def loss_of(rows: Tensor) -> Tensor:
-        return imitation_loss(policy, demonstrations, rows)
+    def loss_of(learner: Policy, rows: Tensor) -> Tensor:
+        return imitation_loss(learner, demonstrations, rows)
 
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
+    learning = Learning(policy, ranks, shard=shard)
+    optimizer = torch.optim.Adam(learning.module.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
     best, best_weights, since_best = float("inf"), copy.deepcopy(policy.state_dict()), 0
     for epoch in range(config.max_epochs):
-        policy.train()
+        learning.module.train()
         total, count = torch.zeros((), device=train.device), 0
         order = train[torch.randperm(len(train), generator=generator).to(train.device)]
         for rows in order.split(config.batch_size):
-            loss = loss_of(rows)
+            own, share = ranks.part(rows)
+            loss = loss_of(learning.module, own) * share
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            learning.sum_gradients()
             optimizer.step()
             total += loss.detach() * len(rows)
             count += len(rows)
+        learning.gather()
         policy.eval()
         with torch.no_grad():
-            parts = [loss_of(rows) * len(rows) for rows in held_out.split(8192)]
-            held_out_loss = float(sum(parts) / len(held_out))
+            own, share = ranks.part(held_out)
+            parts = [loss_of(policy, rows) * len(rows) for rows in own.split(8192)]
+            lost = sum(parts, torch.zeros_like(total)) * (share > 0.0)
+            ranks.sum_([total, lost])
+            held_out_loss = float(lost / len(held_out))
         if not math.isfinite(held_out_loss):
             raise ValueError(
                 f"imitation: held-out loss {held_out_loss} in epoch {epoch}: "
@@ -219,4 +233,5 @@ def imitate(
         if since_best >= config.patience:
             break
     policy.load_state_dict(best_weights)
+    ranks.agree("what was imitated", list(policy.parameters()))
     return policy

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from alpagym.atomic import clear_unfinished
 from alpagym.checkpoint import CheckpointError
-from alpagym.run_directory import METRICS_FILE, Row, read_rows
+from alpagym.run_directory import METRICS_FILE, REPORT_FILE, Row, read_rows
 from alpagym.run_state import load_state
 
 BEFORE_FILE = Path("checkpoints") / "before.safetensors"
@@ -75,7 +75,7 @@ class Begun:
         """
         if not (path / "config.yaml").is_file():
             raise CheckpointError(f"{path}: expected a run directory, found no config.yaml there")
-        if (path / "report.html").is_file():
+        if (path / REPORT_FILE).is_file():
             raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
         for folder in (path, path / "checkpoints"):
             clear_unfinished(folder)

@@ -30,6 +30,8 @@ def finite(value: Any) -> Any:
 
 
 METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.html"
+"""Written last: a run that has it is complete."""
 Row = dict[str, Any]
 
 
@@ -51,11 +53,31 @@ def free_directory(runs: str, name: str) -> Path:
     return path
 
 
+def cut_short(runs: str, name: str, config: str) -> Path | None:
+    """The newest run of the same options that is not complete; None where there is none.
+
+    Args:
+        runs: folder of runs.
+        name: of the only one that counts; empty for all in `runs`.
+        config: the options, as YAML.
+    """
+    there = [Path(runs) / name] if name else list(Path(runs).glob("*"))
+    written = {path: path / "config.yaml" for path in there if not (path / REPORT_FILE).exists()}
+    same = {p: w for p, w in written.items() if w.is_file() and w.read_text() == config}
+    return max(same, key=lambda path: same[path].stat().st_mtime_ns, default=None)
+
+
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 
     def __init__(
-        self, path: Path, config: str, started: float, history: Sequence[Row] = ()
+        self,
+        path: Path,
+        config: str,
+        started: float,
+        history: Sequence[Row] = (),
+        *,
+        writes: bool = True,
     ) -> None:
         """Make the directory, or go on with one, and write `config` (YAML).
 
@@ -64,15 +86,18 @@ class RunDirectory:
             config: YAML.
             started: when this process began, a reading of `time.monotonic`.
             history: rows that stay, of one that is gone on with; their wall time counts.
+            writes: otherwise nothing is made or written, though rows are kept in `history`.
         """
-        self.path = path
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path, self._writes = path, writes
+        if writes:
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.yaml", config)
         self.history: list[Row] = list(history)
         self.write(METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.history))
         self._started = started - (self.history[-1]["wall_s"] if self.history else 0.0)
-        self._log = (self.path / METRICS_FILE).open("a")
-        self._board = SummaryWriter(str(self.path / "tensorboard"))
+        if writes:
+            self._log = (self.path / METRICS_FILE).open("a")
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
 
     @property
     def wall_s(self) -> float:
@@ -95,6 +120,8 @@ class RunDirectory:
             **finite(dict(values)),
         }
         self.history.append(row)
+        if not self._writes:
+            return
         self._log.write(json.dumps(row) + "\n")
         self._log.flush()
         for key, value in values.items():
@@ -103,16 +130,20 @@ class RunDirectory:
 
     def note(self, name: str, value: Mapping[str, Any]) -> None:
         """Append a line of JSON to a file of the directory."""
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(finite(dict(value))) + "\n")
+        if self._writes:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(finite(dict(value))) + "\n")
 
     def write(self, name: str, text: str) -> Path:
         """Write a file, whole or not at all."""
+        if not self._writes:
+            return self.path / name
         return write_atomically(self.path / name, lambda to: to.write_text(text))
 
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(finite(value), indent=2) + "\n")
 
     def close(self) -> None:
-        self._log.close()
-        self._board.close()
+        if self._writes:
+            self._log.close()
+            self._board.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from alpagym import sim
 from alpagym.checkpoint import check_made_for, load_policy, save_policy
 from alpagym.devices import choose_device, device_name
-from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.evaluation import (
+    BASELINES,
+    Results,
+    check_simulator,
+    evaluate,
+    evaluate_together,
+)
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.report import ReplayGroup, write_report
@@ -28,10 +35,17 @@ from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
+from alpagym.ranks import ALONE, Ranks
 from alpagym.resume import BEFORE_FILE, FLIGHT_FILE, STATE_FILE, Begun, Lock, StopRequest
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
-from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
+from alpagym.run_directory import (
+    REPORT_FILE,
+    SPLIT_FILE,
+    RunDirectory,
+    cut_short,
+    free_directory,
+)
 from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
@@ -58,6 +72,7 @@ class Job:
     stop: StopRequest
     reward_functions: UserRewards
     reward_ranges: Ranges
+    ranks: Ranks
 
     @property
     def beginning(self) -> str:
@@ -69,37 +84,47 @@ class Job:
         """Of all scenarios, with how many there are of each."""
         return self.data.licenses + Counter(s.license for s in self.data.held_out)
 
-    def evaluate(self, driver: Policy | str) -> Results:
-        """Drive the held-out scenarios."""
-        return evaluate(driver, self.data.held_out, self.config.sim, device=self.device)[0]
+    def evaluate(self, driver: Policy | str, scenarios: Sequence[Scenario] = ()) -> Results:
+        """Drive scenarios, those held out if none are given; by all ranks."""
+        chosen = scenarios or self.data.held_out
+        return evaluate_together(self.ranks, driver, chosen, self.config.sim, self.device)
 
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
+        if not self.ranks.first:
+            return
         path = self.run.path / "checkpoints" / f"{name}.safetensors"
         licenses = sorted({*self.data.licenses, *self.learned_from})
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
     def save_all(self, trainer: GrpoTrainer) -> None:
         """Write the policy, and what it takes to go on; where that fails, later may do."""
+        state = trainer.state_dict()
+        if not self.ranks.first:
+            return
         try:
             self.save("policy", trainer.policy)
-            save_state(self.run.path / STATE_FILE, trainer.state_dict())
+            save_state(self.run.path / STATE_FILE, state)
         except OSError as error:
             reason = error.strerror or error
             say = plain_printer(self.console)
             say(f"{self.run.path}: could not save ({reason}); what was saved before stays")
 
 
-def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Path:
+def train(
+    config: TrainConfig, yaml: str, console: Console | None = None, ranks: Ranks = ALONE
+) -> Path:
     """Run the whole story; returns the run directory, in which `report.html` shows it.
 
     A run that was cut short goes on where it was saved last (`config.resume`), to the same result
-    bit for bit, on the same device and with as many threads.
+    bit for bit, on the same device, with as many threads and as many ranks. So does one that
+    `torchrun` has begun again, by itself.
 
     Args:
         config: what to do.
         yaml: the same, as text for the run directory.
-        console: where progress is shown.
+        console: where progress is shown, by the first rank.
+        ranks: the processes that train together, each of which calls this.
 
     Raises:
         Stopped: SIGTERM; iterations that were done have been saved then.
@@ -108,9 +133,11 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         FileExistsError: a run of this name is there already.
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
+        RankError: another rank has ended.
     """
+    console = console or Console(stderr=True, quiet=not ranks.first)
     with StopRequest() as stop, ExitStack() as locks:
-        job = _prepare(config, yaml, console or Console(stderr=True), stop, locks)
+        job = _prepare(config, yaml, console, stop, locks, ranks)
         with closing(job.data), closing(job.run):
             _tell(job)
     return job.run.path
@@ -128,39 +155,63 @@ def _tell(job: Job) -> None:
         "train": trained,
         "on_training_scenarios": _on_training(job, first, policy),
     }
+    job.ranks.close()
+    if not job.ranks.first:
+        return
     replays = _replays(job, first, policy, before, after)
     summary["wall_s"] = round(job.run.wall_s, 1)
     job.run.write_json("summary.json", summary)
-    report = write_report(job.run.path / "report.html", summary, job.run.history, replays)
+    report = write_report(job.run.path / REPORT_FILE, summary, job.run.history, replays)
     drivers = {job.beginning: before, "GRPO": after} | baselines
     job.console.print(comparison({name: results.summary() for name, results in drivers.items()}))
     plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
 
 
 def _prepare(
-    config: TrainConfig, yaml: str, console: Console, stop: StopRequest, locks: ExitStack
+    config: TrainConfig,
+    yaml: str,
+    console: Console,
+    stop: StopRequest,
+    locks: ExitStack,
+    ranks: Ranks,
 ) -> Job:
     started = time.monotonic()
     check(config)
     check_simulator(config.sim)
-    check_groups(config.grpo)
-    device = choose_device(config.device)
+    check_groups(config.grpo, ranks)
+    device = choose_device(config.device, ranks)
+    own_gpu = device.type == "cuda" and (ranks.local_count == 1 or config.device != str(device))
+    ranks.connect(device, nccl=own_gpu)
+    goes_on: str | Path | None = config.resume or None
     begun = Begun()
-    if config.resume:
-        stop.run = path = Path(config.resume)
-        locks.enter_context(closing(Lock(path)))
-        begun = Begun.of(path)
-    else:
-        path = free_directory(config.runs, config.name)
-    if config.threads > 0:
-        torch.set_num_threads(config.threads)
+    if ranks.first:
+        if not goes_on and ranks.restarts > 0:
+            goes_on = cut_short(config.runs, config.name, yaml)
+        if goes_on:
+            stop.run = path = Path(goes_on)
+            locks.enter_context(closing(Lock(path)))
+            begun = Begun.of(path)
+        else:
+            path = free_directory(config.runs, config.name)
+    known = ranks.told((path, goes_on, begun) if ranks.first else None)
+    assert known is not None
+    path, goes_on, begun = known
+    cores = (os.cpu_count() or 1) // ranks.local_count
+    loading = config
+    if config.data.workers == 0 and ranks.local_count > 1:
+        loading = replace(config, data=replace(config.data, workers=max(cores, 1)))
+    if config.threads > 0 or ranks.local_count > 1:
+        torch.set_num_threads(config.threads or max(cores, 1))
     torch.manual_seed(config.seed)
     functions, ranges = UserRewards(config.reward_functions), check_ranges(config.reward_ranges)
     say = plain_printer(console)
     observed = ranges if config.policy.observe_weights else {}
     learned_from: list[str] = []
     if source := path / BEFORE_FILE if begun.imitated else config.checkpoint:
-        policy, trained_in, learned_from = load_policy(source, device)
+        loaded = ranks.told(load_policy(source) if ranks.first else None)
+        assert loaded is not None
+        policy, trained_in, learned_from = loaded
+        policy = policy.to(device)
         check_made_for(trained_in, config.sim)
         if policy.ranges and policy.ranges != observed:
             raise ValueError(
@@ -176,24 +227,30 @@ def _prepare(
             def on_progress(what: str, done: int, total: int) -> None:
                 status.update(f"scenarios: {what} shards, {done} of {total}")
 
-            data = streamed(config, device, say, on_progress)
+            data = streamed(loading, device, say, on_progress, ranks)
         else:
-            data = resident(config, device, say)
-    run = RunDirectory(path, yaml, started, begun.history)
-    if not config.resume:
+            data = resident(loading, device, say)
+    ranks.agree("the scenarios", [data.scenarios.key])
+    run = RunDirectory(path, yaml, started, begun.history, writes=ranks.first)
+    if not goes_on and ranks.first:
         locks.enter_context(closing(Lock(path)))
-        stop.run = path
+    stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
     job = Job(
-        config, device, console, run, data, policy, learned_from, begun, stop, functions, ranges
+        *(config, device, console, run, data, policy, learned_from),
+        *(begun, stop, functions, ranges, ranks),
     )
     judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
     run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
     if not run.has("scenarios"):
         run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
-    say(f"alpagym train on {device_name(device)}, into {run.path}")
-    if config.resume:
+    together = "" if ranks.alone else f"{ranks.count} ranks, the first on "
+    say(f"alpagym train on {together}{device_name(device)}, into {run.path}")
+    if goes_on:
         say(begun.told)
+        before = ranks.count if begun.state is None else begun.state.get("ranks", 1)
+        if before != ranks.count:
+            say(f"ranks: {before} before, {ranks.count} now, so numbers are the same but rounding")
     say(
         f"{data.count} scenarios to train on, {len(data.held_out)} held out "
         f"({', '.join(sorted(job.licenses))})"
@@ -230,7 +287,15 @@ def _imitate(job: Job, policy: Policy, recorded: Demonstrations) -> None:
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
-        imitate(policy, recorded, config.imitation, seed=config.seed, on_epoch=on_epoch)
+        imitate(
+            policy,
+            recorded,
+            config.imitation,
+            seed=config.seed,
+            on_epoch=on_epoch,
+            ranks=job.ranks,
+            shard=config.grpo.shard,
+        )
 
 
 def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[str, float]:
@@ -252,6 +317,7 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
         critic=critic,
         demonstrations=recorded,
         stream=job.data.stream,
+        ranks=job.ranks,
     )
     if job.begun.state is not None:
         trainer.load_state_dict(job.begun.state)
@@ -270,9 +336,12 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
             told.update(findings)
             flight = {"iteration": iteration, **trainer.flight, "findings": findings}
             job.run.note(FLIGHT_FILE, flight)
-            if iteration % config.save_every == config.save_every - 1 or job.stop.asked:
+            asked = any(job.ranks.everyone(job.stop.asked))  # all stop after the same iteration
+            if iteration % config.save_every == config.save_every - 1 or asked:
                 job.save_all(trainer)
-            job.stop.check()
+            if asked:
+                job.stop.asked = True
+                job.stop.check()
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
@@ -307,6 +376,7 @@ def _summarize(
         "outcomes": dict(Counter(_outcomes(before, after))),
         "licenses": dict(job.licenses),
         "device": device_name(job.device),
+        "ranks": job.ranks.count,
         "commit": sim.commit(),
         "seed": job.config.seed,
         "config": _plain(asdict(job.config)),
@@ -316,7 +386,7 @@ def _summarize(
 def _on_training(job: Job, first: Policy, policy: Policy) -> dict[str, Any]:
     """The same comparison on scenarios trained on, as many as are held out: shows overfitting."""
     return {
-        name: evaluate(driver, job.data.sample, job.config.sim, device=job.device)[0].summary()
+        name: job.evaluate(driver, job.data.sample).summary()
         for name, driver in (("before", first), ("after", policy))
     }
 

@@ -112,6 +112,9 @@ class GrpoConfig(ObjectiveConfig):
     capture: bool = True
     """On a GPU, replay rollouts as one CUDA graph; reward functions of users prevent it, and so do
     policies that wait for the GPU, with a warning."""
+    shard: bool = False
+    """Of several ranks each keeps and moves its share of the weights that learn, with gradients and
+    moments (FSDP2), imitation included; all keep whole weights to drive with."""
     learning_rate: float = 2e-4
     """Adam's, at the first iteration; it falls to 0 at the last."""
     credit: str = "step"

@@ -16,6 +16,7 @@ import torch
 from alpagym import sim
 from alpagym.config import DRIVES_ON
 from alpagym.imitation import Demonstrations, demonstrate
+from alpagym.ranks import ALONE, Ranks
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
 from alpagym.scenarios.selection import held_out, selected
@@ -119,8 +120,11 @@ def streamed(
     device: torch.device,
     say: Callable[[str], None],
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> TrainingData:
     """Open a store, or one made of generated scenarios, and begin to stream from it.
+
+    All ranks have the same banks; the first prepares the store for the others.
 
     Raises:
         ScenarioError: no store, too little in it, or nothing that fits into memory.
@@ -150,7 +154,8 @@ def streamed(
                 )
             )
         near = config.sim if device.type == "cpu" and config.sim.road_radius <= 1000.0 else None
-        prepare(shards, near=near, workers=data.workers, progress=progress)
+        with ranks.in_turn():
+            prepare(shards, near=near, workers=data.workers, progress=progress)
         library = Library(shards, drives=data.egos_per_scenario, near=near)
         train, judged = _sides(library, config, own, say)
         stream = Stream(

@@ -36,16 +36,18 @@ from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
-from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, STATE_FILE, Begun, Lock, StopRequest
+from alpagym.resume import (
+    FLIGHT_FILE,
+    IMITATION_FILE,
+    STATE_FILE,
+    Begun,
+    Lock,
+    StopRequest,
+    take_up,
+)
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
-from alpagym.run_directory import (
-    REPORT_FILE,
-    SPLIT_FILE,
-    RunDirectory,
-    cut_short,
-    free_directory,
-)
+from alpagym.run_directory import REPORT_FILE, SPLIT_FILE, RunDirectory
 from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
@@ -175,17 +177,8 @@ def _prepare(
     device = choose_device(config.device, ranks)
     own_gpu = device.type == "cuda" and (ranks.local_count == 1 or config.device != str(device))
     ranks.connect(device, nccl=own_gpu)
-    goes_on, begun = config.resume or None, Begun()
-    if ranks.first:
-        if not goes_on and ranks.restarts > 0:
-            goes_on = cut_short(config.runs, config.name, yaml)
-        if goes_on:
-            stop.run = path = Path(goes_on)
-            locks.enter_context(closing(Lock(path)))
-            begun = Begun.of(path)
-        else:
-            path = free_directory(config.runs, config.name)
-    path, goes_on, begun = ranks.told((path, goes_on, begun) if ranks.first else None)
+    path, begun = take_up(config, yaml, ranks, locks)
+    stop.run = path if begun is not None else None
     cores = (os.cpu_count() or 1) // ranks.local_count
     loading = config
     if config.data.workers == 0 and ranks.local_count > 1:
@@ -207,6 +200,7 @@ def _prepare(
         else:
             data = resident(loading, device, say)
     ranks.agree("the scenarios", [data.scenarios.key])
+    goes_on, begun = begun is not None, begun or Begun()
     run = RunDirectory(path, yaml, started, begun.history, writes=ranks.first)
     if not goes_on and ranks.first:
         locks.enter_context(closing(Lock(path)))

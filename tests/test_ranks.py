@@ -27,6 +27,7 @@ from torchrun import (
     metrics,
     pid_of_rank,
     rows,
+    runs_in,
     sentences,
     start,
     train,
@@ -75,7 +76,7 @@ def test_two_ranks_learn_what_one_learns(one, two):
 
 def test_only_the_first_rank_writes_and_prints(two):
     run, said = two
-    assert [path.name for path in run.parent.iterdir()] == ["run"]
+    assert runs_in(run.parent) == [run]
     assert said.count("2 ranks, the first on cpu, 1 threads") == 1
     assert said.count("scenarios to train on") == 1
     assert said.count("report: ") == 1
@@ -106,8 +107,7 @@ def test_a_rank_that_is_killed_is_begun_again_to_the_same_bits(tmp_path, two):
     said = finish(process)
     assert process.returncode == 0, said
     assert "going on after iteration 4" in said or "going on after iteration 8" in said, said
-    run = next(path for path in folder.iterdir() if path != other)
-    assert len(list(folder.iterdir())) == 2
+    (run,) = (path for path in runs_in(folder) if path != other)
     assert rows(run) == rows(two[0])
     assert (run / "flight.jsonl").read_text() == (two[0] / "flight.jsonl").read_text()
     for name, tensor in weights(run).items():
@@ -137,7 +137,7 @@ def test_groups_of_one_are_named_once(tmp_path):
     assert process.returncode != 0
     wanted = "alpagym: grpo.group_size: expected at least 2, to compare with, got 1"
     assert sentences(said) == [wanted], said
-    assert not list(tmp_path.iterdir())
+    assert not runs_in(tmp_path)
 
 
 def test_what_goes_wrong_on_one_rank_ends_all_with_its_sentence(tmp_path):
@@ -289,5 +289,5 @@ def test_two_machines_train_together(tmp_path, one):
         break
     said = finish(first), finish(second)
     assert (first.returncode, second.returncode) == (0, 0), said
-    (run,) = tmp_path.iterdir()
+    (run,) = runs_in(tmp_path)
     assert difference(run, one) < TOLERANCE

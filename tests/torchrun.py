@@ -72,6 +72,11 @@ def until(what: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """Run directories; not what else a folder of runs may keep, which is hidden."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def metrics(folder: Path, text: str) -> Callable[[], bool]:
     """Whether the only run in a folder has come to a line of metrics with this text."""
     return lambda: any(text in path.read_text() for path in folder.glob("*/metrics.jsonl"))

@@ -42,6 +42,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   case=womd4 threads=1 json=FILE                                                  (bench)
   --workers 4  --check  max_agents=64  shard_scenarios=256                        (convert)
 
+  torchrun --standalone --nproc-per-node gpu -m alpagym train ...   a process for each GPU
+
   alpagym train --options         lists every option with its default and meaning
 """
 

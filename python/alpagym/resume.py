@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -15,8 +15,17 @@ from typing import Any, Self
 
 from alpagym.atomic import clear_unfinished
 from alpagym.checkpoint import CheckpointError
-from alpagym.run_directory import METRICS_FILE, REPORT_FILE, Row, read_rows
+from alpagym.ranks import Ranks
+from alpagym.run_directory import (
+    METRICS_FILE,
+    REPORT_FILE,
+    Row,
+    cut_short,
+    free_directory,
+    read_rows,
+)
 from alpagym.run_state import load_state
+from alpagym.training_config import TrainConfig
 
 BEFORE_FILE = Path("checkpoints") / "before.safetensors"
 """The policy that GRPO begins with."""
@@ -98,6 +107,29 @@ class Begun:
         if self.state is not None:
             return f"going on after iteration {self.state['iterations']}"
         return "going on after imitation" if self.imitated else "beginning again: nothing was saved"
+
+
+def take_up(
+    config: TrainConfig, yaml: str, ranks: Ranks, locks: ExitStack
+) -> tuple[Path, Begun | None]:
+    """Where a run is written, and what is there of it; None for a new one. The same on all ranks.
+
+    Ranks that `torchrun` has begun again go on with what they had begun. The first rank takes the
+    lock of what is gone on with.
+
+    Raises:
+        CheckpointError: nothing to go on with.
+        FileExistsError: a run of this name is there already.
+    """
+    if not ranks.first:
+        return ranks.told((Path(), None))
+    path, begun = Path(config.resume) if config.resume else None, None
+    if path is None and ranks.restarts > 0:
+        path = cut_short(config.runs, config.name, yaml)
+    if path is not None:
+        locks.enter_context(closing(Lock(path)))
+        begun = Begun.of(path)
+    return ranks.told((path or free_directory(config.runs, config.name), begun))
 
 
 class StopRequest:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import check_made_for, load_policy, save_policy
+from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import (
     BASELINES,
@@ -36,16 +37,18 @@ from alpagym.option_ranges import check
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
-from alpagym.resume import BEFORE_FILE, FLIGHT_FILE, STATE_FILE, Begun, Lock, StopRequest
+from alpagym.resume import (
+    BEFORE_FILE,
+    FLIGHT_FILE,
+    STATE_FILE,
+    Begun,
+    Lock,
+    StopRequest,
+    take_up,
+)
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
-from alpagym.run_directory import (
-    REPORT_FILE,
-    SPLIT_FILE,
-    RunDirectory,
-    cut_short,
-    free_directory,
-)
+from alpagym.run_directory import REPORT_FILE, SPLIT_FILE, RunDirectory
 from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
@@ -182,20 +185,9 @@ def _prepare(
     device = choose_device(config.device, ranks)
     own_gpu = device.type == "cuda" and (ranks.local_count == 1 or config.device != str(device))
     ranks.connect(device, nccl=own_gpu)
-    goes_on: str | Path | None = config.resume or None
-    begun = Begun()
-    if ranks.first:
-        if not goes_on and ranks.restarts > 0:
-            goes_on = cut_short(config.runs, config.name, yaml)
-        if goes_on:
-            stop.run = path = Path(goes_on)
-            locks.enter_context(closing(Lock(path)))
-            begun = Begun.of(path)
-        else:
-            path = free_directory(config.runs, config.name)
-    known = ranks.told((path, goes_on, begun) if ranks.first else None)
-    assert known is not None
-    path, goes_on, begun = known
+    path, found = take_up(config, yaml, ranks, locks)
+    goes_on, begun = found is not None, found or Begun()
+    stop.run = path if goes_on else None
     cores = (os.cpu_count() or 1) // ranks.local_count
     loading = config
     if config.data.workers == 0 and ranks.local_count > 1:
@@ -208,19 +200,12 @@ def _prepare(
     observed = ranges if config.policy.observe_weights else {}
     learned_from: list[str] = []
     if source := path / BEFORE_FILE if begun.imitated else config.checkpoint:
-        loaded = ranks.told(load_policy(source) if ranks.first else None)
-        assert loaded is not None
-        policy, trained_in, learned_from = loaded
-        policy = policy.to(device)
-        check_made_for(trained_in, config.sim)
-        if policy.ranges and policy.ranges != observed:
-            raise ValueError(
-                f"reward_ranges: the checkpoint observes {policy.ranges}, got {observed}"
-            )
+        policy, learned_from = _beginning_with(source, config.sim, observed, ranks)
         config = replace(config, policy=policy.config)
         say(f"beginning with {source}, trained on: {', '.join(learned_from)}")
     else:
-        policy = LateFusion(config.policy, config.sim, observed).to(device)
+        policy = LateFusion(config.policy, config.sim, observed)
+    policy = policy.to(device)
     with console.status("scenarios") as status:
         if config.stream.scenarios:
 
@@ -261,6 +246,24 @@ def _prepare(
             f"{data.stream.memory_bytes / 2**20:.0f} MiB for two"
         )
     return job
+
+
+def _beginning_with(
+    source: str | Path, config: SimConfig, observed: Ranges, ranks: Ranks
+) -> tuple[LateFusion, list[str]]:
+    """A policy that is there, on the CPU, and the licenses of what it learned from.
+
+    Raises:
+        CheckpointError: there is none.
+        ValueError: it was made for another simulator, or other weights of rewards.
+    """
+    loaded = ranks.told(load_policy(source) if ranks.first else None)
+    assert loaded is not None
+    policy, trained_in, licenses = loaded
+    check_made_for(trained_in, config)
+    if policy.ranges and policy.ranges != observed:
+        raise ValueError(f"reward_ranges: the checkpoint observes {policy.ranges}, got {observed}")
+    return policy, licenses
 
 
 def _begin(job: Job, policy: Policy) -> Demonstrations | None:

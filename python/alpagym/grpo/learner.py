@@ -186,6 +186,7 @@ class Learner:
             for _ in range(config.epochs)
             for batch in self._batches(lesson)
         ]
+        self.learning.gather()
         values, world = {"entropy": float(self.policy.entropy().detach())}, -1
         if made:
             seen = {k: torch.stack([m[k] for m in made]) for k in made[0]}
@@ -194,7 +195,6 @@ class Learner:
             largest, world = max(self.ranks.everyone(found))
             self.ranks.sum_([v for k, v in seen.items() if k != "grad_norm"])
             values |= {k: float(v.mean()) for k, v in seen.items()} | {"ratio_max": largest}
-        self.learning.gather()
         self._follow()
         return values, world
 

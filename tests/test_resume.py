@@ -25,7 +25,7 @@ OPTIONS = [
     "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=2", "threads=1",
     "grpo.iterations=6", "grpo.group_size=3", "grpo.scenarios_per_iteration=3", "device=cpu",
     "policy.width=8", "policy.hidden=16", "num_replays=1", "save_every=2", "sim.max_steps=20",
-    "grpo.kl_weight=0.1", "grpo.anchor_decay=0.9", "grpo.imitation_weight=0.1",
+    "data.validation=3", "eval_every=3", "grpo.kl_weight=0.1", "grpo.anchor_decay=0.9", "grpo.imitation_weight=0.1",
 ]  # fmt: skip
 PPO = ["grpo=ppo", *[o for o in OPTIONS if "kl" not in o and "anchor" not in o]]
 COMMAND = [sys.executable, "-c", "import sys; from alpagym.cli import main; sys.exit(main())"]
@@ -51,7 +51,13 @@ def result(run: Path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
     flight = (run / "flight.jsonl").read_text()
-    return load_file(run / "checkpoints" / "policy.safetensors"), rows, flight
+    files = sorted((run / "checkpoints").rglob("*.safetensors"))
+    weights = {
+        f"{file.relative_to(run)}: {name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
+    return weights, rows, flight
 
 
 def assert_same(run: Path, other: Path) -> None:

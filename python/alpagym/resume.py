@@ -85,6 +85,8 @@ class Begun:
         def stays(row: Row) -> bool:
             if row["phase"] == "grpo":
                 return bool(row["step"] < done)
+            if row["phase"] == "validation":
+                return state is not None and bool(row["step"] <= done)
             return row["phase"] == "scenarios" or (imitated and row.get("when") != "after")
 
         history = [row for row in read_rows(path / METRICS_FILE) if stays(row)]

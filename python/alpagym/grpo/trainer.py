@@ -15,21 +15,19 @@ from alpagym.checkpoint import CheckpointError
 from alpagym.config import RewardConfig, SimConfig
 from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
 from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.faults import TrainingError, culprit, largest_term, overflown, place
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.grpo.sampler import Sampler
+from alpagym.grpo.tokens import Token, digest
 from alpagym.imitation import Demonstrations
 from alpagym.policies.policy import Policy
-from alpagym.reward_functions import UserRewards
+from alpagym.reward_functions import NotFinite, UserRewards
 from alpagym.reward_ranges import Ranges
 from alpagym.rows import decode
 from alpagym.stream.banks import Stream
 from alpagym.training_config import GrpoConfig
 from alpagym.types import Scenarios
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one sentence that names the cause."""
 
 
 def check_groups(config: GrpoConfig) -> None:
@@ -80,8 +78,9 @@ class GrpoTrainer:
 
     Attributes:
         iterations: done so far.
-        flight: of the last iteration: which rollouts were extreme, by tokens, and scenarios whose
-            groups were dead.
+        flight: of the last iteration: which rollouts were extreme, by tokens, scenarios whose
+            groups were dead, and `rolls`: groups that were rolled side by side, with the digest of
+            their recording.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class GrpoTrainer:
         )
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
         self.iterations = self.agent_steps = 0
-        self.flight: dict[str, str | list[str]] = {}
+        self.flight: dict[str, Any] = {}
 
     @property
     def policy(self) -> Policy:
@@ -207,6 +206,7 @@ class GrpoTrainer:
         """One rollout of all groups and the updates from it; returns what to log."""
         started = time.perf_counter()
         waited = self.stream.waited_s if self.stream is not None else 0.0
+        self.flight = {"rolls": []}
         rolled = self._roll()
         steps, described = rolled.record.steps, self._describe(rolled)
         lesson, refills = rolled.lesson(), 0
@@ -215,15 +215,19 @@ class GrpoTrainer:
             lesson, refills, more = self._refill(rolled)
             steps += more
             live = lesson.action.shape[1] / rolled.record.action.shape[1]
-        self.flight = self._extremes(rolled)
+        self.flight |= self._extremes(rolled)
         rolled_at = time.perf_counter()
         self.agent_steps += steps
         values, world = self.learner.update(lesson)
         if world >= 0:
             self.flight["ratio_max"] = self._token(lesson.origin, world)
         if bad := not_finite(values):
+            world = culprit(lesson, world, values.get("ratio_max", 0.0))
+            of_term = "" if refills else f", whose reward is mostly {self._term(rolled, world)}"
             raise TrainingError(
-                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
+                f"iteration {iteration}: {bad}, first of all by {place(lesson.origin, world)}"
+                f"{of_term}: lower grpo.learning_rate or look at the reward",
+                self._token(lesson.origin, world),
             )
         elapsed = time.perf_counter() - started
         if self.stream is not None:
@@ -259,13 +263,31 @@ class GrpoTrainer:
             lead=lead.repeat_interleave(size),
         )
         self.policy.eval()
+        groups = [self._parsed(origin, world).group for world in range(0, len(seed) * size, size)]
+        self.flight["rolls"].append({"groups": groups})
         with self.learner.precision():
             ahead = lead.to(device) if config.branch_within > 0 else None
-            record = self.roller.roll(self.policy, scenario.to(device), seed.to(device), ahead)
+            try:
+                record = self.roller.roll(self.policy, scenario.to(device), seed.to(device), ahead)
+            except NotFinite as error:
+                raise TrainingError(
+                    f"reward is not finite in {place(origin, error.world)}, "
+                    f"step {error.step - 1}, from {error.name}, which gave {error.value}",
+                    self._token(origin, error.world),
+                ) from error
+        self.flight["rolls"][-1]["digest"] = digest(record)
         self._check(record, origin)
         compared, wanted = self._compare(record)
         self._report(scenario, record, compared)
-        return Rolled(record, compared, origin, wanted, self.scenarios)
+        rolled = Rolled(record, compared, origin, wanted, self.scenarios)
+        if (world := overflown(compared)) >= 0:
+            total = float(compared.returns.flatten()[world])
+            raise TrainingError(
+                f"returns are too large to compare: that of {place(origin, world)} is {total:.4g}, "
+                f"mostly {self._term(rolled, world)}",
+                self._token(origin, world),
+            )
+        return rolled
 
     def _draw(self) -> Tensor:
         """Scenarios of the next rollout, of the resident ones or of the stream's next."""
@@ -352,18 +374,22 @@ class GrpoTrainer:
         if bool(lost[step, world]):
             what, cause = "action", f"got {record.action[step, world].tolist()}"
         raise TrainingError(
-            f"{what} is not finite in scenario {origin.name[world]}, "
-            f"seed {int(origin.seed[world])}, member {int(origin.member[world])}, step {step}, "
-            f"{cause}"
+            f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
+            self._token(origin, world),
         )
 
     def _name(self, scenario: int) -> str:
         return str(self.names[scenario] if self.names else scenario)
 
     def _token(self, origin: Origin, world: int) -> str:
-        """What names a rollout, with the policy that drove it: scenario@seed.member+lead."""
+        return str(self._parsed(origin, world))
+
+    def _parsed(self, origin: Origin, world: int) -> Token:
         seed, member, lead = (int(t[world]) for t in (origin.seed, origin.member, origin.lead))
-        return f"{origin.name[world]}@{seed}.{member}+{lead}"
+        return Token(origin.name[world], seed, member, lead)
+
+    def _term(self, rolled: Rolled, world: int) -> str:
+        return largest_term(rolled.record, self.roller.weights, world)
 
     def _extremes(self, rolled: Rolled) -> dict[str, str | list[str]]:
         """Which rollouts returned least and most, and the scenarios of dead groups."""
@@ -380,6 +406,8 @@ class GrpoTrainer:
         total = (record.terms * record.valid.unsqueeze(-1)).sum(0)  # [W, R]
         return {
             "return_mean": float(compared.returns.mean()),
+            "return_min": float(compared.returns.min()),
+            "return_max": float(compared.returns.max()),
             "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
             "return_spread_across_groups": float(compared.returns.mean(1).std())
             if len(compared.returns) > 1

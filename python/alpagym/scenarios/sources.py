@@ -20,6 +20,9 @@ SELECT = "data.select"
 HELD_OUT_SEED = 1_000_000_007
 """Procedural held-out scenarios come from seeds that training never draws."""
 
+VALIDATION_SEED = 500_000_003
+"""Likewise those that policies are compared on while they are trained."""
+
 
 def load_or_generate(source: str, *, count: int, seed: int) -> list[Scenario]:
     """`count` procedural scenarios, or all that a file or folder holds.

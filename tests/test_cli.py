@@ -57,7 +57,8 @@ def options_of(capsys, command: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "convert", "export", "doctor data", "bench", "bench step"]
+    "command",
+    ["train", "eval", "render", "convert", "export", "doctor data", "bench", "bench step"],
 )
 def test_options_are_listed_as_they_can_be_given(capsys, command):
     options = options_of(capsys, command)
@@ -75,7 +76,7 @@ def test_options_are_listed_with_their_meanings(capsys):
 
 
 def test_an_unknown_command(capsys):
-    known = "train, eval, convert, export, doctor or bench"
+    known = "train, eval, render, convert, export, doctor or bench"
     assert f"fly: expected {known}" in refuse(capsys, "fly", "seed=1")
 
 

@@ -23,7 +23,7 @@ from alpagym.grpo.rollout import Recording, Roller
 from alpagym.grpo.tokens import Token, digest
 from alpagym.policies.policy import Policy
 from alpagym.render.replay import Rollout
-from alpagym.resume import FLIGHT_FILE, IMITATION_FILE
+from alpagym.resume import FLIGHT_FILE, IMITATION_FILE, POLICIES
 from alpagym.reward_functions import NotFinite, UserRewards
 from alpagym.reward_ranges import check_ranges
 from alpagym.run_directory import read_rows
@@ -32,10 +32,6 @@ from alpagym.scenarios.scenario import Scenario
 from alpagym.training_config import Precision, TrainConfig
 from alpagym.training_data import named
 from alpagym.types import Outcome, State
-
-CHECKPOINTS = "checkpoints"
-POLICIES = "policies"
-"""Among them, policies of single iterations, each as it drove."""
 
 
 def stride_of(done: int, limit: int) -> int:
@@ -48,7 +44,7 @@ def stride_of(done: int, limit: int) -> int:
 
 def policy_name(iteration: int) -> str:
     """Among the checkpoints, of the policy that drove in an iteration."""
-    return f"{POLICIES}/{iteration:07d}"
+    return f"{POLICIES.name}/{iteration:07d}"
 
 
 def thin_out(run: Path, stride: int) -> None:
@@ -60,7 +56,7 @@ def thin_out(run: Path, stride: int) -> None:
 
 def _kept(run: Path) -> dict[int, Path]:
     """Policies of single iterations."""
-    files = (run / CHECKPOINTS / POLICIES).glob("*.safetensors")
+    files = (run / POLICIES).glob("*.safetensors")
     return {int(file.stem): file for file in files if file.stem.isdecimal()}
 
 

@@ -21,6 +21,8 @@ from alpagym.run_state import load_state
 IMITATION_FILE = Path("checkpoints") / "imitation.safetensors"
 STATE_FILE = Path("checkpoints") / "state.safetensors"
 """Where GRPO stands."""
+POLICIES = Path("checkpoints") / "policies"
+"""Of single iterations, each as it drove."""
 FLIGHT_FILE = "flight.jsonl"
 """What was extreme in each iteration, and what was found wrong."""
 
@@ -76,7 +78,7 @@ class Begun:
             raise CheckpointError(f"{path}: expected a run directory, found no config.yaml there")
         if (path / "report.html").is_file():
             raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
-        for folder in (path, path / "checkpoints"):
+        for folder in (path, path / "checkpoints", path / POLICIES):
             clear_unfinished(folder)
         imitated = (path / IMITATION_FILE).is_file()
         state = load_state(path / STATE_FILE) if (path / STATE_FILE).is_file() else None

@@ -17,6 +17,7 @@ from alpagym import sim
 from alpagym.config import DRIVES_ON
 from alpagym.imitation import Demonstrations, demonstrate
 from alpagym.scenarios.batch import batch, max_agents
+from alpagym.scenarios.egos import drives_of
 from alpagym.scenarios.procedural import generate
 from alpagym.scenarios.procedural.plan import DT
 from alpagym.scenarios.scenario import Scenario, ScenarioError, recording_of
@@ -264,11 +265,14 @@ def named(
         drives = selected_drives(loaded, SELECT, data.select, data.egos_per_scenario)
         found = {s.id: s for s in drives if s.id in names}
     for name in set(names) - found.keys():
-        source, _, rest = name.partition("/")
-        kind, _, seed = rest.partition("/")
-        if source != PROCEDURAL or not seed.isdecimal():
+        source, *rest = recording_of(name).split("/")
+        drives = []
+        if source == PROCEDURAL and len(rest) == 2 and rest[1].isdecimal():
+            made = generate(rest[0], int(rest[1]))
+            drives = drives_of(made, made.tracks.num_agents)
+        found |= {s.id: s for s in drives if s.id == name}
+        if name not in found:
             raise ScenarioError(f"{config.scenarios}: expected scenario {name}, which is not there")
-        found[name] = generate(kind, int(seed))
     return dict(sorted(found.items()))
 
 

@@ -78,9 +78,7 @@ def test_a_term_that_is_not_finite(monkeypatch):
 
 def test_a_reward_too_large_to_compare_names_its_term():
     sentence, _ = stopped(trainer(reward=RewardConfig(progress=1e25)))
-    assert re.search(
-        r"returns are too large to compare: .* mostly progress \(\S+e\+2\d\)", sentence
-    )
+    assert re.search(r"returns are too large to compare: .*, mostly progress \(\S+e\+2", sentence)
 
 
 def test_a_reward_function_too_large_to_compare_is_named():

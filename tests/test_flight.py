@@ -105,8 +105,8 @@ def test_so_it_does_whatever_the_options(tmp_path, monkeypatch, variant):
 
 
 def test_recorded_drives_are_found_again(tmp_path, monkeypatch, shared_data):
-    scenarios = f"scenarios={shared_data / 'womd_gpudrive_json'}"
-    options = ["data.procedural=2", "data.egos_per_scenario=3", "sim.max_steps=20"]
+    scenarios = f"scenarios={shared_data / 'womd_scenarionet_pkl'}"
+    options = ["data.procedural=2", "data.egos_per_scenario=2", "sim.max_steps=20"]
     run, seen = trained(tmp_path, monkeypatch, scenarios, *options, "grpo.iterations=2")
     recorded = [t for t in seen if not t.startswith("procedural/")]
     drawn = [t for t in seen if "/ego-" in t]
@@ -135,8 +135,8 @@ def test_the_command_writes_a_page(plain, tmp_path, capsys):
     assert f"{token}, iteration 2, policy of iteration 2" in text
 
 
-def test_another_policy_is_called_so(plain, tmp_path, capsys, monkeypatch):
-    run, seen = plain
+def test_another_policy_is_called_so(plain, tmp_path):
+    run, _ = plain
     (run / "checkpoints" / f"{policy_name(3)}.safetensors").rename(tmp_path / "kept")
     try:
         again = shown(run, flight_of(run)[3]["return_max"])
@@ -149,7 +149,9 @@ def test_another_policy_is_called_so(plain, tmp_path, capsys, monkeypatch):
 def test_other_scenarios_are_noticed(plain, monkeypatch):
     run, _ = plain
     monkeypatch.setattr(
-        training_data, "generate", lambda kind, seed: replace(generate(kind, 1), id="other")
+        training_data,
+        "generate",
+        lambda kind, seed: replace(generate(kind, 1), id=f"procedural/{kind}/{seed}"),
     )
     again = shown(run, flight_of(run)[0]["return_max"])
     assert again.same is False

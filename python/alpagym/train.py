@@ -80,7 +80,7 @@ class Job:
 
     def keep(self, name: str, policy: Policy) -> None:
         """The same; where that fails, later may do."""
-        self.run.attempt(name, lambda: self.save(name, policy))
+        self.run.attempt(name.partition("/")[0], lambda: self.save(name, policy))
 
     def save_all(self, trainer: GrpoTrainer) -> None:
         """Write the policies, and what it takes to go on; where that fails, later may do."""

@@ -15,8 +15,7 @@ from alpagym.training_config import DataConfig, TrainConfig
 from alpagym.training_data import resident
 from alpagym.validation import Validation
 from scenario_factory import STRAIGHT, Actor, straight
-from scenario_files import json_scenario, write_json
-from test_cli import refuse
+from test_cli import folder_of, refuse
 
 CPU = torch.device("cpu")
 
@@ -108,13 +107,6 @@ def test_generated_ones_are_neither_trained_on_nor_held_out():
     without = data_of(eval_every=0)
     assert (without.names, without.validation) == (data.names, [])
     assert [s.id for s in without.held_out] == [s.id for s in data.held_out]
-
-
-def folder_of(folder, count):
-    folder.mkdir()
-    for i in range(count):
-        write_json(folder / f"{i}.json", json_scenario(scenario_id=f"drive-{i}"))
-    return folder
 
 
 def test_of_recordings_a_share_is_kept_whole(tmp_path):

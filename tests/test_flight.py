@@ -106,7 +106,8 @@ def test_so_it_does_whatever_the_options(tmp_path, monkeypatch, variant):
 
 def test_recorded_drives_are_found_again(tmp_path, monkeypatch, shared_data):
     scenarios = f"scenarios={shared_data / 'womd_scenarionet_pkl'}"
-    options = ["data.procedural=2", "data.egos_per_scenario=2", "sim.max_steps=20"]
+    few = "data.select=2831b6fde0420b0d,8799c31b5be1f312,8d3d061e518531d0"
+    options = [few, "data.procedural=2", "data.egos_per_scenario=2", "sim.max_steps=20"]
     run, seen = trained(tmp_path, monkeypatch, scenarios, *options, "grpo.iterations=2")
     recorded = [t for t in seen if not t.startswith("procedural/")]
     drawn = [t for t in seen if "/ego-" in t]

@@ -200,6 +200,34 @@ def test_a_disk_that_is_full_for_some_iterations_does_not_end_a_run(
     assert curves(run) == curves(whole)
 
 
+def test_a_report_that_does_not_fit_is_written_later(tmp_path, whole, monkeypatch, capsys):
+    import resource
+
+    from alpagym import train as module
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = module.write_report
+
+    def limited(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        return write(*args)
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    monkeypatch.setattr(module, "write_report", limited)
+    try:
+        assert cli.main(arguments(tmp_path)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"`alpagym train resume={tmp_path / 'run'}` goes on" in said
+    assert not (tmp_path / "run" / "report.html").exists()
+    monkeypatch.setattr(module, "write_report", write)
+    assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert_same(tmp_path / "run", whole)
+
+
 def curves(run: Path) -> dict[str, list[int]]:
     """Steps of each curve that TensorBoard would show."""
     found: dict[str, list[int]] = {}

@@ -124,11 +124,16 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         FileExistsError: a run of this name is there already.
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
+        OSError: what the run ends with cannot be written.
     """
     with StopRequest() as stop, ExitStack() as locks:
         job = _prepare(config, yaml, console or Console(stderr=True), stop, locks)
         with closing(job.data), closing(job.run):
-            _tell(job)
+            try:
+                _tell(job)
+            except OSError as error:
+                how = f"`alpagym train resume={job.run.path}` goes on"
+                raise OSError(f"{job.run.path}: {error.strerror or error}; {how}") from error
     return job.run.path
 
 

@@ -12,10 +12,11 @@ from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig
 from alpagym.grpo.advantage import group_advantages, reward_to_go
 from alpagym.grpo.batches import shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.faults import TrainingError
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Roller
 from alpagym.grpo.sampler import Sampler
-from alpagym.grpo.trainer import GrpoTrainer, TrainingError
+from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.scenarios.batch import batch, max_agents

@@ -182,7 +182,7 @@ def test_training_with_functions_and_ranges(tmp_path, capsys, monkeypatch):
     overrides = [
         "data.train=4", "data.held_out=3", "data.workers=1", "imitation.max_epochs=1", "threads=1",
         "grpo.iterations=1", "grpo.group_size=2", "grpo.scenarios_per_iteration=2", "device=cpu",
-        "policy.width=8", "policy.hidden=16", "num_replays=0", "sim.max_steps=20",
+        "policy.width=8", "policy.hidden=16", "num_replays=0", "sim.max_steps=20", "eval_every=0",
         "reward_functions=[trained_rewards:gentle]", "reward_ranges={progress:[0.05,0.3]}",
     ]  # fmt: skip
     assert cli.main(["train", f"runs={tmp_path}", "name=run", "seed=3", *overrides]) == 0

@@ -1,4 +1,4 @@
-"""`alpagym train | eval | convert | export | doctor | bench`, with overrides as `key=value`."""
+"""`alpagym train | eval | render | convert | export | doctor | bench`, and `key=value` options."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
+  alpagym render --token TOKEN run=runs/<name>   a rollout of training, as a page to look at
   alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
   alpagym bench [what] [key=value ...]   measure; what: step, train, binding, load, learning
   alpagym bench compare A.json B.json    what changed between two measurements
@@ -35,6 +36,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
+  compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
@@ -55,18 +57,18 @@ UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
 MAY_CHANGE = {
     *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
-    *("grpo.iterations", "grpo.capture", "grpo.shard"),
+    *("grpo.iterations", "grpo.capture", "grpo.shard", "keep_policies", "final"),
 }
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
 """Exit status after SIGTERM."""
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
-    *("data.select", "data.hold_out"),
+    *("data.select", "data.hold_out", "compare", "token", "run"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
-COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
-DASHED = ("metrics", "workers")
+COMMANDS = ("train", "eval", "render", "convert", "export", "doctor", "bench")
+DASHED = ("metrics", "workers", "token")
 """Options that may also be given as `--name value`; `--check` stands for `check=true`."""
 
 
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
     if command not in COMMANDS:
-        known = "train, eval, convert, export, doctor or bench"
+        known = "train, eval, render, convert, export, doctor or bench"
         return _fail(f"{command}: expected {known}; alpagym --help shows how")
     ranks = None
     try:
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_told(error: Exception) -> bool:
     """Whether its message is a sentence for the user."""
     from alpagym.checkpoint import CheckpointError
-    from alpagym.grpo.trainer import TrainingError
+    from alpagym.grpo.faults import TrainingError
     from alpagym.ranks import RankError
     from alpagym.scenarios.scenario import ScenarioError
 
@@ -181,6 +183,12 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         print(describe(compose(command, [])))
         return 0
     config = to_config(compose(command, overrides))
+    if command == "render":
+        from alpagym.render.command import render_command
+
+        run = to_config(_options_of(Path(config.run), "run"))
+        print(render_command(config, run))
+        return 0
     if command == "export":
         from alpagym.scenarios.export.command import export_command
 
@@ -198,22 +206,32 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
-    """The options of a run that is gone on with, but for those that are given anew.
+def _options_of(run: Path, option: str) -> Any:
+    """The options of a run, as its directory has them.
 
     Raises:
-        UsageError: no run there, its options are not those of this version, or one is given that
-            may not change.
+        UsageError: no run there, or its options are not those of this version.
     """
     from omegaconf import OmegaConf
 
     file = run / "config.yaml"
     if not file.is_file():
-        raise UsageError(f"resume={run}: expected a run directory, found no config.yaml there")
+        raise UsageError(f"{option}={run}: expected a run directory, found no config.yaml there")
     try:
-        node = OmegaConf.merge(compose("train", []), OmegaConf.load(file))
+        return OmegaConf.merge(compose("train", []), OmegaConf.load(file))
     except Exception as error:  # broken YAML has an error of its own, whose package is not ours
         raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
+def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
+    """The options of a run that is gone on with, but for those that are given anew.
+
+    Raises:
+        UsageError: as of `_options_of`, or an option is given that may not change.
+    """
+    from omegaconf import OmegaConf
+
+    node = _options_of(run, "resume")
     for key in (override.partition("=")[0] for override in overrides):
         if key not in MAY_CHANGE:
             known = ", ".join(sorted(MAY_CHANGE - {"resume"}))
@@ -296,7 +314,13 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS
     from alpagym.store.options import ConvertConfig, DoctorConfig
-    from alpagym.training_config import GRPO_PRESETS, EvalConfig, ExportConfig, TrainConfig
+    from alpagym.training_config import (
+        GRPO_PRESETS,
+        EvalConfig,
+        ExportConfig,
+        RenderConfig,
+        TrainConfig,
+    )
 
     benching = command.partition(" ")[0] == "bench"
     quoted = PATHS_AND_LISTS if benching else QUOTED
@@ -306,6 +330,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     chosen = [{group: next(iter(named))} for group, named in presets.items()]
     store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
+    store.store(name="render", node=_writable(RenderConfig))
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))

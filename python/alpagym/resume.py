@@ -31,6 +31,8 @@ BEFORE_FILE = Path("checkpoints") / "before.safetensors"
 """The policy that GRPO begins with."""
 STATE_FILE = Path("checkpoints") / "state.safetensors"
 """Where GRPO stands."""
+POLICIES = Path("checkpoints") / "policies"
+"""Of single iterations, each as it drove."""
 FLIGHT_FILE = "flight.jsonl"
 """What was extreme in each iteration, and what was found wrong."""
 
@@ -86,7 +88,7 @@ class Begun:
             raise CheckpointError(f"{path}: expected a run directory, found no config.yaml there")
         if (path / REPORT_FILE).is_file():
             raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
-        for folder in (path, path / "checkpoints"):
+        for folder in (path, path / "checkpoints", path / POLICIES):
             clear_unfinished(folder)
         imitated = (path / BEFORE_FILE).is_file()
         state = load_state(path / STATE_FILE) if (path / STATE_FILE).is_file() else None
@@ -95,6 +97,8 @@ class Begun:
         def stays(row: Row) -> bool:
             if row["phase"] == "grpo":
                 return bool(row["step"] < done)
+            if row["phase"] == "validation":
+                return state is not None and bool(row["step"] <= done)
             return row["phase"] == "scenarios" or (imitated and row.get("when") != "after")
 
         history = [row for row in read_rows(path / METRICS_FILE) if stays(row)]

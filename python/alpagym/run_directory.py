@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from alpagym.appending import Appender, Events
 from alpagym.atomic import write_atomically
 
 SPLIT_FILE = "split.json"
@@ -76,6 +75,7 @@ class RunDirectory:
         config: str,
         started: float,
         history: Sequence[Row] = (),
+        say: Callable[[str], None] = print,
         *,
         writes: bool = True,
     ) -> None:
@@ -86,6 +86,7 @@ class RunDirectory:
             config: YAML.
             started: when this process began, a reading of `time.monotonic`.
             history: rows that stay, of one that is gone on with; their wall time counts.
+            say: told, once, that something cannot be written.
             writes: otherwise nothing is made or written, though rows are kept in `history`.
         """
         self.path, self._writes = path, writes
@@ -95,9 +96,11 @@ class RunDirectory:
         self.history: list[Row] = list(history)
         self.write(METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.history))
         self._started = started - (self.history[-1]["wall_s"] if self.history else 0.0)
+        self._say, self._failing = say, set[str]()
+        self._files: dict[str, Appender] = {}
         if writes:
-            self._log = (self.path / METRICS_FILE).open("a")
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            self._events = Events(self.path / "tensorboard")
+            self._files["tensorboard"] = self._events
 
     @property
     def wall_s(self) -> float:
@@ -122,17 +125,39 @@ class RunDirectory:
         self.history.append(row)
         if not self._writes:
             return
-        self._log.write(json.dumps(row) + "\n")
-        self._log.flush()
-        for key, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{phase}/{key}", value, step)
+        self.note(METRICS_FILE, row)
+        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        self._events.add(step, {f"{phase}/{k}": v for k, v in numbers.items()})
+        self.attempt("tensorboard", self._events.flush)
 
     def note(self, name: str, value: Mapping[str, Any]) -> None:
-        """Append a line of JSON to a file of the directory."""
-        if self._writes:
-            with (self.path / name).open("a") as file:
-                file.write(json.dumps(finite(dict(value))) + "\n")
+        """Append a line of JSON to a file of the directory, now or when the disk takes it."""
+        if not self._writes:
+            return
+        file = self._files.setdefault(name, Appender(self.path / name))
+        file.write((json.dumps(finite(dict(value))) + "\n").encode())
+        self.attempt(name, file.flush)
+
+    def attempt(self, what: str, write: Callable[[], object]) -> bool:
+        """Write something that later may be written, too; whether that worked.
+
+        A full disk does not end a run: what was saved before stays, and it is said once.
+        """
+        try:
+            write()
+        except OSError as error:
+            if not self._failing:
+                self._say(
+                    f"{self.path}: could not save {what} ({error.strerror or error}); what was "
+                    "saved before stays, the run goes on and tries again"
+                )
+            self._failing.add(what)
+            return False
+        if what in self._failing:
+            self._failing.remove(what)
+            if not self._failing:
+                self._say(f"{self.path}: everything is saved again")
+        return True
 
     def write(self, name: str, text: str) -> Path:
         """Write a file, whole or not at all."""
@@ -144,6 +169,8 @@ class RunDirectory:
         return self.write(name, json.dumps(finite(value), indent=2) + "\n")
 
     def close(self) -> None:
-        if self._writes:
-            self._log.close()
-            self._board.close()
+        """Write what waits, if the disk takes it by now."""
+        for name, file in self._files.items():
+            if file.waiting and not self.attempt(name, file.flush):
+                self._say(f"{file.path}: its last rows are lost")
+            file.close()

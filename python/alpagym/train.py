@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,8 +29,10 @@ from alpagym.evaluation import (
     evaluate,
     evaluate_together,
 )
+from alpagym.flight import policy_name, stride_of, thin_out
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
+from alpagym.grpo.faults import TrainingError
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer, check_groups
 from alpagym.imitation import Demonstrations, imitate
@@ -55,6 +58,7 @@ from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.tables import comparison, headline, plain_printer
 from alpagym.training_config import TrainConfig
 from alpagym.training_data import TrainingData, demonstrations, resident, streamed
+from alpagym.validation import Validation
 
 
 @dataclass
@@ -76,6 +80,7 @@ class Job:
     reward_functions: UserRewards
     reward_ranges: Ranges
     ranks: Ranks
+    validation: Validation
 
     @property
     def beginning(self) -> str:
@@ -85,7 +90,8 @@ class Job:
     @property
     def licenses(self) -> Counter[str]:
         """Of all scenarios, with how many there are of each."""
-        return self.data.licenses + Counter(s.license for s in self.data.held_out)
+        others = [*self.data.held_out, *self.data.validation]
+        return self.data.licenses + Counter(s.license for s in others)
 
     def evaluate(self, driver: Policy | str, scenarios: Sequence[Scenario] = ()) -> Results:
         """Drive scenarios, those held out if none are given; by all ranks."""
@@ -100,18 +106,33 @@ class Job:
         licenses = sorted({*self.data.licenses, *self.learned_from})
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
+    def keep(self, name: str, policy: Policy) -> None:
+        """The same; where that fails, later may do."""
+        self.run.attempt(name.partition("/")[0], lambda: self.save(name, policy))
+
     def save_all(self, trainer: GrpoTrainer) -> None:
-        """Write the policy, and what it takes to go on; where that fails, later may do."""
-        state = trainer.state_dict()
-        if not self.ranks.first:
-            return
-        try:
-            self.save("policy", trainer.policy)
-            save_state(self.run.path / STATE_FILE, state)
-        except OSError as error:
-            reason = error.strerror or error
-            say = plain_printer(self.console)
-            say(f"{self.run.path}: could not save ({reason}); what was saved before stays")
+        """Write the policies, and what it takes to go on; where that fails, later may do."""
+        self.keep("policy", trainer.policy)
+        if self.validation.step >= 0:
+            self.keep("best", self.validation.best(trainer.policy))
+        state = trainer.state_dict() | {"validation": self.validation.state_dict()}
+        if self.ranks.first:
+            self.run.attempt("state", lambda: save_state(self.run.path / STATE_FILE, state))
+
+    def between(self, policy: Policy, done: int) -> None:
+        """After `done` iterations: keep the policy that drives next, and compare it, where due."""
+        limit = self.config.keep_policies if done < self.config.grpo.iterations else 0
+        if limit and self.ranks.first and done % (stride := stride_of(done + 1, limit)) == 0:
+            thin_out(self.run.path, stride)
+            self.keep(policy_name(done), policy)
+        if self.validation.due(done) and not self.run.has("validation", step=done):
+            values = self.validation.judge(policy, done)
+            self.run.log("validation", done, values)
+            best = ", the best so far" if self.validation.step == done else ""
+            plain_printer(self.console)(
+                f"validation after {done} iterations: failure rate {values['failure_rate']:.1%}, "
+                f"scene score {values['scene_score']:.3f}{best}"
+            )
 
 
 def train(
@@ -137,12 +158,17 @@ def train(
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
         RankError: another rank has ended.
+        OSError: what the run ends with cannot be written.
     """
     console = console or Console(stderr=True, quiet=not ranks.first)
     with StopRequest() as stop, ExitStack() as locks:
         job = _prepare(config, yaml, console, stop, locks, ranks)
         with closing(job.data), closing(job.run):
-            _tell(job)
+            try:
+                _tell(job)
+            except OSError as error:
+                how = f"`alpagym train resume={job.run.path}` goes on"
+                raise OSError(f"{job.run.path}: {error.strerror or error}; {how}") from error
     return job.run.path
 
 
@@ -152,10 +178,12 @@ def _tell(job: Job) -> None:
     first = copy.deepcopy(policy)
     before = _judge(job, "before", job.beginning, first)
     trained = _improve(job, policy, recorded)
+    chosen = _choose(job, policy)
     after = _judge(job, "after", "GRPO", policy)
     baselines = {name: job.evaluate(name) for name in BASELINES}
     summary = _summarize(job, before, after, baselines) | {
         "train": trained,
+        **chosen,
         "on_training_scenarios": _on_training(job, first, policy),
     }
     job.ranks.close()
@@ -182,6 +210,8 @@ def _prepare(
     check(config)
     check_simulator(config.sim)
     check_groups(config.grpo, ranks)
+    if config.final == "best" and not config.eval_every:
+        raise ValueError("final=best: expected eval_every above 0, to compare policies, got 0")
     device = choose_device(config.device, ranks)
     own_gpu = device.type == "cuda" and (ranks.local_count == 1 or config.device != str(device))
     ranks.connect(device, nccl=own_gpu)
@@ -216,19 +246,26 @@ def _prepare(
         else:
             data = resident(loading, device, say)
     ranks.agree("the scenarios", [data.scenarios.key])
-    run = RunDirectory(path, yaml, started, begun.history, writes=ranks.first)
+    run = RunDirectory(path, yaml, started, begun.history, say, writes=ranks.first)
     if not goes_on and ranks.first:
         locks.enter_context(closing(Lock(path)))
     stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
+    every, last = config.eval_every, config.grpo.iterations
+    validation = Validation(data.validation, config.sim, device, every=every, iterations=last)
     job = Job(
         *(config, device, console, run, data, policy, learned_from),
-        *(begun, stop, functions, ranges, ranks),
+        *(begun, stop, functions, ranges, ranks, validation),
     )
-    judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
-    run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
+    aside = {"held_out": data.held_out, "validation": data.validation}
+    counts = {"train": data.count} | {side: len(chosen) for side, chosen in aside.items()}
+    recordings = {
+        side: sorted({s.recording for s in chosen if s.dataset != PROCEDURAL})
+        for side, chosen in aside.items()
+    }
+    run.write_json(SPLIT_FILE, {"train": data.recordings, **recordings})
     if not run.has("scenarios"):
-        run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
+        run.log("scenarios", 0, counts)
     together = "" if ranks.alone else f"{ranks.count} ranks, the first on "
     say(f"alpagym train on {together}{device_name(device)}, into {run.path}")
     if goes_on:
@@ -237,7 +274,8 @@ def _prepare(
         if before != ranks.count:
             say(f"ranks: {before} before, {ranks.count} now, so numbers are the same but rounding")
     say(
-        f"{data.count} scenarios to train on, {len(data.held_out)} held out "
+        f"{data.count} scenarios to train on, {len(data.held_out)} held out, "
+        f"{len(data.validation)} to compare policies on while training "
         f"({', '.join(sorted(job.licenses))})"
     )
     if data.stream is not None:
@@ -324,6 +362,7 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
     )
     if job.begun.state is not None:
         trainer.load_state_dict(job.begun.state)
+        job.validation.load_state_dict(job.begun.state.get("validation", {}))
     with job.stop.deferred(), _progress(job.console) as progress:
         bar = progress.add_task("GRPO", total=config.grpo.iterations, completed=trainer.iterations)
         say = plain_printer(progress.console)
@@ -333,13 +372,14 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
         def on_iteration(iteration: int, values: dict[str, float]) -> None:
             job.run.log("grpo", iteration, values)
             history.append(values)
-            findings = diagnose(history, config.grpo)
+            findings = diagnose(history, config.grpo, trainer.flight)
             for name in findings.keys() - told:
                 say(f"iteration {iteration}: {findings[name]}")
             told.update(findings)
             flight = {"iteration": iteration, **trainer.flight, "findings": findings}
             job.run.note(FLIGHT_FILE, flight)
             asked = any(job.ranks.everyone(job.stop.asked))  # all stop after the same iteration
+            job.between(policy, iteration + 1)
             if iteration % config.save_every == config.save_every - 1 or asked:
                 job.save_all(trainer)
             if asked:
@@ -348,13 +388,36 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
-        trainer.train(on_iteration)
+        job.between(policy, trainer.iterations)
+        try:
+            trainer.train(on_iteration)
+        except TrainingError as error:
+            stopped = {"iteration": trainer.iterations, **trainer.flight}
+            job.run.note(FLIGHT_FILE, {**stopped, "findings": {"stopped": str(error)}})
+            show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
+            hint = f"; `{show}` shows it" if error.token else ""
+            raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()
     job.save_all(trainer)
     rows = [row for row in job.run.history if row["phase"] == "grpo"]
     seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
     rate = trainer.agent_steps / seconds if seconds else 0.0
     return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": rate}
+
+
+def _choose(job: Job, policy: Policy) -> dict[str, Any]:
+    """Make `policy` the one that is judged in the end; returns which that is, and the best."""
+    validation, iteration = job.validation, job.config.grpo.iterations
+    if validation.step < 0:
+        return {"iteration": iteration}
+    if job.config.final == "best":
+        iteration = validation.step
+        policy.load_state_dict(validation.best(policy).state_dict())
+        job.keep("policy", policy)
+    elif verdict := validation.verdict(policy):
+        plain_printer(job.console)(verdict)
+    best = {"iteration": validation.step, "scene_score": validation.score}
+    return {"iteration": iteration, "best": best | {"failure_rate": validation.failure_rate}}
 
 
 def _judge(job: Job, when: str, label: str, policy: Policy) -> Results:

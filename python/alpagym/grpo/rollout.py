@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,7 +48,11 @@ class Roller:
     Attributes:
         scenarios: that groups drive.
         weights: of the reward terms, [1, R], or [W, R] where groups draw them.
+        watch: told of every state of the worlds and the outcome that led there; of the forked
+            states, which nothing led to, first. Not while a captured rollout is replayed.
     """
+
+    watch: Callable[[State, Outcome | None], None] | None = None
 
     def __init__(
         self,
@@ -178,6 +183,8 @@ class Roller:
         """All steps from the forked states on; in the same buffers whenever it is called."""
         record = self._record
         ego_features = record.observation.ego.shape[-1] - len(self._observed)
+        if self.watch:
+            self.watch(self._state, None)
         for t in range(self.num_steps):
             seen, outcome = self._seen[t], self._outcomes[t]
             if self._observed:  # shared by all steps: nothing of an earlier one may stay
@@ -197,6 +204,8 @@ class Roller:
             if self._functions:
                 alive = driving.unsqueeze(1)
                 self._functions.add(self.scenarios, self._state, outcome, alive)
+            if self.watch:
+                self.watch(self._state, outcome)
 
     def _drive_ahead(self, policy: Policy, lead: Tensor) -> None:
         """Let the policy drive each start and fork it into its group after `lead` steps.

@@ -15,22 +15,20 @@ from alpagym.checkpoint import CheckpointError
 from alpagym.config import RewardConfig, SimConfig
 from alpagym.grpo.advantage import EPSILON, Advantages, group_advantages, reward_to_go
 from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.faults import TrainingError, culprit, largest_term, overflown, place
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rolled import Driven, Rolled
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.grpo.sampler import Sampler
+from alpagym.grpo.tokens import Token, digest
 from alpagym.imitation import Demonstrations
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
-from alpagym.reward_functions import UserRewards
+from alpagym.reward_functions import NotFinite, UserRewards
 from alpagym.reward_ranges import Ranges
 from alpagym.stream.banks import Stream
 from alpagym.training_config import GrpoConfig
 from alpagym.types import Scenarios
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one sentence that names the cause."""
 
 
 def check_groups(config: GrpoConfig, ranks: Ranks = ALONE) -> None:
@@ -55,8 +53,9 @@ class GrpoTrainer:
 
     Attributes:
         iterations: done so far.
-        flight: of the last iteration: which rollouts were extreme, by tokens, and scenarios whose
-            groups were dead.
+        flight: of the last iteration: which rollouts were extreme, by tokens, scenarios whose
+            groups were dead, and `rolls`: groups that were rolled side by side, with the digest of
+            their recording.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class GrpoTrainer:
         )
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
         self.iterations = self.agent_steps = 0
-        self.flight: dict[str, str | list[str]] = {}
+        self.flight: dict[str, Any] = {}
 
     @property
     def policy(self) -> Policy:
@@ -192,6 +191,7 @@ class GrpoTrainer:
         """One rollout of all groups and the updates from it; returns what to log."""
         started = time.perf_counter()
         waited = self.stream.waited_s if self.stream is not None else 0.0
+        self.flight = {"rolls": []}
         rolled = self._roll()
         steps, described = int(rolled.driven.valid.sum()), self._describe(rolled)
         lesson, refills = rolled.lesson(), 0
@@ -200,7 +200,7 @@ class GrpoTrainer:
             lesson, refills, more = self._refill(rolled)
             steps += more
             live = lesson.valid.shape[1] / rolled.driven.valid.shape[1]
-        self.flight = self._extremes(rolled)
+        self.flight |= self._extremes(rolled)
         self.ranks.agree("what was driven", [lesson.advantage, lesson.valid])
         rolled_at = time.perf_counter()
         self.agent_steps += steps
@@ -208,8 +208,14 @@ class GrpoTrainer:
         if world >= 0:
             self.flight["ratio_max"] = self._token(lesson.origin, world)
         if bad := not_finite(values):
+            world = culprit(lesson, world, values.get("ratio_max", 0.0))
+            of_term = ""
+            if not refills:
+                of_term = self._made_of(rolled, world, ", whose reward is mostly ")
             raise TrainingError(
-                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
+                f"iteration {iteration}: {bad}, first of all by {place(lesson.origin, world)}"
+                f"{of_term}: lower grpo.learning_rate or look at the reward",
+                self._token(lesson.origin, world),
             )
         self.ranks.agree("the policy", list(self.policy.parameters()))
         elapsed = time.perf_counter() - started
@@ -246,12 +252,23 @@ class GrpoTrainer:
             lead=lead.repeat_interleave(size),
         )
         self.policy.eval()
+        groups = [self._parsed(origin, world).group for world in range(0, len(seed) * size, size)]
+        own: dict[str, Any] = {"groups": groups[self._starts]}
         with self.learner.precision():
-            own = (t[self._starts].to(device) for t in (scenario, seed, lead))
-            at, keys, ahead = own
-            record = self.roller.roll(
-                self.policy, at, keys, ahead if config.branch_within > 0 else None
-            )
+            at, keys, leads = (t[self._starts].to(device) for t in (scenario, seed, lead))
+            ahead = leads if config.branch_within > 0 else None
+            try:
+                record = self.roller.roll(self.policy, at, keys, ahead)
+            except NotFinite as error:
+                self.flight["rolls"].append(own)
+                world = self._worlds.start + error.world
+                raise TrainingError(
+                    f"reward is not finite in {place(origin, world)}, "
+                    f"step {error.step - 1}, from {error.name}, which gave {error.value}",
+                    self._token(origin, world),
+                ) from error
+        own["digest"] = digest(record)
+        self.flight["rolls"] += self.ranks.everyone(own)
         self._check(record, origin)
         driven, column = self._join(record), None
         if not self.ranks.alone:
@@ -259,7 +276,15 @@ class GrpoTrainer:
             column[self._worlds] = torch.arange(record.valid.shape[1], device=device)
         compared, wanted = self._compare(record, driven)
         self._report(scenario, driven, compared)
-        return Rolled(record, driven, compared, origin, wanted, self.scenarios, column)
+        rolled = Rolled(record, driven, compared, origin, wanted, self.scenarios, column)
+        if (world := overflown(compared)) >= 0:
+            total = float(compared.returns.flatten()[world])
+            raise TrainingError(
+                f"returns are too large to compare: that of {place(origin, world)} is {total:.4g}"
+                f"{self._made_of(rolled, world, ', mostly ')}",
+                self._token(origin, world),
+            )
+        return rolled
 
     def _join(self, record: Recording) -> Driven:
         """What all ranks are told of what each has driven."""
@@ -359,18 +384,26 @@ class GrpoTrainer:
             what, cause = "action", f"got {record.action[step, world].tolist()}"
         world += self._worlds.start
         raise TrainingError(
-            f"{what} is not finite in scenario {origin.name[world]}, "
-            f"seed {int(origin.seed[world])}, member {int(origin.member[world])}, step {step}, "
-            f"{cause}"
+            f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
+            self._token(origin, world),
         )
 
     def _name(self, scenario: int) -> str:
         return str(self.names[scenario] if self.names else scenario)
 
     def _token(self, origin: Origin, world: int) -> str:
-        """What names a rollout, with the policy that drove it: scenario@seed.member+lead."""
+        return str(self._parsed(origin, world))
+
+    def _parsed(self, origin: Origin, world: int) -> Token:
         seed, member, lead = (int(t[world]) for t in (origin.seed, origin.member, origin.lead))
-        return f"{origin.name[world]}@{seed}.{member}+{lead}"
+        return Token(origin.name[world], seed, member, lead)
+
+    def _made_of(self, rolled: Rolled, world: int, words: str) -> str:
+        """What a rollout's reward is mostly made of, after `words`; nothing on other ranks."""
+        own = world - self._worlds.start
+        if not 0 <= own < self._worlds.stop - self._worlds.start:
+            return ""
+        return f"{words}{largest_term(rolled.record, self.roller.weights, own)}"
 
     def _extremes(self, rolled: Rolled) -> dict[str, str | list[str]]:
         """Which rollouts returned least and most, and the scenarios of dead groups."""
@@ -386,6 +419,8 @@ class GrpoTrainer:
         driven, compared, term = rolled.driven, rolled.compared, sim.RewardTerm
         return {
             "return_mean": float(compared.returns.mean()),
+            "return_min": float(compared.returns.min()),
+            "return_max": float(compared.returns.max()),
             "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
             "return_spread_across_groups": float(compared.returns.mean(1).std())
             if len(compared.returns) > 1

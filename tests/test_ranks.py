@@ -275,7 +275,7 @@ def test_three_ranks_learn_what_one_learns(tmp_path, name, shard):
 
 @pytest.mark.heavy
 def test_two_machines_train_together(tmp_path, one):
-    """Two agents, as on two machines; the one whose ranks are killed is joined again."""
+    """Two agents, as on two machines; only the one whose rank is killed counts that."""
     where = ["--nnodes", "2", "--rdzv-backend", "c10d", "--max-restarts", "2", "--rdzv-id", "job"]
     where += ["--rdzv-endpoint", f"127.0.0.1:{free_port()}"]
     first, second = (start([f"runs={tmp_path}", *OPTIONS], *where, ranks=1) for _ in range(2))

@@ -22,7 +22,7 @@ OPTIONS = [
     "grpo.minibatch_size=64", "seed=3",
 ]  # fmt: skip
 """Five groups: no two ranks have as many."""
-TIMINGS = ("wall_s", "agent_steps_per_s", "rollout_s", "update_s")
+TIMINGS = ("wall_s", "agent_steps_per_s", "rollout_s", "update_s", "stream_wait_s")
 
 
 def start(arguments: list[str], *launch: str, ranks: int = 2, **variables: str) -> subprocess.Popen:

@@ -8,11 +8,13 @@ share the driving out, and put together what they saw.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -40,6 +42,30 @@ def _heard() -> Iterator[None]:
         raise RankError(f"another rank has ended or is out of reach: {reason}") from error
 
 
+def _meet(store: dist.Store, rank: int, count: int) -> int:
+    """Wait for all ranks; returns which attempt of theirs it is, the same for all, from 1 on.
+
+    What earlier attempts have left in the store may still be there, so the first rank answers
+    whoever asks, until all that are there now have said so.
+    """
+    if rank > 0:
+        asked = uuid4().hex
+        store.set(f"asks/{rank}", asked)
+        store.wait([f"answer/{asked}"], PATIENCE)
+        attempt = int(store.get(f"answer/{asked}"))
+        store.set(f"here/{attempt}/{rank}", "")
+        return attempt
+    attempt, missing = store.add("attempts", 1), set(range(1, count))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"asks/{other}"]):
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", str(attempt))
+            if store.check([f"here/{attempt}/{other}"]):
+                missing.remove(other)
+        time.sleep(0.01)
+    return int(attempt)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One of `count` processes."""
@@ -50,7 +76,8 @@ class Ranks:
     """Among those on this machine."""
     local_count: int = 1
     restarts: int = 0
-    """How often `torchrun` has begun again."""
+    """How often `torchrun` has begun again, as far as this rank can tell: machines whose ranks were
+    stopped for those of another do not count it."""
     store: Any = None
     """Where they find each other: a `torch.distributed.Store`."""
 
@@ -74,13 +101,15 @@ class Ranks:
             )
         with _heard():
             store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+            store = dist.PrefixStore("alpagym", store)
+            attempt = _meet(store, rank, count)
         return cls(
             rank,
             count,
             int(known.get("LOCAL_RANK", rank)),
             int(known.get("LOCAL_WORLD_SIZE", count)),
-            restarts,
-            dist.PrefixStore(f"alpagym/{restarts}", store),
+            max(restarts, attempt - 1),
+            dist.PrefixStore(str(attempt), store),
         )
 
     @property

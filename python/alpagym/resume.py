@@ -125,10 +125,11 @@ def take_up(
         CheckpointError: nothing to go on with.
         FileExistsError: a run of this name is there already.
     """
+    restarts = max(ranks.everyone(ranks.restarts))
     if not ranks.first:
         return ranks.told((Path(), None))
     path, begun = Path(config.resume) if config.resume else None, None
-    if path is None and ranks.restarts > 0:
+    if path is None and restarts > 0:
         path = cut_short(config.runs, config.name, yaml)
     if path is not None:
         locks.enter_context(closing(Lock(path)))

@@ -216,7 +216,9 @@ class Roller:
         start.member.fill_(self.group_size)
         seen, outcome = sim.make_observation(start, self._config), sim.make_outcome(start)
         noise = torch.zeros(len(lead), 1, self._noise.shape[-1], device=lead.device)
-        weights = self.weights[:: self.group_size] if len(self.weights) > 1 else self.weights
+        weights = self.weights
+        if len(weights) > 1:
+            weights = weights[:: self.group_size].contiguous()
         chosen = condition(weights, self._observed).expand(len(lead), -1)
         nobody = torch.full_like(self._group, -1)
         for step in range(1, min(int(lead.max()), self.num_steps) + 1):

@@ -38,7 +38,7 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". This is typically")[0]  # gloo's advice
         raise RankError(f"another rank has ended or is out of reach: {reason}") from error
 
 

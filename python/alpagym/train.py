@@ -395,7 +395,8 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
             stopped = {"iteration": trainer.iterations, **trainer.flight}
             job.run.note(FLIGHT_FILE, {**stopped, "findings": {"stopped": str(error)}})
             show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
-            hint = f"; `{show}` shows it" if error.token else ""
+            noted = error.token and job.ranks.first  # what other ranks drove last is not kept
+            hint = f"; `{show}` shows it" if noted else ""
             raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()
     job.save_all(trainer)

@@ -124,9 +124,13 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
         raise ScenarioError(f"{path}: {len(found)} planning problems, at most {MAX_PROBLEMS}")
     if not found:
         yield _recorded_scenario(file)
+    ids: set[int] = set()
     for element in found:
         try:
             problem = _problem(element, clock)
+            if problem.id in ids:
+                raise Fault("its id occurs more than once")
+            ids.add(problem.id)
             yield _made_scenario(file, problem, len(found))
         except Fault as error:
             where = f"planningProblem {(element.get('id') or 'without id')[:20]}"

@@ -42,7 +42,7 @@ struct Scanned {
 
 // Both at once, 64 bytes a turn: any CPU does that as fast as memory gives them. The values may
 // begin at any byte.
-template <class T>
+template <bool kNan, class T>
 Scanned scan(const unsigned char* values, size_t count, const Allowed<T>& allowed) {
   constexpr size_t kTurn = 64, kAhead = 2048;
   typedef T Lanes __attribute__((vector_size(16)));
@@ -54,7 +54,10 @@ Scanned scan(const unsigned char* values, size_t count, const Allowed<T>& allowe
   Mask outside = {};
   // NaN is neither inside nor outside of anything.
   const auto is_outside = [&](auto x, auto least, auto most) {
-    return allowed.nan ? (x < least) | (x > most) : ~((x >= least) & (x <= most));
+    if constexpr (kNan)
+      return (x < least) | (x > most);
+    else
+      return ~((x >= least) & (x <= most));
   };
   size_t at = 0;
   for (; at + kTurn <= size; at += kTurn) {
@@ -82,6 +85,11 @@ Scanned scan(const unsigned char* values, size_t count, const Allowed<T>& allowe
     found.sum += word;
   }
   return found;
+}
+
+template <class T>
+Scanned scan(const unsigned char* values, size_t count, const Allowed<T>& allowed) {
+  return allowed.nan ? scan<true>(values, count, allowed) : scan<false>(values, count, allowed);
 }
 
 }  // namespace alpagym

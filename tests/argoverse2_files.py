@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -183,20 +182,3 @@ def write_sensor(
     archive.write_text(json.dumps(city_map(**changes)))
     (folder / "map" / f"{LOG}___img_Sim2_city.json").write_text('{"R": [1, 0, 0, 1], "s": 1}')
     return folder / name
-
-
-def damage(data: bytes, seed: int) -> bytes:
-    """The bytes cut short, with bits flipped, or with a stretch overwritten."""
-    rng = random.Random(seed)
-    broken = bytearray(data)
-    kind, at = rng.randrange(3), rng.randrange(len(data))
-    if kind == 0:
-        return bytes(broken[:at])
-    if kind == 1:
-        for _ in range(rng.choice([1, 4, 30])):
-            broken[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        return bytes(broken)
-    length = rng.choice([1, 4, 8, 40])
-    filling = rng.choice([b"\xff", b"\0", b"9", b"[", bytes([rng.randrange(256)])])
-    broken[at : at + length] = filling * length
-    return bytes(broken[: len(data)])

@@ -1,9 +1,9 @@
 """Read thousands of mutated files in a process of its own, and tell what each did to it.
 
-The process is this file as a program, `python tests/mutating.py SUBJECT COUNT FOLDER [FIRST]`, so
-that a mutation that crashes, hangs or takes all memory ends that process and not the tests, and so
-that a number that failed can be run again alone. It prints a number before it reads that mutation,
-and a line of JSON afterwards.
+The process is this file as a program, so that a mutation that crashes, hangs or takes all memory
+ends that process and not the tests. It prints a line of JSON before it reads a mutation and one
+afterwards. By hand, `python tests/mutating.py SUBJECT[,SUBJECT...] COUNT FOLDER [FIRST]` reads that
+many from a number on, and prints a row for the table of docs/readers.md and the faults.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ KILLED_AFTER = 20.0
 """Processor time of one file after which the process is ended, wherever it is [s]."""
 ADDRESS_SPACE = 4 * 2**30
 """Most that the process may ask for beyond what it has after an intact file [bytes]."""
+FILE_SIZE = 256 * 2**20
+"""Largest file that a mutation may write [bytes]: a row of megabytes, repeated, fills a disk."""
 _FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.remove",
     "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
@@ -59,28 +64,39 @@ class Outcome:
         )
 
 
-def run(subject: str, count: int, folder: Path, first: int = 0) -> Outcome:
-    """Read `count` mutations of a subject in `folder`, from number `first` on."""
-    faults: list[str] = []
-    results: list[dict[str, Any]] = []
-    end = first + count
-    while first < end:
-        part = folder / str(first)
+def run(subjects: Sequence[str], count: int, folder: Path, first: int = 0) -> dict[str, Outcome]:
+    """Read `count` mutations of each subject in `folder`, from number `first` on.
+
+    One process reads all of them; a mutation that ends it costs another one.
+    """
+    faults: dict[str, list[str]] = {name: [] for name in subjects}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in subjects}
+    todo = [(name, first) for name in subjects]
+    while todo:
+        part = folder / f"{todo[0][0]}-{todo[0][1]}"
         part.mkdir(parents=True)
-        command = [sys.executable, __file__, subject, str(end - first), str(part), str(first)]
+        tasks = [f"{name}:{begin}:{first + count - begin}" for name, begin in todo]
+        command = [sys.executable, __file__, ",".join(tasks), str(part)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = ended.stdout.splitlines()
-        results += [json.loads(line) for line in lines if line.startswith("{")]
+        lines = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        for line in lines:
+            if "seconds" in line:
+                results[line["subject"]].append(line)
+        shutil.rmtree(part)
         if ended.returncode == 0:
             break
-        started = [int(line) for line in lines if line.isdigit()]
-        last = ended.stderr.strip().splitlines()[-8:]
-        number = started[-1] if started else -1
-        faults.append(f"{number}: the process ended with {ended.returncode}: {' | '.join(last)}")
-        if not started:
-            break
-        first = number + 1  # and on with the next, in a new process
-    faults += [f"{r['number']}: {fault}" for r in results for fault in r["faults"]]
+        last = " | ".join(ended.stderr.strip().splitlines()[-8:])
+        name, number = (lines[-1]["subject"], lines[-1]["number"]) if lines else (todo[0][0], -1)
+        faults[name].append(f"{number}: the process ended with {ended.returncode}: {last}")
+        del todo[: [subject for subject, _ in todo].index(name)]
+        if 0 <= number < first + count - 1:
+            todo[0] = (name, number + 1)  # and on with the next, in a new process
+        else:
+            del todo[0]
+    return {name: _outcome(results[name], faults[name]) for name in subjects}
+
+
+def _outcome(results: list[dict[str, Any]], faults: list[str]) -> Outcome:
     slowest = max(results, key=lambda r: r["seconds"], default={"seconds": 0.0, "number": -1})
     return Outcome(
         count=len(results),
@@ -89,7 +105,7 @@ def run(subject: str, count: int, folder: Path, first: int = 0) -> Outcome:
         slowest=slowest["seconds"],
         slowest_number=slowest["number"],
         added=max((r["added"] for r in results), default=0.0),
-        faults=faults,
+        faults=faults + [f"{r['number']}: {fault}" for r in results for fault in r["faults"]],
     )
 
 
@@ -128,9 +144,14 @@ def _sentence_faults(sentence: str, folder: Path) -> list[str]:
     return faults
 
 
-def _peak() -> float:
-    """Most memory that this process has held [MB]."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _memory(name: str) -> float:
+    """What this process holds (`VmRSS`), or held at most since `_forget_peak` (`VmHWM`) [MB]."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _attempt(path: Path, folder: Path) -> tuple[int, list[str]]:
@@ -153,26 +174,39 @@ def _attempt(path: Path, folder: Path) -> tuple[int, list[str]]:
     return len(scenarios), faults
 
 
-def _main(subject: str, count: int, folder: Path, first: int) -> None:
+def _main(tasks: str, folder: Path) -> None:
+    sys.dont_write_bytecode = True
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE,) * 2)
+    watch = _Watch()
+    sys.addaudithook(watch)
+    for task in tasks.split(","):
+        subject, first, count = task.split(":")
+        _read_all(subject, range(int(first), int(first) + int(count)), folder / subject, watch)
+
+
+def _read_all(subject: str, numbers: range, folder: Path, watch: _Watch) -> None:
     import numpy as np
 
     import mutations
 
+    folder.mkdir()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     path, mutate = mutations.SUBJECTS[subject](folder)
     read, faults = _attempt(path, folder)
     if not read or faults:
-        raise SystemExit(f"the intact file is not read: {faults}")
-    _attempt(folder / "absent", folder)
-    before = _peak()
+        raise SystemExit(f"{subject}: the intact file is not read: {faults}")
+    with suppress(ValueError):
+        _attempt(folder / "absent", folder)
+    intact = set(_listing(folder))
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE,) * 2)
-    watch = _Watch()
-    sys.addaudithook(watch)
-    for number in range(first, first + count):
-        print(number, flush=True)
-        held = _peak()
+    resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, hard))
+    for number in numbers:
+        print(json.dumps({"subject": subject, "number": number}), flush=True)
         mutate(number, np.random.default_rng([7, number]))
-        before += _peak() - held  # what the mutation itself took is not the reader's
+        _forget_peak()
+        before = _memory("VmRSS")
         listed = _listing(folder)
         signal.setitimer(signal.ITIMER_PROF, KILLED_AFTER)
         begin = time.process_time()
@@ -183,17 +217,23 @@ def _main(subject: str, count: int, folder: Path, first: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         faults += watch.seen
         watch.seen.clear()
-        added = _peak() - before
+        added = max(_memory("VmHWM") - before, 0.0)
         if seconds > SECONDS:
             faults.append(f"took {seconds:.1f} s")
         if added > MEGABYTES:
             faults.append(f"took {added:.0f} MB")
         if _listing(folder) != listed:
             faults.append("wrote files")
-        result = {"number": number, "seconds": seconds, "added": added, "read": read}
-        print(json.dumps(result | {"faults": faults}), flush=True)
+        for name in sorted(set(_listing(folder)) - intact, reverse=True):  # what a mutation left
+            Path(name).unlink()
+        result = {"subject": subject, "number": number, "seconds": seconds, "added": added}
+        print(json.dumps(result | {"read": read, "faults": faults}), flush=True)
 
 
 if __name__ == "__main__":
-    start = int(sys.argv[4]) if len(sys.argv) > 4 else 0
-    _main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), start)
+    if ":" in sys.argv[1]:
+        _main(sys.argv[1], Path(sys.argv[2]))
+    else:
+        names, begin = sys.argv[1].split(","), int(sys.argv[4]) if len(sys.argv) > 4 else 0
+        for name, outcome in run(names, int(sys.argv[2]), Path(sys.argv[3]), begin).items():
+            print(outcome.line(name), *outcome.faults, sep="\n", flush=True)

@@ -8,6 +8,7 @@ time, so every number stands for itself.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -15,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from nvidia_files import mutated
 
 Mutate = Callable[[int, np.random.Generator], None]
 Subject = Callable[[Path], tuple[Path, Mutate]]
@@ -30,6 +29,24 @@ ODD_WORDS = [
     "1e5", "199999", "99999999999999999999", "0x10", "1_000", "\u0663", "true", "../../x",
     "é" * 3000,
 ]  # fmt: skip
+
+
+def mutated(data: bytes, number: int, rng: np.random.Generator) -> bytes:
+    """Cut short, with flipped bits, a run of one byte, or a digit or sign put for another."""
+    place = int(rng.integers(len(data)))
+    if number % 4 == 0:
+        return data[:place]
+    changed = bytearray(data)
+    if number % 4 == 1:
+        for i in rng.integers(len(data), size=8):
+            changed[i] ^= 1 << int(rng.integers(8))
+    elif number % 4 == 2:
+        changed[place : place + 16] = bytes([int(rng.integers(256))]) * 16
+    else:
+        digits = [i for i, b in enumerate(data) if b in b'0123456789[]{}":,'] or [place]
+        for i in rng.choice(digits, size=20):
+            changed[i] = b'0123456789[]{}":,'[int(rng.integers(17))]
+    return bytes(changed)
 
 
 def draw(rng: np.random.Generator, items: Any) -> Any:
@@ -66,11 +83,15 @@ def odd_tree(value: Any, rng: np.random.Generator, odd: list[Any] = ODD_VALUES) 
             for _ in range(int(rng.choice([1, 50]))):
                 child = [child]
             node[key] = child
-        elif kind == 3 and isinstance(child, int | float) and not isinstance(child, bool):
+        elif kind == 3 and _is_number(child):
             node[key] = child * float(rng.choice([-1, 1e3, 1e6, 1e12, 0.0]))
         else:
             node[key] = draw(rng, odd)
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) > 1e300
 
 
 def as_json(value: Any) -> bytes:
@@ -147,4 +168,20 @@ def _nuplan(folder: Path) -> tuple[Path, Mutate]:
     return log, mutate
 
 
-SUBJECTS: dict[str, Subject] = {"nuplan": _nuplan, "opendrive": _opendrive, "usdz": _usdz}
+def _of(module: str, name: str) -> Subject:
+    """A subject of a module that is imported when it is wanted."""
+    return lambda folder: getattr(importlib.import_module(module), name)(folder)
+
+
+FILES = (
+    *("gpudrive", "pufferdrive", "womd", "womd_example", "scenarionet", "commonroad", "store"),
+    *("plugin", "export_gpudrive", "export_scenarionet"),
+)
+TABLES = ("argoverse2_motion", "argoverse2_sensor", "rds_hq", "clipgt")
+SUBJECTS: dict[str, Subject] = {
+    "nuplan": _nuplan,
+    "opendrive": _opendrive,
+    "usdz": _usdz,
+    **{name: _of("mutations_files", name) for name in FILES},
+    **{name: _of("mutations_tables", name) for name in TABLES},
+}

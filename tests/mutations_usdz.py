@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import test_reader_alpasim as scenes
-from mutations import as_json, draw, odd_tree
+from mutations import as_json, draw, mutated, odd_tree
 from mutations_parquet import odd_table
-from nvidia_files import mutated
 
 Members = dict[str, bytes | str]
 NAMES = [

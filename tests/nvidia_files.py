@@ -275,21 +275,3 @@ def write_clipgt(
     for element, rows in tables.items():
         write_table(path(element), rows)
     return path("egomotion_estimate")
-
-
-def mutated(data: bytes, number: int, rng: np.random.Generator) -> bytes:
-    """Cut short, with flipped bits, a run of one byte, or a digit or sign put for another."""
-    place = int(rng.integers(len(data)))
-    if number % 4 == 0:
-        return data[:place]
-    changed = bytearray(data)
-    if number % 4 == 1:
-        for i in rng.integers(len(data), size=8):
-            changed[i] ^= 1 << int(rng.integers(8))
-    elif number % 4 == 2:
-        changed[place : place + 16] = bytes([int(rng.integers(256))]) * 16
-    else:
-        digits = [i for i, b in enumerate(data) if b in b'0123456789[]{}":,'] or [place]
-        for i in rng.choice(digits, size=20):
-            changed[i] = b'0123456789[]{}":,'[int(rng.integers(17))]
-    return bytes(changed)

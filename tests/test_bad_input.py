@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 import struct
@@ -250,60 +249,12 @@ def test_missing_protobuf_is_explained(tmp_path, monkeypatch):
     refuse(path, "pip install alpagym[womd]")
 
 
-JUNK = [None, "x", -1, 1e308, float("nan"), [], {}, [[]], True, 10**400, "-10000", [None], {"x": 1}]
-
-
-def mutate(value, rng):
-    """Replace or remove one random part of a JSON value."""
-    value = copy.deepcopy(value)
-    node = value
-    while True:
-        key = rng.choice(list(node)) if isinstance(node, dict) else int(rng.integers(len(node)))
-        child = node[key]
-        if not (isinstance(child, (dict, list)) and child) or rng.random() < 0.15:
-            break
-        node = child
-    if rng.random() < 0.2:
-        del node[key]
-    else:
-        node[key] = JUNK[rng.integers(len(JUNK))]
-    return value
-
-
-def only_scenario_errors(path):
-    try:
-        load_scenarios(path)
-    except ScenarioError:
-        return 1
-    return 0
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_fuzzed_json(tmp_path, seed):
-    rng = np.random.default_rng(seed)
-    record = json_scenario()
-    for _ in range(1 + seed % 3):
-        record = mutate(record, rng)
-    only_scenario_errors(write_json(tmp_path / "x.json", record))
-    text = bytearray(json.dumps(record).encode())
-    for _ in range(5):
-        text[rng.integers(len(text))] = rng.integers(256)
-    (tmp_path / "y.json").write_bytes(text)
-    only_scenario_errors(tmp_path / "y.json")
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_fuzzed_tfrecord(tmp_path, seed):
-    rng = np.random.default_rng(seed)
-    data = bytearray(proto_scenario().SerializeToString())
-    for _ in range(1 + seed % 5):
-        data[rng.integers(len(data))] = rng.integers(256)
-    if seed % 4 == 0:
-        data = data[: rng.integers(len(data))]
-    path = tmp_path / "x.tfrecord"
-    path.write_bytes(record_bytes(bytes(data)))  # the checksums fit, so the content is reached
-    only_scenario_errors(path)
-    framed = bytearray(path.read_bytes())
-    framed[rng.integers(len(framed))] ^= 1 << rng.integers(8)
-    path.write_bytes(framed)
-    assert only_scenario_errors(path) == 1  # any flipped bit is noticed
+def test_any_flipped_bit_of_a_tfrecord_is_noticed(tmp_path):
+    path = write_tfrecord(tmp_path / "x.tfrecord", proto_scenario())
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for at in [0, 8, 12, len(whole) - 1, *rng.integers(len(whole), size=30)]:
+        framed = bytearray(whole)
+        framed[at] ^= 1 << rng.integers(8)
+        path.write_bytes(framed)
+        with pytest.raises(ScenarioError):
+            load_scenarios(path)

@@ -58,7 +58,10 @@ def options_of(capsys, command: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "eval", "convert", "export", "doctor data", "bench", "bench step", "bench learning"],
+    [
+        *("train", "eval", "render", "convert", "export", "doctor data"),
+        *("bench", "bench step", "bench learning"),
+    ],
 )
 def test_options_are_listed_as_they_can_be_given(capsys, command):
     options = options_of(capsys, command)
@@ -77,7 +80,7 @@ def test_options_are_listed_with_their_meanings(capsys):
 
 
 def test_an_unknown_command(capsys):
-    known = "train, eval, convert, export, doctor or bench"
+    known = "train, eval, render, convert, export, doctor or bench"
     assert f"fly: expected {known}" in refuse(capsys, "fly", "seed=1")
 
 
@@ -272,7 +275,7 @@ def test_a_broken_file_among_good_ones_does_not_stop_training(capsys, tmp_path):
     write_json(folder / "crowd.json", crowd)
     arguments = [f"scenarios={folder}", f"runs={tmp_path / 'runs'}", "name=a[/b]", "data.workers=1"]
     tiny = ["imitation.max_epochs=1", "grpo.iterations=1", "grpo.group_size=2", "device=cpu"]
-    tiny += ["grpo.scenarios_per_iteration=2", "data.max_agents=5", "threads=1"]
+    tiny += ["grpo.scenarios_per_iteration=2", "data.max_agents=5", "threads=1", "eval_every=0"]
     assert main(["train", *arguments, *tiny]) == 0
     text = capsys.readouterr().err
     assert "4 scenarios loaded, 2 skipped" in text.replace("\n", " ")

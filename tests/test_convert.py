@@ -147,6 +147,7 @@ def test_license_tags_go_from_a_store_into_checkpoints_and_evaluations(
     report = convert(drives, tmp_path / "out")
     given = [f"scenarios={tmp_path / 'out'}", "data.workers=1", "device=cpu", "threads=1"]
     tiny = ["imitation.max_epochs=1", "grpo.iterations=1", "grpo.group_size=2", "num_replays=0"]
+    tiny += ["eval_every=0"]
     tiny += ["grpo.scenarios_per_iteration=2", "data.procedural=0", f"runs={tmp_path / 'runs'}"]
     assert main(["train", *given, *tiny, "name=x"]) == 0
     assert load_policy(tmp_path / "runs" / "x")[2] == ["womd-nc"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alpagym.scenarios.readers.drivable_area import area_edges
+from alpagym.scenarios.drivable_area import area_edges
 
 
 def around(width: float) -> list[np.ndarray]:

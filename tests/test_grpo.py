@@ -12,10 +12,11 @@ from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig
 from alpagym.grpo.advantage import group_advantages, reward_to_go
 from alpagym.grpo.batches import shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.faults import TrainingError
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob
 from alpagym.grpo.rollout import Roller
 from alpagym.grpo.sampler import Sampler
-from alpagym.grpo.trainer import GrpoTrainer, TrainingError
+from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.imitation import demonstrate
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.policy import Policy
@@ -372,8 +373,8 @@ def test_rolling_again_fills_up_with_live_groups(monkeypatch):
     made = trainer(GrpoConfig(**{**SMALL, "refills": 5}))
     compare, lessons = made._compare, []
 
-    def with_dead(record):
-        compared, wanted = compare(record)
+    def with_dead(*rolled):
+        compared, wanted = compare(*rolled)
         compared.dead[:] = torch.tensor([False, True, False])
         compared.advantage.view(-1, 3, 4)[:, 1] = 0.0
         return compared, wanted

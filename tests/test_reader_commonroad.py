@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 import numpy as np
@@ -13,7 +12,7 @@ from alpagym.evaluation import evaluate
 from alpagym.scenarios.goals import goal_points
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.polyline import project
-from alpagym.scenarios.readers import commonroad
+from alpagym.scenarios.readers import commonroad_route
 from alpagym.scenarios.scenario import (
     AgentFlag,
     AgentType,
@@ -461,50 +460,6 @@ def test_missing_shapely_is_named(tmp_path, monkeypatch):
     assert "pip install alpagym[commonroad]" in error_of(tmp_path, GOOD)
 
 
-def mutated(data: bytes, kind: str, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    if kind == "truncated":
-        return data[:at]
-    if kind == "flipped":
-        changed = bytearray(data)
-        for _ in range(rng.randrange(1, 8)):
-            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        return bytes(changed)
-    if kind == "removed":
-        return data[:at] + data[at + rng.randrange(1, 400) :]
-    if kind == "doubled":
-        part = data[at : at + rng.randrange(1, 4000)]
-        return data[:at] + part + data[at:]
-    # Another value in place of a number or a word between tags.
-    values = [b"", b"nan", b"1e308", b"-1", b"999999999999999999999", b"<a/>", b"x", b"&b;", b"inf"]
-    begin = data.find(b">", at)
-    end = data.find(b"<", begin)
-    return data[: begin + 1] + rng.choice(values) + data[end:] if 0 < begin < end else data[:at]
-
-
-@pytest.mark.parametrize("kind", ["truncated", "flipped", "removed", "doubled", "retyped"])
-def test_mutated_files_are_refused_or_read(tmp_path, kind):
-    rng = random.Random(5)
-    data = document(ROADS, SIGNS, LIGHT, obstacle(7, 40.0, 10.0, frames=8), STATIC,
-                    problem(goal=between("time", 3, 7))).encode()  # fmt: skip
-    path = tmp_path / "mutated.xml"
-    for _ in range(50):
-        path.write_bytes(mutated(data, kind, rng))
-        begin = time.perf_counter()
-        try:
-            with np.errstate(all="ignore"):
-                results = list(commonroad.read(path))
-        except ScenarioError as error:
-            results = [error]
-        assert time.perf_counter() - begin < 5.0
-        for result in results:
-            if isinstance(result, ScenarioError):
-                assert str(path) in str(result)
-                assert "\n" not in str(result)
-            else:
-                result.validate()
-
-
 RECORDINGS = SHARED / "commonroad_xml" / "located"
 KNOWN = {
     # File: frames, agents besides the ego, lanes, time step; from the data's index.
@@ -534,3 +489,20 @@ def test_recordings(name):
         results, _ = evaluate("log", [s], SimConfig(dt=s.dt, end_on=()))
         assert not results.offroad.any()
         assert not results.collision_any.any()
+
+
+def test_smoothing_in_blocks_is_a_solve() -> None:
+    rng = np.random.default_rng(0)
+    for count in (1, 3, 16, 17, 250):
+        third = np.diff(np.eye(count + 3), 3, axis=0)[:, :count]
+        matrix = third.T @ third + np.diag(rng.uniform(0.01, 1.0, count))
+        value = rng.normal(size=(count, 2))
+        found = commonroad_route._solve_banded(matrix, value)
+        np.testing.assert_allclose(found, np.linalg.solve(matrix, value), rtol=1e-8, atol=1e-8)
+
+
+def test_planning_problems_of_one_id_are_refused_but_the_first(tmp_path) -> None:
+    scenarios, skipped = load_scenarios(write(tmp_path, document(ROADS, problem(), problem())))
+    assert len(scenarios) == 1
+    (told,) = skipped
+    assert "planningProblem 900: its id occurs more than once" in told.reason

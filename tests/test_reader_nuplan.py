@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import struct
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from alpagym.scenarios.polyline import cut_segments, on_segment, split_long_step
 from alpagym.scenarios.readers import geopackage, nuplan, nuplan_map, sqlite_tables
 from alpagym.scenarios.readers.argoverse2_tables import track_number
 from alpagym.scenarios.scenario import AgentFlag, LightState, MapType, Scenario, ScenarioError
-from nvidia_files import mutated
 from reading import agent, element, notes
 
 pytest.importorskip("pyproj", reason="nuPlan needs pyproj: pip install alpagym[nuplan]")
@@ -388,28 +386,6 @@ def test_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "thumbs.db"
     path.write_bytes(b"x" * 5000)
     assert "damaged SQLite database (file is not a database)" in refused(path)
-
-
-@pytest.mark.parametrize("kind", ["log", "map"])
-def test_mutated_files_end_in_a_sentence(copy, kind):
-    target = copy if kind == "log" else map_of(copy)
-    whole = target.read_bytes()
-    listed = sorted(copy.parents[3].rglob("*"))
-    rng = np.random.default_rng(11)
-    begin, read, said = time.thread_time(), 0, []
-    for number in range(50):
-        target.write_bytes(mutated(whole, number, rng))
-        try:
-            loaded, skipped = load_scenarios(copy)
-            read += len(loaded)
-            said += [s.reason for s in skipped]
-        except ScenarioError as error:
-            said.append(str(error))
-    assert said
-    assert read
-    assert all(str(copy.parents[3]) in text and "\n" not in text for text in said)
-    assert time.thread_time() - begin < 30
-    assert sorted(copy.parents[3].rglob("*")) == listed
 
 
 def test_a_shape_without_an_outline_is_passed_over(copy):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -303,31 +302,6 @@ def test_messages_of_damaged_tables(tmp_path, monkeypatch):
     assert "holds a text of 5000 bytes" in refused(ego)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "pip install alpagym[nvidia]" in refused(ego)
-
-
-@pytest.mark.parametrize("kind", ["vehicle_pose", "3d_lanes", "all_object_info", "lane", "obstacle",
-                                  "egomotion_estimate"])  # fmt: skip
-def test_mutated_files_end_in_a_sentence(tmp_path, kind):
-    if kind in ("lane", "obstacle", "egomotion_estimate"):
-        carrier = files.write_clipgt(tmp_path)
-        target = tmp_path / f"{files.CLIP}.{kind}.parquet"
-    else:
-        carrier = files.write_rds_hq(tmp_path)
-        target = tmp_path / kind / carrier.name
-    whole = target.read_bytes()
-    listed = sorted(tmp_path.rglob("*"))
-    rng = np.random.default_rng(7)
-    begin, read, said = time.monotonic(), 0, []
-    for number in range(50):
-        target.write_bytes(files.mutated(whole, number, rng))
-        try:
-            read += len(load_scenarios(carrier)[0])
-        except ScenarioError as error:
-            said.append(str(error))
-    assert all(str(tmp_path) in text and "\n" not in text for text in said)
-    assert time.monotonic() - begin < 30
-    assert sorted(tmp_path.rglob("*")) == listed
-    assert read < 50
 
 
 REAL = "nvidia_rds_hq/assets/example"

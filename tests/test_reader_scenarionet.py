@@ -560,62 +560,6 @@ def test_references_do_not_multiply(tmp_path):
     assert time.process_time() - began < 5
 
 
-def flip(rng, data):
-    data = bytearray(data)
-    for i in rng.integers(0, len(data), rng.integers(1, 6)):
-        data[i] ^= 1 << int(rng.integers(8))
-    return bytes(data)
-
-
-def cut(rng, data):
-    return data[: rng.integers(0, len(data))]
-
-
-def overwrite(rng, data):
-    i = int(rng.integers(0, len(data)))
-    return data[:i] + rng.bytes(int(rng.integers(1, 20))) + data[i + int(rng.integers(0, 40)) :]
-
-
-VALUES = [
-    None, -1, 10**18, "x", b"y", [], {}, [[]], {"a": {}}, float("nan"), (1, "2"), np.zeros(0),
-    np.zeros((2, 0)), np.full((40, 3), np.inf), np.full(40, 1e300), np.array(["q"] * 40),
-    np.zeros((1, 1, 1)),
-]  # fmt: skip
-
-
-def swap(rng, data):
-    """Another value somewhere in the tree."""
-    record = pickle.loads(data)
-    target, chosen = record, None
-    while isinstance(target, dict) and target:
-        chosen = target
-        key = list(target)[int(rng.integers(len(target)))]
-        target = target[key]
-        if rng.random() < 0.15:
-            break
-    chosen[key] = VALUES[int(rng.integers(len(VALUES)))]
-    return pickle.dumps(record, 4)
-
-
-@pytest.mark.parametrize("mutate", [flip, cut, overwrite, swap])
-@pytest.mark.parametrize("make", [scenario, nuscenes])
-def test_mutations(tmp_path, mutate, make):
-    rng = np.random.default_rng(5)
-    data = pickle.dumps(make(), 4)
-    began = time.process_time()
-    messages = []
-    for _ in range(50):
-        path = write(tmp_path, mutate(rng, data))
-        try:
-            (s,), _ = load_scenarios(path)
-            assert np.isfinite(s.tracks.xyz).all()
-        except ScenarioError as error:
-            messages.append(str(error))
-    assert time.process_time() - began < 20
-    assert len(messages) > 5
-    assert all(str(tmp_path) in m and "\n" not in m for m in messages)
-
-
 def womd_pickle(proto):
     """A WOMD record as the ScenarioNet converter writes it: float32, keys as text."""
 

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
 
 from alpagym import cli
 from alpagym.checkpoint import CheckpointError
+from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.resume import STATE_FILE, Begun, Lock
 from alpagym.run_state import load_state, save_state
 
@@ -25,6 +28,7 @@ OPTIONS = [
     "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=2", "threads=1",
     "grpo.iterations=6", "grpo.group_size=3", "grpo.scenarios_per_iteration=3", "device=cpu",
     "policy.width=8", "policy.hidden=16", "num_replays=1", "save_every=2", "sim.max_steps=20",
+    "data.validation=3", "eval_every=3",
     "grpo.kl_weight=0.1", "grpo.anchor_decay=0.9", "grpo.imitation_weight=0.1",
 ]  # fmt: skip
 PPO = ["grpo=ppo", *[o for o in OPTIONS if "kl" not in o and "anchor" not in o]]
@@ -52,7 +56,13 @@ def result(run: Path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
     flight = (run / "flight.jsonl").read_text()
-    return load_file(run / "checkpoints" / "policy.safetensors"), rows, flight
+    files = sorted((run / "checkpoints").rglob("*.safetensors"))
+    weights = {
+        f"{file.relative_to(run)}: {name}": tensor
+        for file in files
+        for name, tensor in load_file(file).items()
+    }
+    return weights, rows, flight
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -150,6 +160,85 @@ def test_a_disk_that_is_full_loses_nothing_that_was_saved(tmp_path, whole, monke
         signal.signal(signal.SIGXFSZ, ignored)
     assert "could not save" in capsys.readouterr().err
     assert_same(tmp_path / "run", whole)
+
+
+def test_a_disk_that_is_full_for_some_iterations_does_not_end_a_run(
+    tmp_path, whole, monkeypatch, capsys
+):
+    """No file grows for three iterations: rows are kept, and written when the disk takes them."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run, iterate, seen = tmp_path / "run", GrpoTrainer.iterate, {}
+
+    def limited(self, iteration):
+        if iteration == 1:
+            rows = (run / "metrics.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (rows + 100, hard))  # cuts a row in two
+        elif iteration == 4:
+            seen["rows"] = (run / "metrics.jsonl").read_text().splitlines()
+            seen["state"] = (run / STATE_FILE).exists()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return iterate(self, iteration)
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    monkeypatch.setattr(GrpoTrainer, "iterate", limited)
+    try:
+        assert cli.main(arguments(tmp_path)) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert len(seen["rows"][-1]) == 100
+    assert not seen["state"]
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert said.count("could not save") == 1
+    assert said.count("everything is saved again") == 1
+    weights, rows, flight = result(run)
+    others, other_rows, other_flight = result(whole)
+    assert (rows, flight) == (other_rows, other_flight)
+    missing = {name.partition(": ")[0] for name in others.keys() - weights.keys()}
+    assert missing == {f"checkpoints/policies/000000{i}.safetensors" for i in (2, 3, 4)}
+    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
+    assert curves(run) == curves(whole)
+
+
+def test_a_report_that_does_not_fit_is_written_later(tmp_path, whole, monkeypatch, capsys):
+    import resource
+
+    from alpagym import train as module
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write = module.write_report
+
+    def limited(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        return write(*args)
+
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    monkeypatch.setattr(module, "write_report", limited)
+    try:
+        assert cli.main(arguments(tmp_path)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"`alpagym train resume={tmp_path / 'run'}` goes on" in said
+    assert not (tmp_path / "run" / "report.html").exists()
+    monkeypatch.setattr(module, "write_report", write)
+    assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert_same(tmp_path / "run", whole)
+
+
+def curves(run: Path) -> dict[str, list[int]]:
+    """Steps of each curve that TensorBoard would show."""
+    found: dict[str, list[int]] = {}
+    for file in sorted((run / "tensorboard").iterdir()):
+        for record in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(record)
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    return found
 
 
 def test_a_state_goes_there_and_back(tmp_path):

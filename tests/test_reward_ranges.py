@@ -89,7 +89,7 @@ def conditioned(seed=0) -> LateFusion:
     return LateFusion(PolicyConfig(width=8, hidden=16), CONFIG, RANGES).eval()
 
 
-def roll(policy, chosen, seed, group_size=3, functions=None):
+def roll(policy, chosen, seed, group_size=3, functions=None, lead=None):
     scenarios = [SCENARIOS[i] for i in chosen]
     roller = Roller(
         batch(scenarios),
@@ -104,7 +104,7 @@ def roll(policy, chosen, seed, group_size=3, functions=None):
         observed=policy.ranges,
     )
     index = torch.arange(len(chosen), dtype=torch.int32)
-    return roller, roller.roll(policy, index, torch.tensor(seed))
+    return roller, roller.roll(policy, index, torch.tensor(seed), lead)
 
 
 def test_a_group_shares_its_draw_whatever_it_is_rolled_beside():
@@ -122,6 +122,16 @@ def test_a_group_shares_its_draw_whatever_it_is_rolled_beside():
     assert torch.equal(alone.weights, groups[2])
     assert torch.equal(other.reward, record.reward[:, 6:])
     assert torch.equal(other.action, record.action[:, 6:])
+
+
+def test_groups_that_fork_later_drive_there_by_their_own_weights():
+    policy, lead = conditioned(), torch.tensor([0, 2, 3])
+    roller, record = roll(policy, [0, 1, 2], [11, 12, 13], lead=lead)
+    weighted = (record.terms * roller.weights).sum(-1)
+    torch.testing.assert_close(record.reward, weighted, atol=1e-4, rtol=1e-5)
+    alone, other = roll(policy, [2], [13], lead=lead[2:])
+    assert torch.equal(alone.weights, roller.weights[6:])
+    assert torch.equal(other.reward, record.reward[:, 6:])
 
 
 def test_rollouts_add_functions_while_a_world_goes():
@@ -182,7 +192,7 @@ def test_training_with_functions_and_ranges(tmp_path, capsys, monkeypatch):
     overrides = [
         "data.train=4", "data.held_out=3", "data.workers=1", "imitation.max_epochs=1", "threads=1",
         "grpo.iterations=1", "grpo.group_size=2", "grpo.scenarios_per_iteration=2", "device=cpu",
-        "policy.width=8", "policy.hidden=16", "num_replays=0", "sim.max_steps=20",
+        "policy.width=8", "policy.hidden=16", "num_replays=0", "sim.max_steps=20", "eval_every=0",
         "reward_functions=[trained_rewards:gentle]", "reward_ranges={progress:[0.05,0.3]}",
     ]  # fmt: skip
     assert cli.main(["train", f"runs={tmp_path}", "name=run", "seed=3", *overrides]) == 0

@@ -238,7 +238,7 @@ TRAIN = [
     "stream.scenarios=4", "data.procedural=0", "data.egos_per_scenario=1", "data.min_steps=5",
     "imitation.max_epochs=2", "stream.imitation=6", "threads=1", "device=cpu", "data.workers=1",
     "grpo.iterations=4", "grpo.group_size=3", "grpo.scenarios_per_iteration=2",
-    "policy.width=8", "policy.hidden=16", "num_replays=1",
+    "policy.width=8", "policy.hidden=16", "num_replays=1", "data.validation=2",
 ]  # fmt: skip
 
 
@@ -249,8 +249,8 @@ def test_training_streams_a_store(store, tmp_path, capsys) -> None:
     assert "streamed in banks of 4" in capsys.readouterr().err
     run = tmp_path / "a"
     split = json.loads((run / "split.json").read_text())
-    assert not set(split["train"]) & set(split["held_out"])
-    assert len(split["train"]) + len(split["held_out"]) == COUNT
+    sides = [set(split[side]) for side in ("train", "held_out", "validation")]
+    assert len(set.union(*sides)) == sum(map(len, sides)) == COUNT
     *_, licenses = load_policy(run)
     assert licenses == ["synthetic-cc0", "womd-nc"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -263,9 +263,9 @@ def test_training_streams_a_store(store, tmp_path, capsys) -> None:
 def test_training_streams_generated_scenarios(tmp_path, capsys) -> None:
     arguments = ["data.train=5", "data.held_out=2", "seed=3", f"runs={tmp_path}", "name=a"]
     assert main(["train", *TRAIN, *arguments]) == 0, capsys.readouterr().err
-    assert "5 scenarios to train on, 2 held out (synthetic-cc0)" in capsys.readouterr().err
-    # What is trained on and what is held out, for the next run, and cleared away by another.
-    assert len(list((tmp_path / ".generated").glob("*/*.safetensors"))) == 2
+    assert "5 scenarios to train on, 2 held out, 2 to compare" in capsys.readouterr().err
+    # What is trained on, held out and compared on: for the next run, and cleared away by another.
+    assert len(list((tmp_path / ".generated").glob("*/*.safetensors"))) == 3
 
 
 @pytest.mark.parametrize(

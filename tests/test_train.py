@@ -24,7 +24,7 @@ from scenario_factory import crossing, curve, straight
 OVERRIDES = [
     "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=3", "threads=1",
     "grpo.iterations=2", "grpo.group_size=3", "grpo.scenarios_per_iteration=3", "device=cpu",
-    "policy.width=8", "policy.hidden=16", "num_replays=2",
+    "policy.width=8", "policy.hidden=16", "num_replays=2", "data.validation=3",
 ]  # fmt: skip
 RESULTS = (
     "failure_rate", "collision_at_fault_rate", "collision_any_rate", "offroad_rate", "progress",
@@ -51,7 +51,8 @@ def test_a_run_leaves_its_files(run):
         "split.json", "summary.json", "report.html", "flight.jsonl",
     }  # fmt: skip
     checkpoints = {p.name for p in (run / "checkpoints").iterdir()}
-    assert checkpoints == {f"{n}.safetensors" for n in ("before", "policy", "state")}
+    names = {f"{n}.safetensors" for n in ("before", "policy", "best", "state")}
+    assert checkpoints == names | {"policies"}
     assert any((run / "tensorboard").iterdir())
 
 
@@ -73,7 +74,7 @@ def test_the_summary_has_what_was_promised(run):
     assert summary["device"].startswith("cpu")
     assert summary["commit"] == sim.commit()
     assert summary["baselines"]["log"]["num_scenarios"] == 4
-    assert summary["licenses"] == {"synthetic-cc0": 10}
+    assert summary["licenses"] == {"synthetic-cc0": 13}
     assert sum(summary["outcomes"].values()) == 4
     assert summary["config"]["grpo"]["group_size"] == 3
     assert summary["config"]["sim"]["traffic"] == "log"
@@ -82,7 +83,7 @@ def test_the_summary_has_what_was_promised(run):
 def test_the_metrics_tell_the_story_in_order(run):
     rows = rows_of(run)
     phases = [row["phase"] for row in rows]
-    assert list(dict.fromkeys(phases)) == ["scenarios", "imitation", "eval", "grpo"]
+    assert list(dict.fromkeys(phases)) == ["scenarios", "imitation", "eval", "validation", "grpo"]
     assert phases.count("imitation") == 3
     assert phases.count("grpo") == 2
     assert [row["when"] for row in rows if row["phase"] == "eval"] == ["before", "after"]
@@ -130,13 +131,13 @@ def test_the_checkpoints_drive_as_in_the_summary(run, capsys):
 
 
 def test_a_second_run_finds_what_the_first_has_generated(run):
-    """Training and held-out scenarios; the result is the same."""
+    """Scenarios to train on, held out and to compare policies on; the result is the same."""
 
     def shards():
         return {p: p.stat().st_mtime_ns for p in (run.parent / ".generated").rglob("*.safetensors")}
 
     before = shards()
-    assert len(before) == 2
+    assert len(before) == 3
     assert cli.main(["train", f"runs={run.parent}", "name=again", "seed=3", *OVERRIDES]) == 0
     assert shards() == before
     first, second = (load_policy(run.parent / n)[0].state_dict() for n in ("tiny", "again"))
@@ -156,7 +157,7 @@ def test_training_begins_with_a_checkpoint(run, tmp_path, capsys):
     after = load_policy(more)[0].state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in weights.items())
     assert any(not torch.equal(after[name], tensor) for name, tensor in weights.items())
-    assert {row["phase"] for row in rows_of(more)} == {"scenarios", "grpo", "eval"}
+    assert {r["phase"] for r in rows_of(more)} == {"scenarios", "grpo", "eval", "validation"}
     trained, first = (json.loads((r / "summary.json").read_text()) for r in (run, more))
     assert first["before"] == trained["after"]
 
@@ -294,7 +295,7 @@ def test_a_reward_that_is_not_finite_names_its_cause(quick, capsys, tmp_path, mo
     sentence, path = failing(capsys, tmp_path)
     for word in ("reward is not finite", "scenario", "seed", "step 0"):
         assert word in sentence
-    assert {r["phase"] for r in rows_of(path)} == {"scenarios", "imitation", "eval"}
+    assert {r["phase"] for r in rows_of(path)} == {"scenarios", "imitation", "eval", "validation"}
     assert load_policy(path / "checkpoints" / "before.safetensors")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -27,6 +28,23 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message is one sentence: the file and the reason."""
 
 
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], header: object) -> None:
+    """Write tensors and a header (JSON) as safetensors, whole or not at all.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+    def write(to: Path) -> None:
+        try:
+            save_file(plain, to, metadata={"alpagym": json.dumps(header)})
+        except SafetensorError as error:  # which a full disk gives, too
+            raise OSError(str(error)) from error
+
+    write_atomically(path, write)
+
+
 def save_policy(
     path: Path,
     policy: Policy,
@@ -34,7 +52,11 @@ def save_policy(
     sim_config: SimConfig,
     licenses: list[str],
 ) -> None:
-    """Write a policy, whole or not at all: a reader never sees half a file."""
+    """Write a policy, whole or not at all: a reader never sees half a file.
+
+    Raises:
+        OSError: it could not be written.
+    """
     header = {
         "format": FORMAT,
         "policy": asdict(replace(policy_config, weights="")),  # they are in here
@@ -45,9 +67,7 @@ def save_policy(
         "reward_ranges": policy.ranges,
         "licenses": licenses,
     }
-    weights = {name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}
-    metadata = {"alpagym": json.dumps(header)}
-    write_atomically(path, lambda to: save_file(weights, to, metadata=metadata))
+    write_tensors(path, policy.state_dict(), header)
 
 
 def load_policy(

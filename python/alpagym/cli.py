@@ -1,4 +1,4 @@
-"""`alpagym train | eval | convert | export | doctor | bench`, with overrides as `key=value`."""
+"""`alpagym train | eval | render | convert | export | doctor | bench`, and `key=value` options."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import difflib
 import json
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alpagym.ranks import Ranks
 
 USAGE = """\
 alpagym: closed-loop reinforcement learning for driving policies at simulator speed
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
+  alpagym render --token TOKEN run=runs/<name>   a rollout of training, as a page to look at
   alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
   alpagym bench [what] [key=value ...]   measure; what: step, train, binding, load, learning
   alpagym bench compare A.json B.json    what changed between two measurements
@@ -30,6 +37,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
+  compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
@@ -37,29 +45,34 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   case=womd4 threads=1 json=FILE                                                  (bench)
   --workers 4  --check  max_agents=64  shard_scenarios=256                        (convert)
 
+  torchrun --standalone --nproc-per-node gpu -m alpagym train ...   a process for each GPU
+
   alpagym train --options         lists every option with its default and meaning
 """
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+FAILED = 2
+"""Exit status after a sentence that says why."""
 UNREADABLE = 1
 """Exit status of a look at data of which something of a known format could not be read."""
 MAY_CHANGE = {
     *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
-    *("grpo.iterations", "grpo.capture"),
+    *("grpo.iterations", "grpo.capture", "grpo.shard", "keep_policies", "final"),
 }
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
 """Exit status after SIGTERM."""
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
-    *("data.select", "data.hold_out", "policy.kind", "policy.weights"),
+    *("data.select", "data.hold_out", "compare", "token", "run"),
+    *("policy.kind", "policy.weights"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
 """Group of presets that `policy=` chooses from; `alpagym eval` has an option of that name."""
-COMMANDS = ("train", "eval", "convert", "export", "doctor", "bench")
-DASHED = ("metrics", "workers")
+COMMANDS = ("train", "eval", "render", "convert", "export", "doctor", "bench")
+DASHED = ("metrics", "workers", "token")
 """Options that may also be given as `--name value`; `--check` stands for `check=true`."""
 
 
@@ -80,30 +93,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
     if command not in COMMANDS:
-        known = "train, eval, convert, export, doctor or bench"
+        known = "train, eval, render, convert, export, doctor or bench"
         return _fail(f"{command}: expected {known}; alpagym --help shows how")
+    ranks = None
     try:
         match command:
             case "bench":
                 return _bench(overrides)
             case "convert" | "doctor":
                 return _store(command, overrides)
+            case "train":
+                from alpagym.ranks import Ranks
+
+                ranks = Ranks.of_environment()
+                return _train(overrides, ranks)
             case _:
                 return _run(command, overrides)
     except KeyboardInterrupt as error:
-        _fail(str(error) or "interrupted")
+        with nullcontext(True) if ranks is None else ranks.speaking() as speaks:
+            if speaks:
+                _fail(str(error) or "interrupted")
         return TERMINATED if str(error) else INTERRUPTED
     except Exception as error:
-        from alpagym.checkpoint import CheckpointError
-        from alpagym.grpo.trainer import TrainingError
-        from alpagym.scenarios.scenario import ScenarioError
-
-        if isinstance(
-            error,
-            ScenarioError | CheckpointError | TrainingError | UsageError | ValueError | OSError,
-        ):
+        if ranks is not None and not ranks.alone:
+            with ranks.speaking() as speaks:
+                if speaks and _is_told(error):
+                    _fail(" ".join(str(error).split()))
+                elif speaks:
+                    traceback.print_exc()
+            return FAILED
+        if _is_told(error):
             return _fail(" ".join(str(error).split()))
         raise
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether its message is a sentence for the user."""
+    from alpagym.checkpoint import CheckpointError
+    from alpagym.grpo.faults import TrainingError
+    from alpagym.ranks import RankError
+    from alpagym.scenarios.scenario import ScenarioError
+
+    told = ScenarioError, CheckpointError, TrainingError, RankError, UsageError, ValueError, OSError
+    return isinstance(error, told)
 
 
 def _without_dashes(arguments: Sequence[str]) -> list[str]:
@@ -123,27 +155,43 @@ def _without_dashes(arguments: Sequence[str]) -> list[str]:
 
 def _fail(sentence: str) -> int:
     print(f"alpagym: {sentence}", file=sys.stderr)
-    return 2
+    return FAILED
 
 
-def _run(command: str, overrides: Sequence[str]) -> int:
+def _train(overrides: Sequence[str], ranks: Ranks) -> int:
     from omegaconf import OmegaConf
 
-    from alpagym.config import SimConfig
-    from alpagym.eval import evaluate_command
     from alpagym.option_docs import describe
     from alpagym.train import train
 
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(describe(compose("train", [])))
+        return 0
+    if not ranks.first:
+        warnings.simplefilter("ignore")  # the first rank gives them
+    node = compose("train", overrides)
+    config = to_config(node)
+    if config.resume:
+        node = _continued(node, Path(config.resume), overrides)
+        config = to_config(node)
+    train(config, OmegaConf.to_yaml(node), ranks=ranks)
+    return 0
+
+
+def _run(command: str, overrides: Sequence[str]) -> int:
+    from alpagym.config import SimConfig
+    from alpagym.eval import evaluate_command
+    from alpagym.option_docs import describe
+
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
         print(describe(compose(command, [])))
         return 0
-    node = compose(command, overrides)
-    config = to_config(node)
-    if command == "train":
-        if config.resume:
-            node = _continued(node, Path(config.resume), overrides)
-            config = to_config(node)
-        train(config, OmegaConf.to_yaml(node))
+    config = to_config(compose(command, overrides))
+    if command == "render":
+        from alpagym.render.command import render_command
+
+        run = to_config(_options_of(Path(config.run), "run"))
+        print(render_command(config, run))
         return 0
     if command == "export":
         from alpagym.scenarios.export.command import export_command
@@ -162,22 +210,32 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
-    """The options of a run that is gone on with, but for those that are given anew.
+def _options_of(run: Path, option: str) -> Any:
+    """The options of a run, as its directory has them.
 
     Raises:
-        UsageError: no run there, its options are not those of this version, or one is given that
-            may not change.
+        UsageError: no run there, or its options are not those of this version.
     """
     from omegaconf import OmegaConf
 
     file = run / "config.yaml"
     if not file.is_file():
-        raise UsageError(f"resume={run}: expected a run directory, found no config.yaml there")
+        raise UsageError(f"{option}={run}: expected a run directory, found no config.yaml there")
     try:
-        node = OmegaConf.merge(compose("train", []), OmegaConf.load(file))
+        return OmegaConf.merge(compose("train", []), OmegaConf.load(file))
     except Exception as error:  # broken YAML has an error of its own, whose package is not ours
         raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
+def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
+    """The options of a run that is gone on with, but for those that are given anew.
+
+    Raises:
+        UsageError: as of `_options_of`, or an option is given that may not change.
+    """
+    from omegaconf import OmegaConf
+
+    node = _options_of(run, "resume")
     for key in (override.partition("=")[0] for override in overrides):
         if key not in MAY_CHANGE:
             known = ", ".join(sorted(MAY_CHANGE - {"resume"}))
@@ -265,6 +323,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
         POLICY_PRESETS,
         EvalConfig,
         ExportConfig,
+        RenderConfig,
         TrainConfig,
     )
 
@@ -279,6 +338,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     chosen.append({POLICIES: choices["policy"][0]})
     store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
+    store.store(name="render", node=_writable(RenderConfig))
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))

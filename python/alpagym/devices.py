@@ -5,14 +5,32 @@ from __future__ import annotations
 import torch
 
 from alpagym import sim
+from alpagym.ranks import ALONE, Ranks
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """`auto` is a GPU that this build can use, else the CPU.
 
+    Of several ranks on a machine each takes a GPU of its own, unless `name` tells which.
+
     Raises:
-        ValueError: a device that is not there.
+        ValueError: a device that is not there, or fewer GPUs than ranks.
     """
+    device = _named(name)
+    if ranks.alone or device.type != "cuda":
+        return device
+    if device.index is None:
+        if ranks.local_count > torch.cuda.device_count():
+            raise ValueError(
+                f"device={name}: expected a GPU for each of the {ranks.local_count} ranks on this "
+                f"machine, found {torch.cuda.device_count()}"
+            )
+        device = torch.device("cuda", ranks.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _named(name: str) -> torch.device:
     usable = sim.cuda_built() and torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if usable else "cpu")

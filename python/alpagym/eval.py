@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -19,12 +20,42 @@ from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.option_ranges import check
+from alpagym.paired import FEW_RECORDINGS, Difference, paired_difference
 from alpagym.policies.policy import Policy
 from alpagym.run_directory import SPLIT_FILE
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
-from alpagym.tables import comparison, plain_printer, reasons, suite_table
+from alpagym.tables import comparison, paired_table, plain_printer, reasons, suite_table
 from alpagym.training_config import EvalConfig
+
+OWN = (
+    *("action", "plan_steps", "replan_every", "row_format", "slot_order"),
+    *("num_agents", "num_road_points", "num_route_points", "num_lights"),
+    *("ego_columns", "agent_columns", "road_columns"),
+    *("agent_radius", "road_radius", "light_radius", "route_step", "route_horizon"),
+)
+"""Options of the simulator that belong to a driver: what it sees, and how it acts."""
+RATES = {
+    "failure_rate": "failure",
+    "collision_at_fault_rate": "collision_at_fault",
+    "collision_any_rate": "collision_any",
+    "offroad_rate": "offroad",
+}
+"""Numbers of each scenario whose means are rates."""
+MOST_IDS = 20
+"""Scenarios named on the terminal at most."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who drives."""
+
+    label: str
+    driver: Policy | str
+    trained_in: SimConfig | None = None
+    """Of a checkpoint."""
+    trained_on: tuple[str, ...] = ()
+    """Licenses, likewise."""
 
 
 def evaluate_command(
@@ -33,7 +64,8 @@ def evaluate_command(
     """Drive scenarios with a checkpoint or a baseline; print the table and return everything.
 
     A checkpoint brings the simulator's configuration that it was trained in; fields of `SimConfig`
-    named in `given` are taken from `config.sim` all the same.
+    named in `given` are taken from `config.sim` all the same. What is compared drives the same
+    scenarios from the same seeds in the same simulator, seeing and acting as it was trained to.
 
     Raises:
         ValueError: neither a checkpoint nor a baseline, or both; an option out of range, or one
@@ -44,47 +76,155 @@ def evaluate_command(
     device = choose_device(config.device)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
-    if bool(config.checkpoint) == bool(config.policy):
-        names = "|".join(BASELINES)
-        raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
-    if config.policy and config.reward_weights:
-        raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
-    if config.policy and config.policy not in BASELINES:
-        raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
     say = plain_printer(console)
-    driver: Policy | str = config.policy
-    sim_config = config.sim
-    trained_on: list[str] = []
-    if config.checkpoint:
-        driver, trained_in, trained_on = load_policy(config.checkpoint, device)
-        sim_config = replace(trained_in, **{name: getattr(config.sim, name) for name in given})
-        check_made_for(trained_in, sim_config, driver)
-        driver.choose_weights(config.reward_weights)
-        say(f"trained on: {', '.join(trained_on) or 'unknown'}")
-    check_simulator(sim_config)
-    scenarios = held_out_only(config.scenarios, config.data, sim_config.dt, config.seed, say)
-    known = _trained_recordings(config.checkpoint) & {s.recording for s in scenarios}
-    if known:
-        console.print(f"{len(known)} of these recordings were trained on")
+    contenders = _contenders(config, device)
+    simulators = _simulators(contenders, config.sim, given, say)
+    scenarios = held_out_only(config.scenarios, config.data, simulators[0].dt, config.seed, say)
     licenses = Counter(s.license for s in scenarios)
     say(f"driving: {', '.join(f'{tag} ({n})' for tag, n in sorted(licenses.items()))}")
-    results, _ = evaluate(driver, scenarios, sim_config, device=device)
-    label = config.policy or config.checkpoint
-    console.print(comparison({label: results.summary()}))
-    rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
-    suites = _measure(config.metrics, driver, scenarios, sim_config, device, rows, console)
+    driven = []
+    for contender, sim_config in zip(contenders, simulators, strict=True):
+        results, _ = evaluate(contender.driver, scenarios, sim_config, device=device)
+        driven.append(results)
+    table = comparison({c.label: r.summary() for c, r in zip(contenders, driven, strict=True)})
+    console.print(table)
+    told = []
+    for contender, sim_config, results in zip(contenders, simulators, driven, strict=True):
+        known = _trained_recordings(contender) & {s.recording for s in scenarios}
+        if known:
+            say(f"{contender.label}: {len(known)} of these recordings were trained on")
+        rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
+        if config.metrics and len(contenders) > 1:
+            say(f"{contender.label}:")
+        driver = contender.driver
+        suites = _measure(config.metrics, driver, scenarios, sim_config, device, rows, console)
+        told.append(
+            {
+                "driver": contender.label,
+                "trained_on": list(contender.trained_on),
+                "num_recordings_trained_on": len(known),
+                **results.summary(),
+                "metrics": suites,
+                "per_scenario": rows,
+            }
+        )
+    paired = _compare(told, [s.recording for s in scenarios], config.seed, console)
     return {
-        "driver": label,
         "scenarios": config.scenarios,
         "licenses": dict(sorted(licenses.items())),
-        "trained_on": trained_on,
-        "num_recordings_trained_on": len(known),
         "device": device_name(device),
         "commit": sim.commit(),
-        **results.summary(),
-        "metrics": suites,
-        "per_scenario": rows,
+        **told[0],
+        **paired,
     }
+
+
+def _contenders(config: EvalConfig, device: torch.device) -> list[Contender]:
+    """The driver, and what it is compared with, if anything."""
+    names = "|".join(BASELINES)
+    if bool(config.checkpoint) == bool(config.policy):
+        raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
+    if config.policy and config.policy not in BASELINES:
+        raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
+    asked = [config.policy or config.checkpoint, *filter(None, [config.compare])]
+    if config.reward_weights and all(name in BASELINES for name in asked):
+        raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
+    found = []
+    for option, name in zip(("checkpoint", "compare"), asked, strict=False):
+        if name in BASELINES and (config.policy or option == "compare"):
+            found.append(Contender(name, name))
+            continue
+        driver, trained_in, trained_on = load_policy(name, device)
+        driver.choose_weights(config.reward_weights)
+        found.append(Contender(name, driver, trained_in, tuple(trained_on)))
+    return found
+
+
+def _simulators(
+    contenders: Sequence[Contender],
+    asked: SimConfig,
+    given: Sequence[str],
+    say: Callable[[str], None],
+) -> list[SimConfig]:
+    """The first checkpoint's, or what is asked for; each contender's own in what is `OWN`."""
+    trained = [c.trained_in for c in contenders if c.trained_in is not None]
+    changes = {name: getattr(asked, name) for name in given}
+    common = replace(trained[0] if trained else asked, **changes)
+    result = []
+    for contender in contenders:
+        own, made = contender.trained_in, common
+        if own is not None:
+            say(f"{contender.label}: trained on: {', '.join(contender.trained_on) or 'unknown'}")
+            mine = {name: getattr(own, name) for name in OWN if name not in changes}
+            made = replace(common, **mine)
+            assert isinstance(contender.driver, Policy)
+            check_made_for(own, made, contender.driver)
+            others = [f.name for f in fields(SimConfig) if f.name not in changes]
+            differing = [n for n in others if getattr(own, n) != getattr(made, n)]
+            for name in differing:
+                now, then = (getattr(s, name) for s in (made, own))
+                say(f"{contender.label}: drives with sim.{name}={now}, was trained with {then}")
+        check_simulator(made)
+        result.append(made)
+    return result
+
+
+def _compare(
+    told: Sequence[dict[str, Any]], recordings: Sequence[str], seed: int, console: Console
+) -> dict[str, Any]:
+    """How the first differs from the second, if there is one, by the numbers of each scenario."""
+    if len(told) < 2:
+        return {}
+    tables = [_numbers(one["per_scenario"]) for one in told]
+    differences = {
+        name: paired_difference(values, tables[1][name], recordings, seed=seed)
+        for name, values in tables[0].items()
+        if name in tables[1]
+    }
+    labels = [one["driver"] for one in told]
+    say = plain_printer(console)
+    say(f"first: {labels[0]}\nsecond: {labels[1]}")
+    console.print(paired_table(differences))
+    few = differences["failure_rate"].num_recordings
+    if few < FEW_RECORDINGS:
+        say(f"intervals from {few} recordings are too narrow: take more scenarios")
+    failing = [{row["id"] for row in one["per_scenario"] if row["failure"]} for one in told]
+    only = [sorted(failing[i] - failing[1 - i]) for i in range(2)]
+    for label, ids in zip(labels, only, strict=True):
+        more = f" and {len(ids) - MOST_IDS} more" if len(ids) > MOST_IDS else ""
+        say(f"failed only by {label} ({len(ids)}): {', '.join(ids[:MOST_IDS]) or 'none'}{more}")
+    return {
+        "compared": told[1],
+        "differences": {name: _difference(d) for name, d in differences.items()},
+        "failed_only_by_first": only[0],
+        "failed_only_by_second": only[1],
+    }
+
+
+def _difference(found: Difference) -> dict[str, Any]:
+    numbers = {"first": found.first, "second": found.second, "difference": found.value}
+    return {
+        **_json_numbers(numbers),
+        "ci95": None if found.interval is None else list(found.interval),
+        "num_drives": found.num_drives,
+        "num_recordings": found.num_recordings,
+    }
+
+
+def _numbers(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Numbers of each scenario by name, NaN for none; those of suites as `suite.name`."""
+    own = {**RATES, "progress": "progress", "scene_score": "scene_score"}
+    found = {name: np.array([float(row[key]) for row in rows]) for name, key in own.items()}
+    names = dict.fromkeys(
+        (suite, name)
+        for row in rows
+        for suite, numbers in row.get("metrics", {}).items()
+        for name in numbers
+    )
+    for suite, name in names:
+        values = [row.get("metrics", {}).get(suite, {}).get(name) for row in rows]
+        found[f"{suite}.{name}"] = np.array([np.nan if v is None else float(v) for v in values])
+    return found
 
 
 def _measure(
@@ -137,12 +277,14 @@ def _json_numbers(numbers: dict[str, float]) -> dict[str, float | str | None]:
     }
 
 
-def _trained_recordings(checkpoint: str) -> set[str]:
+def _trained_recordings(contender: Contender) -> set[str]:
     """Recordings that the run of a checkpoint trained on, as far as it lies beside it."""
-    path = Path(checkpoint)
+    if contender.trained_in is None:
+        return set()
+    path = Path(contender.label)
     run = path if path.is_dir() else path.parent.parent
     file = run / SPLIT_FILE
-    return set(json.loads(file.read_text())["train"]) if checkpoint and file.is_file() else set()
+    return set(json.loads(file.read_text())["train"]) if file.is_file() else set()
 
 
 def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:

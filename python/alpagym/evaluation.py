@@ -13,15 +13,18 @@ from torch import Tensor
 from alpagym import sim
 from alpagym.config import DRIVES_ON, SimConfig
 from alpagym.policies.policy import Policy, memory_of
+from alpagym.ranks import Ranks
 from alpagym.render.replay import Rollout
 from alpagym.rows import decode
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.step_length import require_step
-from alpagym.types import State
+from alpagym.types import Scenarios, State
 
 MIN_LOG_LENGTH = 5.0
 """Recorded paths shorter than this do not ask for progress [m] (AlpaSim's rule)."""
+WORLDS = 256
+"""Scenarios driven side by side."""
 BASELINES = {
     "log": sim.Controller.LOG,
     "idm": sim.Controller.IDM,
@@ -115,8 +118,9 @@ def evaluate(
     config: SimConfig,
     *,
     device: str | torch.device = "cpu",
-    worlds: int = 256,
+    worlds: int = WORLDS,
     record: str | None = None,
+    packed: Sequence[Scenarios] = (),
 ) -> tuple[Results, list[Rollout]]:
     """Drive each scenario once from its start to the end of its record or to a failure.
 
@@ -127,6 +131,7 @@ def evaluate(
         device: where to drive.
         worlds: scenarios driven side by side.
         record: a label; with it every rollout is kept, at 13 bytes an agent and step.
+        packed: `pack` of the same scenarios and options, for those who drive them again and again.
 
     Returns:
         Results in the order of `scenarios`, and the rollouts, empty without `record`.
@@ -141,29 +146,59 @@ def evaluate(
             f"policy: expected a checkpoint or one of {', '.join(BASELINES)}, got {driver}"
         )
     require_step(scenarios, config.dt)
-    parts = [
-        _drive(driver, scenarios[i : i + worlds], config, torch.device(device), record)
-        for i in range(0, len(scenarios), worlds)
-    ]
-    results = [r for r, _ in parts]
+    at = torch.device(device)
+    parts = []
+    for n, first in enumerate(range(0, len(scenarios), worlds)):
+        chosen = scenarios[first : first + worlds]
+        given = packed[n] if packed else _pack(chosen, config, at)
+        parts.append(_drive(driver, chosen, given, config, record))
+    return joined([r for r, _ in parts]), [x for _, part in parts for x in part]
+
+
+def evaluate_together(
+    ranks: Ranks,
+    driver: Policy | str,
+    scenarios: Sequence[Scenario],
+    config: SimConfig,
+    device: torch.device,
+) -> Results:
+    """The results of `evaluate`, of whose scenarios each rank drives some; the same on all."""
+    own = scenarios[ranks.share(len(scenarios))]
+    found = evaluate(driver, own, config, device=device)[0] if own else None
+    return joined([results for results in ranks.everyone(found) if results is not None])
+
+
+def joined(results: Sequence[Results]) -> Results:
+    """Those of some scenarios, and of others, as of all."""
     terms = {k: np.concatenate([r.terms[k] for r in results]) for k in results[0].terms}
-    names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score")
-    joined = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
-    steps = np.concatenate([r.steps for r in results])
-    recordings = [name for r in results for name in r.recordings]
-    rollouts = [x for _, part in parts for x in part]
-    return Results(**joined, terms=terms, steps=steps, recordings=recordings), rollouts
+    names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score", "steps")
+    rows = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
+    return Results(**rows, terms=terms, recordings=[x for r in results for x in r.recordings])
+
+
+def pack(
+    scenarios: Sequence[Scenario], config: SimConfig, device: torch.device, worlds: int = WORLDS
+) -> list[Scenarios]:
+    """What `evaluate` puts onto the device.
+
+    On a CPU with lists of what is near, which cost time once and save it at every step.
+    """
+    parts = [scenarios[i : i + worlds] for i in range(0, len(scenarios), worlds)]
+    return [sim.with_near(_pack(part, config, device), config) for part in parts]
+
+
+def _pack(scenarios: Sequence[Scenario], config: SimConfig, device: torch.device) -> Scenarios:
+    return batch(scenarios, device, lanes=config.traffic.name in DRIVES_ON)
 
 
 def _drive(
     driver: Policy | str,
     scenarios: Sequence[Scenario],
+    packed: Scenarios,
     config: SimConfig,
-    device: torch.device,
     record: str | None,
 ) -> tuple[Results, list[Rollout]]:
-    lanes = config.traffic.name in DRIVES_ON
-    packed, count = batch(scenarios, device, lanes=lanes), len(scenarios)
+    count, device = len(scenarios), packed.device
     params, weights = sim.make_params(config), torch.zeros(1, len(sim.RewardTerm), device=device)
     state = sim.make_state(count, max_agents(scenarios), config=config, device=device)
     state.scenario.copy_(torch.arange(count))

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from alpagym import sim
 from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy, memory_of
+from alpagym.ranks import ALONE, Ranks
 from alpagym.rows import decode
 from alpagym.scenarios.polyline import wrap_angle
+from alpagym.sharding import Learning
 from alpagym.training_config import ImitationConfig
 from alpagym.types import Observation, Scenarios
 
@@ -178,28 +180,37 @@ def _averaged(values: Tensor, known: Tensor, window: int) -> Tensor:
 
 
 def imitation_loss(
-    policy: Policy, demonstrations: Demonstrations, rows: Tensor, generator: torch.Generator
+    policy: Policy,
+    demonstrations: Demonstrations,
+    rows: Tensor,
+    generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Huber distance of the policy's actions from those recorded, in units of order 1; a scalar.
+
+    Of several ranks each takes its part of the rows; what they return adds up to the mean of all.
 
     Args:
         policy: to compare.
         demonstrations: N recorded steps.
         rows: which of them, int64 [n].
-        generator: on the host, for a policy whose deviation is drawn.
+        generator: on the host, for a policy whose deviation is drawn; moved on by all rows.
+        ranks: that learn together, given the same rows.
     """
-    seen, done = demonstrations.observation.index(rows), demonstrations.action[rows]
+    own, share = ranks.part(rows)
+    seen, done = demonstrations.observation.index(own), demonstrations.action[own]
     if policy.imitation_noise:
         noise = torch.randn(len(rows), policy.imitation_noise, generator=generator)
-        deviation = policy.deviation(seen, done, noise.to(rows.device))
+        deviation = policy.deviation(seen, done, ranks.part(noise)[0].to(rows.device))
     else:
         deviation = policy.deviation(seen, done)
     nothing, knee = torch.zeros_like(deviation), policy.imitation_knee
     if demonstrations.known is None:
-        return nn.functional.huber_loss(deviation, nothing, delta=knee)
-    known = demonstrations.known[rows].repeat_interleave(2, -1)
+        return nn.functional.huber_loss(deviation, nothing, delta=knee) * share
+    known = demonstrations.known[rows]
     apart = nn.functional.huber_loss(deviation, nothing, delta=knee, reduction="none")
-    return (apart * known).sum() / known.sum()
+    lost = (apart * demonstrations.known[own].repeat_interleave(2, -1)).sum()
+    return lost / (2 * known.sum()) * (share > 0.0)
 
 
 def imitate(
@@ -209,15 +220,20 @@ def imitate(
     *,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None],
+    ranks: Ranks = ALONE,
+    shard: bool = False,
 ) -> Policy:
     """Train `policy` until its held-out loss stops falling; return the best epoch's weights.
 
     The loss is the Huber distance of actions in units of order 1. Recordings, not steps, are held
     out. The learning rate halves whenever two epochs pass without a lower held-out loss. With a
-    single recording nothing is held out and the training loss decides.
+    single recording nothing is held out and the training loss decides. Of several ranks, which
+    have the same demonstrations, each takes its part of every batch, and with `shard` moves its
+    part of the weights.
 
     Raises:
         ValueError: the loss is not finite.
+        RankError: the ranks do not agree.
     """
     generator = torch.Generator().manual_seed(seed)
     recordings = demonstrations.recording.unique()
@@ -231,28 +247,33 @@ def imitate(
     train = torch.nonzero(~is_held_out).squeeze(1)
     held_out = torch.nonzero(is_held_out).squeeze(1) if num_held_out else train
 
-    def loss_of(rows: Tensor, generator: torch.Generator) -> Tensor:
-        return imitation_loss(policy, demonstrations, rows, generator)
+    def loss_of(learner: Policy, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return imitation_loss(learner, demonstrations, rows, generator, ranks)
 
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
+    learning = Learning(policy, ranks, shard=shard)
+    optimizer = torch.optim.Adam(learning.module.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
     best, best_weights, since_best = float("inf"), copy.deepcopy(policy.state_dict()), 0
     for epoch in range(config.max_epochs):
-        policy.train()
+        learning.module.train()
         total, count = torch.zeros((), device=train.device), 0
         order = train[torch.randperm(len(train), generator=generator).to(train.device)]
         for rows in order.split(config.batch_size):
-            loss = loss_of(rows, generator)
+            loss = loss_of(learning.module, rows, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            learning.sum_gradients()
             optimizer.step()
             total += loss.detach() * len(rows)
             count += len(rows)
+        learning.gather()
         policy.eval()
         with torch.no_grad():
             fixed = torch.Generator().manual_seed(seed)  # epochs are compared by the same draws
-            parts = [loss_of(rows, fixed) * len(rows) for rows in held_out.split(8192)]
-            held_out_loss = float(sum(parts) / len(held_out))
+            parts = [loss_of(policy, rows, fixed) * len(rows) for rows in held_out.split(8192)]
+            lost = sum(parts, torch.zeros_like(total))
+            ranks.sum_([total, lost])
+            held_out_loss = float(lost / len(held_out))
         if not math.isfinite(held_out_loss):
             raise ValueError(
                 f"imitation: held-out loss {held_out_loss} in epoch {epoch}: "
@@ -273,4 +294,5 @@ def imitate(
         if since_best >= config.patience:
             break
     policy.load_state_dict(best_weights)
+    ranks.agree("what was imitated", list(policy.parameters()))
     return policy

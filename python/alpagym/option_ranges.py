@@ -9,6 +9,7 @@ from typing import Any
 AT_LEAST = {
     "data.train": 1,
     "data.held_out": 1,
+    "data.validation": 1,
     "sim.num_route_points": 1,
     "sim.plan_steps": 1,
     "sim.replan_every": 1,
@@ -48,6 +49,7 @@ POSITIVE = {
 """Numbers that must be above 0."""
 SHARES = {
     "data.held_out_fraction": "between 0 and 1",
+    "data.validation_fraction": "between 0 and 1",
     "imitation.held_out_fraction": "between 0 and 1",
     "grpo.discount": "above 0 and at most 1",
     "grpo.gae_lambda": "above 0 and at most 1",
@@ -55,6 +57,7 @@ SHARES = {
 """Numbers that are shares of something, and what is allowed."""
 CHOICES = {
     "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
+    "final": ("last", "best"),
     "stream.weights": ("uniform", "failure", "difficulty"),
     "policy.head": ("gaussian", "flow_matching"),
     "sim.bad_action": ("raise", "clamp", "terminate"),

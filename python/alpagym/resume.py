@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -15,13 +15,24 @@ from typing import Any, Self
 
 from alpagym.atomic import clear_unfinished
 from alpagym.checkpoint import CheckpointError
-from alpagym.run_directory import METRICS_FILE, Row, read_rows
+from alpagym.ranks import Ranks
+from alpagym.run_directory import (
+    METRICS_FILE,
+    REPORT_FILE,
+    Row,
+    cut_short,
+    free_directory,
+    read_rows,
+)
 from alpagym.run_state import load_state
+from alpagym.training_config import TrainConfig
 
 BEFORE_FILE = Path("checkpoints") / "before.safetensors"
 """The policy that GRPO begins with."""
 STATE_FILE = Path("checkpoints") / "state.safetensors"
 """Where GRPO stands."""
+POLICIES = Path("checkpoints") / "policies"
+"""Of single iterations, each as it drove."""
 FLIGHT_FILE = "flight.jsonl"
 """What was extreme in each iteration, and what was found wrong."""
 
@@ -75,9 +86,9 @@ class Begun:
         """
         if not (path / "config.yaml").is_file():
             raise CheckpointError(f"{path}: expected a run directory, found no config.yaml there")
-        if (path / "report.html").is_file():
+        if (path / REPORT_FILE).is_file():
             raise CheckpointError(f"{path}: this run is complete, there is nothing to go on with")
-        for folder in (path, path / "checkpoints"):
+        for folder in (path, path / "checkpoints", path / POLICIES):
             clear_unfinished(folder)
         imitated = (path / BEFORE_FILE).is_file()
         state = load_state(path / STATE_FILE) if (path / STATE_FILE).is_file() else None
@@ -86,6 +97,8 @@ class Begun:
         def stays(row: Row) -> bool:
             if row["phase"] == "grpo":
                 return bool(row["step"] < done)
+            if row["phase"] == "validation":
+                return state is not None and bool(row["step"] <= done)
             return row["phase"] == "scenarios" or (imitated and row.get("when") != "after")
 
         history = [row for row in read_rows(path / METRICS_FILE) if stays(row)]
@@ -98,6 +111,30 @@ class Begun:
         if self.state is not None:
             return f"going on after iteration {self.state['iterations']}"
         return "going on after imitation" if self.imitated else "beginning again: nothing was saved"
+
+
+def take_up(
+    config: TrainConfig, yaml: str, ranks: Ranks, locks: ExitStack
+) -> tuple[Path, Begun | None]:
+    """Where a run is written, and what is there of it; None for a new one. The same on all ranks.
+
+    Ranks that `torchrun` has begun again go on with what they had begun. The first rank takes the
+    lock of what is gone on with.
+
+    Raises:
+        CheckpointError: nothing to go on with.
+        FileExistsError: a run of this name is there already.
+    """
+    restarts = max(ranks.everyone(ranks.restarts))
+    if not ranks.first:
+        return ranks.told((Path(), None))
+    path, begun = Path(config.resume) if config.resume else None, None
+    if path is None and restarts > 0:
+        path = cut_short(config.runs, config.name, yaml)
+    if path is not None:
+        locks.enter_context(closing(Lock(path)))
+        begun = Begun.of(path)
+    return ranks.told((path or free_directory(config.runs, config.name), begun))
 
 
 class StopRequest:

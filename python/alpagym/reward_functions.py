@@ -70,6 +70,18 @@ def load_reward(name: str) -> RewardFunction:
     return result
 
 
+class NotFinite(ValueError):
+    """A reward function returned NaN or infinity."""
+
+    def __init__(self, name: str, value: float, world: int, ego: int, step: int) -> None:
+        """As it is told where worlds have no names; `step` is that of the episode."""
+        super().__init__(
+            f"reward {name}: expected finite values, got {value} in world {world}, ego {ego}, "
+            f"at step {step}"
+        )
+        self.name, self.value, self.world, self.step = name, value, world, step
+
+
 class UserRewards:
     """Reward functions that run together; false if there are none."""
 
@@ -98,8 +110,8 @@ class UserRewards:
         """Add to `outcome.reward` where `driving`, bool [W, E]: egos not done before the step.
 
         Raises:
-            ValueError: a function returned something else than float32 [W, E] on the device, or a
-                value that is not finite.
+            ValueError: a function returned something else than float32 [W, E] on the device.
+            NotFinite: or a value that is not finite.
         """
         reward = outcome.reward
         for name, function in self._functions:
@@ -116,10 +128,8 @@ class UserRewards:
             bad = driving & ~torch.isfinite(value)
             if bool(bad.any()):
                 world, ego = (int(i) for i in torch.nonzero(bad)[0])
-                raise ValueError(
-                    f"reward {name}: expected finite values, got {float(value[world, ego])} "
-                    f"in world {world}, ego {ego}, at step {int(state.step[world])}"
-                )
+                got, step = float(value[world, ego]), int(state.step[world])
+                raise NotFinite(name, got, world, ego, step)
             reward.add_(torch.where(driving, value, torch.zeros_like(value)))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
+from alpagym.appending import Appender, Events
 from alpagym.atomic import write_atomically
 
 SPLIT_FILE = "split.json"
@@ -30,6 +29,8 @@ def finite(value: Any) -> Any:
 
 
 METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.html"
+"""Written last: a run that has it is complete."""
 Row = dict[str, Any]
 
 
@@ -51,11 +52,32 @@ def free_directory(runs: str, name: str) -> Path:
     return path
 
 
+def cut_short(runs: str, name: str, config: str) -> Path | None:
+    """The newest run of the same options that is not complete; None where there is none.
+
+    Args:
+        runs: folder of runs.
+        name: of the only one that counts; empty for all in `runs`.
+        config: the options, as YAML.
+    """
+    there = [Path(runs) / name] if name else list(Path(runs).glob("*"))
+    written = {path: path / "config.yaml" for path in there if not (path / REPORT_FILE).exists()}
+    same = {p: w for p, w in written.items() if w.is_file() and w.read_text() == config}
+    return max(same, key=lambda path: same[path].stat().st_mtime_ns, default=None)
+
+
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 
     def __init__(
-        self, path: Path, config: str, started: float, history: Sequence[Row] = ()
+        self,
+        path: Path,
+        config: str,
+        started: float,
+        history: Sequence[Row] = (),
+        say: Callable[[str], None] = print,
+        *,
+        writes: bool = True,
     ) -> None:
         """Make the directory, or go on with one, and write `config` (YAML).
 
@@ -64,15 +86,21 @@ class RunDirectory:
             config: YAML.
             started: when this process began, a reading of `time.monotonic`.
             history: rows that stay, of one that is gone on with; their wall time counts.
+            say: told, once, that something cannot be written.
+            writes: otherwise nothing is made or written, though rows are kept in `history`.
         """
-        self.path = path
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path, self._writes = path, writes
+        if writes:
+            self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.yaml", config)
         self.history: list[Row] = list(history)
         self.write(METRICS_FILE, "".join(json.dumps(row) + "\n" for row in self.history))
         self._started = started - (self.history[-1]["wall_s"] if self.history else 0.0)
-        self._log = (self.path / METRICS_FILE).open("a")
-        self._board = SummaryWriter(str(self.path / "tensorboard"))
+        self._say, self._failing = say, set[str]()
+        self._files: dict[str, Appender] = {}
+        if writes:
+            self._events = Events(self.path / "tensorboard")
+            self._files["tensorboard"] = self._events
 
     @property
     def wall_s(self) -> float:
@@ -95,24 +123,54 @@ class RunDirectory:
             **finite(dict(values)),
         }
         self.history.append(row)
-        self._log.write(json.dumps(row) + "\n")
-        self._log.flush()
-        for key, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{phase}/{key}", value, step)
+        if not self._writes:
+            return
+        self.note(METRICS_FILE, row)
+        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
+        self._events.add(step, {f"{phase}/{k}": v for k, v in numbers.items()})
+        self.attempt("tensorboard", self._events.flush)
 
     def note(self, name: str, value: Mapping[str, Any]) -> None:
-        """Append a line of JSON to a file of the directory."""
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(finite(dict(value))) + "\n")
+        """Append a line of JSON to a file of the directory, now or when the disk takes it."""
+        if not self._writes:
+            return
+        file = self._files.setdefault(name, Appender(self.path / name))
+        file.write((json.dumps(finite(dict(value))) + "\n").encode())
+        self.attempt(name, file.flush)
+
+    def attempt(self, what: str, write: Callable[[], object]) -> bool:
+        """Write something that later may be written, too; whether that worked.
+
+        A full disk does not end a run: what was saved before stays, and it is said once.
+        """
+        try:
+            write()
+        except OSError as error:
+            if not self._failing:
+                self._say(
+                    f"{self.path}: could not save {what} ({error.strerror or error}); what was "
+                    "saved before stays, the run goes on and tries again"
+                )
+            self._failing.add(what)
+            return False
+        if what in self._failing:
+            self._failing.remove(what)
+            if not self._failing:
+                self._say(f"{self.path}: everything is saved again")
+        return True
 
     def write(self, name: str, text: str) -> Path:
         """Write a file, whole or not at all."""
+        if not self._writes:
+            return self.path / name
         return write_atomically(self.path / name, lambda to: to.write_text(text))
 
     def write_json(self, name: str, value: Any) -> Path:
         return self.write(name, json.dumps(finite(value), indent=2) + "\n")
 
     def close(self) -> None:
-        self._log.close()
-        self._board.close()
+        """Write what waits, if the disk takes it by now."""
+        for name, file in self._files.items():
+            if file.waiting and not self.attempt(name, file.flush):
+                self._say(f"{file.path}: its last rows are lost")
+            file.close()

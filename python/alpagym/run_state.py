@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from alpagym.atomic import write_atomically
-from alpagym.checkpoint import CheckpointError
+from alpagym.checkpoint import CheckpointError, write_tensors
 
 FORMAT = "alpagym-run-1"
 State = Mapping[str, Any]
@@ -27,15 +25,7 @@ def save_state(path: Path, state: State) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     plain = _split(state, "", tensors)
-    header = json.dumps({"format": FORMAT, "state": plain})
-
-    def write(to: Path) -> None:
-        try:
-            save_file(tensors, to, metadata={"alpagym": header})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
-
-    write_atomically(path, write)
+    write_tensors(path, tensors, {"format": FORMAT, "state": plain})
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -69,7 +59,7 @@ def _split(state: State, prefix: str, tensors: dict[str, torch.Tensor]) -> dict[
     plain: dict[str, Any] = {}
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
-            tensors[f"{prefix}{name}"] = value.detach().cpu().contiguous()
+            tensors[f"{prefix}{name}"] = value
         elif isinstance(value, Mapping):
             plain[name] = _split(value, f"{prefix}{name}/", tensors)
         else:

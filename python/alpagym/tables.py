@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alpagym.evaluation import Results
+from alpagym.paired import Difference
 
 
 def headline(label: str, results: Results) -> str:
@@ -42,6 +43,24 @@ def comparison(columns: Mapping[str, Mapping[str, Any]]) -> Table:
             show = "{:.1%}" if metric.endswith("_rate") else "{:.3f}"
             cells.append(f"{show.format(value[metric])} [{show.format(low)}, {show.format(high)}]")
         table.add_row(metric, *cells)
+    return table
+
+
+def paired_table(differences: Mapping[str, Difference]) -> Table:
+    """Numbers of two drivers on the same scenarios, and their difference with its interval."""
+    table = Table(title="first less second; * where the 95 % interval leaves out 0")
+    table.add_column("", no_wrap=True)
+    for name in ("first", "second", "difference", "95 % interval", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    counts = {found.num_drives for found in differences.values()}
+    if len(counts) > 1:
+        table.add_column("drives", justify="right")
+    for name, found in differences.items():
+        show, signed = ("{:.1%}", "{:+.1%}") if name.endswith("_rate") else ("{:.3g}", "{:+.2g}")
+        interval = "" if found.interval is None else " to ".join(map(signed.format, found.interval))
+        numbers = (show.format(found.first), show.format(found.second), signed.format(found.value))
+        drives = [str(found.num_drives)] if len(counts) > 1 else []
+        table.add_row(Text(name), *numbers, interval, "*" if found.sure else "", *drives)
     return table
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,26 +20,45 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from alpagym import sim
 from alpagym.checkpoint import check_made_for, load_policy, save_policy
+from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
-from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.evaluation import (
+    BASELINES,
+    Results,
+    check_simulator,
+    evaluate,
+    evaluate_together,
+)
+from alpagym.flight import policy_name, stride_of, thin_out
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
+from alpagym.grpo.faults import TrainingError
 from alpagym.grpo.report import ReplayGroup, write_report
 from alpagym.grpo.trainer import GrpoTrainer, check_groups
 from alpagym.imitation import Demonstrations, imitate
 from alpagym.option_ranges import check
 from alpagym.policies.policy import Policy
 from alpagym.policies.registry import load_weights, make_policy
-from alpagym.resume import BEFORE_FILE, FLIGHT_FILE, STATE_FILE, Begun, Lock, StopRequest
+from alpagym.ranks import ALONE, Ranks
+from alpagym.resume import (
+    BEFORE_FILE,
+    FLIGHT_FILE,
+    STATE_FILE,
+    Begun,
+    Lock,
+    StopRequest,
+    take_up,
+)
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
-from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory
+from alpagym.run_directory import REPORT_FILE, SPLIT_FILE, RunDirectory
 from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
 from alpagym.tables import comparison, headline, plain_printer
 from alpagym.training_config import TrainConfig
 from alpagym.training_data import TrainingData, demonstrations, resident, streamed
+from alpagym.validation import Validation
 
 
 @dataclass
@@ -58,6 +79,8 @@ class Job:
     stop: StopRequest
     reward_functions: UserRewards
     reward_ranges: Ranges
+    ranks: Ranks
+    validation: Validation
 
     @property
     def beginning(self) -> str:
@@ -67,39 +90,65 @@ class Job:
     @property
     def licenses(self) -> Counter[str]:
         """Of all scenarios, with how many there are of each."""
-        return self.data.licenses + Counter(s.license for s in self.data.held_out)
+        others = [*self.data.held_out, *self.data.validation]
+        return self.data.licenses + Counter(s.license for s in others)
 
-    def evaluate(self, driver: Policy | str) -> Results:
-        """Drive the held-out scenarios."""
-        return evaluate(driver, self.data.held_out, self.config.sim, device=self.device)[0]
+    def evaluate(self, driver: Policy | str, scenarios: Sequence[Scenario] = ()) -> Results:
+        """Drive scenarios, those held out if none are given; by all ranks."""
+        chosen = scenarios or self.data.held_out
+        return evaluate_together(self.ranks, driver, chosen, self.config.sim, self.device)
 
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
+        if not self.ranks.first:
+            return
         path = self.run.path / "checkpoints" / f"{name}.safetensors"
         licenses = sorted({*self.data.licenses, *self.learned_from})
         save_policy(path, policy, self.config.policy, self.config.sim, licenses)
 
+    def keep(self, name: str, policy: Policy) -> None:
+        """The same; where that fails, later may do."""
+        self.run.attempt(name.partition("/")[0], lambda: self.save(name, policy))
+
     def save_all(self, trainer: GrpoTrainer) -> None:
-        """Write the policy, and what it takes to go on; where that fails, later may do."""
-        try:
-            self.save("policy", trainer.policy)
-            save_state(self.run.path / STATE_FILE, trainer.state_dict())
-        except OSError as error:
-            reason = error.strerror or error
-            say = plain_printer(self.console)
-            say(f"{self.run.path}: could not save ({reason}); what was saved before stays")
+        """Write the policies, and what it takes to go on; where that fails, later may do."""
+        self.keep("policy", trainer.policy)
+        if self.validation.step >= 0:
+            self.keep("best", self.validation.best(trainer.policy))
+        state = trainer.state_dict() | {"validation": self.validation.state_dict()}
+        if self.ranks.first:
+            self.run.attempt("state", lambda: save_state(self.run.path / STATE_FILE, state))
+
+    def between(self, policy: Policy, done: int) -> None:
+        """After `done` iterations: keep the policy that drives next, and compare it, where due."""
+        limit = self.config.keep_policies if done < self.config.grpo.iterations else 0
+        if limit and self.ranks.first and done % (stride := stride_of(done + 1, limit)) == 0:
+            thin_out(self.run.path, stride)
+            self.keep(policy_name(done), policy)
+        if self.validation.due(done) and not self.run.has("validation", step=done):
+            values = self.validation.judge(policy, done)
+            self.run.log("validation", done, values)
+            best = ", the best so far" if self.validation.step == done else ""
+            plain_printer(self.console)(
+                f"validation after {done} iterations: failure rate {values['failure_rate']:.1%}, "
+                f"scene score {values['scene_score']:.3f}{best}"
+            )
 
 
-def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Path:
+def train(
+    config: TrainConfig, yaml: str, console: Console | None = None, ranks: Ranks = ALONE
+) -> Path:
     """Run the whole story; returns the run directory, in which `report.html` shows it.
 
     A run that was cut short goes on where it was saved last (`config.resume`), to the same result
-    bit for bit, on the same device and with as many threads.
+    bit for bit, on the same device, with as many threads and as many ranks. So does one that
+    `torchrun` has begun again, by itself.
 
     Args:
         config: what to do.
         yaml: the same, as text for the run directory.
-        console: where progress is shown.
+        console: where progress is shown, by the first rank.
+        ranks: the processes that train together, each of which calls this.
 
     Raises:
         Stopped: SIGTERM; iterations that were done have been saved then.
@@ -108,11 +157,18 @@ def train(config: TrainConfig, yaml: str, console: Console | None = None) -> Pat
         FileExistsError: a run of this name is there already.
         ScenarioError: too little could be loaded; nothing has been written then.
         TrainingError: a reward or gradient is not finite.
+        RankError: another rank has ended.
+        OSError: what the run ends with cannot be written.
     """
+    console = console or Console(stderr=True, quiet=not ranks.first)
     with StopRequest() as stop, ExitStack() as locks:
-        job = _prepare(config, yaml, console or Console(stderr=True), stop, locks)
+        job = _prepare(config, yaml, console, stop, locks, ranks)
         with closing(job.data), closing(job.run):
-            _tell(job)
+            try:
+                _tell(job)
+            except OSError as error:
+                how = f"`alpagym train resume={job.run.path}` goes on"
+                raise OSError(f"{job.run.path}: {error.strerror or error}; {how}") from error
     return job.run.path
 
 
@@ -122,38 +178,52 @@ def _tell(job: Job) -> None:
     first = copy.deepcopy(policy)
     before = _judge(job, "before", job.beginning, first)
     trained = _improve(job, policy, recorded)
+    chosen = _choose(job, policy)
     after = _judge(job, "after", "GRPO", policy)
     baselines = {name: job.evaluate(name) for name in BASELINES}
     summary = _summarize(job, before, after, baselines) | {
         "train": trained,
+        **chosen,
         "on_training_scenarios": _on_training(job, first, policy),
     }
+    job.ranks.close()
+    if not job.ranks.first:
+        return
     replays = _replays(job, first, policy, before, after)
     summary["wall_s"] = round(job.run.wall_s, 1)
     job.run.write_json("summary.json", summary)
-    report = write_report(job.run.path / "report.html", summary, job.run.history, replays)
+    report = write_report(job.run.path / REPORT_FILE, summary, job.run.history, replays)
     drivers = {job.beginning: before, "GRPO": after} | baselines
     job.console.print(comparison({name: results.summary() for name, results in drivers.items()}))
     plain_printer(job.console)(f"{job.run.wall_s:.0f} s in all; report: {report}")
 
 
 def _prepare(
-    config: TrainConfig, yaml: str, console: Console, stop: StopRequest, locks: ExitStack
+    config: TrainConfig,
+    yaml: str,
+    console: Console,
+    stop: StopRequest,
+    locks: ExitStack,
+    ranks: Ranks,
 ) -> Job:
     started = time.monotonic()
     check(config)
     check_simulator(config.sim)
-    check_groups(config.grpo)
-    device = choose_device(config.device)
-    begun = Begun()
-    if config.resume:
-        stop.run = path = Path(config.resume)
-        locks.enter_context(closing(Lock(path)))
-        begun = Begun.of(path)
-    else:
-        path = free_directory(config.runs, config.name)
-    if config.threads > 0:
-        torch.set_num_threads(config.threads)
+    check_groups(config.grpo, ranks)
+    if config.final == "best" and not config.eval_every:
+        raise ValueError("final=best: expected eval_every above 0, to compare policies, got 0")
+    device = choose_device(config.device, ranks)
+    own_gpu = device.type == "cuda" and (ranks.local_count == 1 or config.device != str(device))
+    ranks.connect(device, nccl=own_gpu)
+    path, found = take_up(config, yaml, ranks, locks)
+    goes_on, begun = found is not None, found or Begun()
+    stop.run = path if goes_on else None
+    cores = (os.cpu_count() or 1) // ranks.local_count
+    loading = config
+    if config.data.workers == 0 and ranks.local_count > 1:
+        loading = replace(config, data=replace(config.data, workers=max(cores, 1)))
+    if config.threads > 0 or ranks.local_count > 1:
+        torch.set_num_threads(config.threads or max(cores, 1))
     torch.manual_seed(config.seed)
     functions, ranges = UserRewards(config.reward_functions), check_ranges(config.reward_ranges)
     say = plain_printer(console)
@@ -162,45 +232,56 @@ def _prepare(
     if config.checkpoint and config.policy.weights:
         raise ValueError("policy.weights: expected none beside checkpoint=, which has its own")
     if source := path / BEFORE_FILE if begun.imitated else config.checkpoint:
-        policy, trained_in, learned_from = load_policy(source, device)
-        check_made_for(trained_in, config.sim, policy)
-        if policy.ranges and policy.ranges != observed:
-            raise ValueError(
-                f"reward_ranges: the checkpoint observes {policy.ranges}, got {observed}"
-            )
+        policy, learned_from = _beginning_with(source, config.sim, observed, ranks)
         config = replace(config, policy=policy.made_of)
         say(f"beginning with {source}, trained on: {', '.join(learned_from)}")
     else:
         policy = make_policy(config.policy, config.sim, observed)
         if config.policy.weights:
-            load_weights(policy, config.policy.weights)
-        policy = policy.to(device)
+            if ranks.first:
+                load_weights(policy, config.policy.weights)
+            ranks.tell_(list(policy.state_dict().values()))
+    policy = policy.to(device)
     with console.status("scenarios") as status:
         if config.stream.scenarios:
 
             def on_progress(what: str, done: int, total: int) -> None:
                 status.update(f"scenarios: {what} shards, {done} of {total}")
 
-            data = streamed(config, device, say, on_progress)
+            data = streamed(loading, device, say, on_progress, ranks)
         else:
-            data = resident(config, device, say)
-    run = RunDirectory(path, yaml, started, begun.history)
-    if not config.resume:
+            data = resident(loading, device, say)
+    ranks.agree("the scenarios", [data.scenarios.key])
+    run = RunDirectory(path, yaml, started, begun.history, say, writes=ranks.first)
+    if not goes_on and ranks.first:
         locks.enter_context(closing(Lock(path)))
-        stop.run = path
+    stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
+    every, last = config.eval_every, config.grpo.iterations
+    validation = Validation(data.validation, config.sim, device, every=every, iterations=last)
     job = Job(
-        config, device, console, run, data, policy, learned_from, begun, stop, functions, ranges
+        *(config, device, console, run, data, policy, learned_from),
+        *(begun, stop, functions, ranges, ranks, validation),
     )
-    judged = sorted({s.recording for s in data.held_out if s.dataset != PROCEDURAL})
-    run.write_json(SPLIT_FILE, {"train": data.recordings, "held_out": judged})
+    aside = {"held_out": data.held_out, "validation": data.validation}
+    counts = {"train": data.count} | {side: len(chosen) for side, chosen in aside.items()}
+    recordings = {
+        side: sorted({s.recording for s in chosen if s.dataset != PROCEDURAL})
+        for side, chosen in aside.items()
+    }
+    run.write_json(SPLIT_FILE, {"train": data.recordings, **recordings})
     if not run.has("scenarios"):
-        run.log("scenarios", 0, {"train": data.count, "held_out": len(data.held_out)})
-    say(f"alpagym train on {device_name(device)}, into {run.path}")
-    if config.resume:
+        run.log("scenarios", 0, counts)
+    together = "" if ranks.alone else f"{ranks.count} ranks, the first on "
+    say(f"alpagym train on {together}{device_name(device)}, into {run.path}")
+    if goes_on:
         say(begun.told)
+        before = ranks.count if begun.state is None else begun.state.get("ranks", 1)
+        if before != ranks.count:
+            say(f"ranks: {before} before, {ranks.count} now, so numbers are the same but rounding")
     say(
-        f"{data.count} scenarios to train on, {len(data.held_out)} held out "
+        f"{data.count} scenarios to train on, {len(data.held_out)} held out, "
+        f"{len(data.validation)} to compare policies on while training "
         f"({', '.join(sorted(job.licenses))})"
     )
     if data.stream is not None:
@@ -209,6 +290,24 @@ def _prepare(
             f"{data.stream.memory_bytes / 2**20:.0f} MiB for two"
         )
     return job
+
+
+def _beginning_with(
+    source: str | Path, config: SimConfig, observed: Ranges, ranks: Ranks
+) -> tuple[Policy, list[str]]:
+    """A policy that is there, on the CPU, and the licenses of what it learned from.
+
+    Raises:
+        CheckpointError: there is none.
+        ValueError: it was made for another simulator, or other weights of rewards.
+    """
+    loaded = ranks.told(load_policy(source) if ranks.first else None)
+    assert loaded is not None
+    policy, trained_in, licenses = loaded
+    check_made_for(trained_in, config, policy)
+    if policy.ranges and policy.ranges != observed:
+        raise ValueError(f"reward_ranges: the checkpoint observes {policy.ranges}, got {observed}")
+    return policy, licenses
 
 
 def _begin(job: Job, policy: Policy) -> Demonstrations | None:
@@ -235,7 +334,15 @@ def _imitate(job: Job, policy: Policy, recorded: Demonstrations) -> None:
             note = f"epoch {values['epoch']:.0f}, held-out loss {values['held_out_loss']:.4f}"
             progress.update(bar, advance=1, description=f"imitation: {note}")
 
-        imitate(policy, recorded, config.imitation, seed=config.seed, on_epoch=on_epoch)
+        imitate(
+            policy,
+            recorded,
+            config.imitation,
+            seed=config.seed,
+            on_epoch=on_epoch,
+            ranks=job.ranks,
+            shard=config.grpo.shard,
+        )
 
 
 def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[str, float]:
@@ -257,9 +364,11 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
         critic=critic,
         demonstrations=recorded,
         stream=job.data.stream,
+        ranks=job.ranks,
     )
     if job.begun.state is not None:
         trainer.load_state_dict(job.begun.state)
+        job.validation.load_state_dict(job.begun.state.get("validation", {}))
     with job.stop.deferred(), _progress(job.console) as progress:
         bar = progress.add_task("GRPO", total=config.grpo.iterations, completed=trainer.iterations)
         say = plain_printer(progress.console)
@@ -269,25 +378,53 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
         def on_iteration(iteration: int, values: dict[str, float]) -> None:
             job.run.log("grpo", iteration, values)
             history.append(values)
-            findings = diagnose(history, config.grpo)
+            findings = diagnose(history, config.grpo, trainer.flight)
             for name in findings.keys() - told:
                 say(f"iteration {iteration}: {findings[name]}")
             told.update(findings)
             flight = {"iteration": iteration, **trainer.flight, "findings": findings}
             job.run.note(FLIGHT_FILE, flight)
-            if iteration % config.save_every == config.save_every - 1 or job.stop.asked:
+            asked = any(job.ranks.everyone(job.stop.asked))  # all stop after the same iteration
+            job.between(policy, iteration + 1)
+            if iteration % config.save_every == config.save_every - 1 or asked:
                 job.save_all(trainer)
-            job.stop.check()
+            if asked:
+                job.stop.asked = True
+                job.stop.check()
             note = f"return {values['return_mean']:.2f}, failures {values['failure_rate']:.1%}"
             progress.update(bar, advance=1, description=f"GRPO: {note}")
 
-        trainer.train(on_iteration)
+        job.between(policy, trainer.iterations)
+        try:
+            trainer.train(on_iteration)
+        except TrainingError as error:
+            stopped = {"iteration": trainer.iterations, **trainer.flight}
+            job.run.note(FLIGHT_FILE, {**stopped, "findings": {"stopped": str(error)}})
+            show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
+            noted = error.token and job.ranks.first  # what other ranks drove last is not kept
+            hint = f"; `{show}` shows it" if noted else ""
+            raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()
     job.save_all(trainer)
     rows = [row for row in job.run.history if row["phase"] == "grpo"]
     seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
     rate = trainer.agent_steps / seconds if seconds else 0.0
     return {"agent_steps": trainer.agent_steps, "agent_steps_per_s": rate}
+
+
+def _choose(job: Job, policy: Policy) -> dict[str, Any]:
+    """Make `policy` the one that is judged in the end; returns which that is, and the best."""
+    validation, iteration = job.validation, job.config.grpo.iterations
+    if validation.step < 0:
+        return {"iteration": iteration}
+    if job.config.final == "best":
+        iteration = validation.step
+        policy.load_state_dict(validation.best(policy).state_dict())
+        job.keep("policy", policy)
+    elif verdict := validation.verdict(policy):
+        plain_printer(job.console)(verdict)
+    best = {"iteration": validation.step, "scene_score": validation.score}
+    return {"iteration": iteration, "best": best | {"failure_rate": validation.failure_rate}}
 
 
 def _judge(job: Job, when: str, label: str, policy: Policy) -> Results:
@@ -312,6 +449,7 @@ def _summarize(
         "outcomes": dict(Counter(_outcomes(before, after))),
         "licenses": dict(job.licenses),
         "device": device_name(job.device),
+        "ranks": job.ranks.count,
         "commit": sim.commit(),
         "seed": job.config.seed,
         "config": _plain(asdict(job.config)),
@@ -321,7 +459,7 @@ def _summarize(
 def _on_training(job: Job, first: Policy, policy: Policy) -> dict[str, Any]:
     """The same comparison on scenarios trained on, as many as are held out: shows overfitting."""
     return {
-        name: evaluate(driver, job.data.sample, job.config.sim, device=job.device)[0].summary()
+        name: job.evaluate(driver, job.data.sample).summary()
         for name, driver in (("before", first), ("after", policy))
     }
 

@@ -152,6 +152,9 @@ class GrpoConfig(ObjectiveConfig):
     capture: bool = True
     """On a GPU, replay rollouts as one CUDA graph; reward functions of users prevent it, and so do
     policies that wait for the GPU, with a warning."""
+    shard: bool = False
+    """Of several ranks each keeps and moves its share of the weights that learn, with gradients and
+    moments (FSDP2), imitation included; all keep whole weights to drive with."""
     learning_rate: float = 2e-4
     """Adam's, at the first iteration; it falls to 0 at the last."""
     credit: str = "step"
@@ -239,6 +242,12 @@ class DataConfig:
     """Procedural scenarios that training on recorded ones adds, against overfitting to few."""
     egos_per_scenario: int = 8
     """Drives that a recorded scenario gives at most, each with another of its vehicles as ego."""
+    validation: int = 64
+    """Scenarios that policies are compared on while they are trained (`eval_every`); at most, of
+    recordings."""
+    validation_fraction: float = 0.1
+    """Share of the recordings not held out that is kept for it; where that is none, scenarios are
+    generated."""
     min_steps: int = 20
     """Recorded scenarios that last fewer steps are skipped."""
     workers: int = 0
@@ -288,6 +297,14 @@ class TrainConfig:
     """CPU threads; 0 for all cores."""
     save_every: int = 5
     """Iterations after which everything is saved that it takes to go on."""
+    eval_every: int = 20
+    """Iterations after which the policy is compared with those before, on scenarios neither trained
+    on nor held out, and the best is kept; 0 for never."""
+    final: str = "last"
+    """Policy that is judged in the end: the `last`, or the `best` of those compared."""
+    keep_policies: int = 128
+    """Policies of single iterations that are kept for `alpagym render`, at most; of a longer run
+    every 2nd, 4th, and so on. 0 for none."""
     num_replays: int = 12
     """Scenarios shown in the report."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -312,11 +329,13 @@ class EvalConfig:
     """A run directory, or a policy file in its `checkpoints/`."""
     policy: str = ""
     """A driver that needs no checkpoint: `log`, `idm` or `constant_velocity`."""
+    compare: str = ""
+    """Another checkpoint, or such a driver, to compare with on the same scenarios."""
     scenarios: str = "procedural"
     """`procedural`, or a file or folder of recordings."""
     reward_weights: dict[str, float] = field(default_factory=dict)
-    """What a checkpoint that observes reward weights drives for; the middle of their ranges where
-    not given."""
+    """What checkpoints that observe reward weights drive for; the middle of their ranges where not
+    given."""
     metrics: str = ""
     """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `ttc`, `alpagym`
     or `all`. They judge drives that no failure ends."""
@@ -330,6 +349,22 @@ class EvalConfig:
     """CPU threads; 0 for all cores."""
     data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))
     sim: SimConfig = field(default_factory=SimConfig)
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """`alpagym render`."""
+
+    token: str = ""
+    """Of a rollout in training, as `flight.jsonl` has them: `scenario@seed.member+lead`."""
+    run: str = ""
+    """The run directory."""
+    out: str = "rollout.html"
+    """Page to write."""
+    device: str = ""
+    """`cpu`, `cuda`, `cuda:1`, or `auto`; empty for the run's."""
+    threads: int = 0
+    """CPU threads; 0 for as many as the run had."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,44 @@ class Batch:
         return empty.index_put((self.place,), values).view(self.shape)
 
 
+@dataclass
+class OwnBatch:
+    """What of a batch one rank has, in the same table; nowhere else is anything there."""
+
+    batch: Batch
+    whole: Batch
+    """Of all ranks."""
+    rows: Tensor
+    """Where the steps are in the rank's own recording, flattened. int64 [n]"""
+    share: float
+    """Of the whole batch; 0 where the one step that is here belongs to another rank."""
+
+    def valid(self) -> Tensor:
+        """Where the table holds steps of this rank, bool."""
+        there = self.batch.rows.new_full(self.batch.rows.shape, self.share > 0.0, dtype=torch.bool)
+        return self.batch.table(there)
+
+
+def own_batch(batch: Batch, column: Tensor | None, width: int) -> OwnBatch:
+    """Take from a batch what one rank has.
+
+    Args:
+        batch: of the steps of W rollouts on all ranks.
+        column: where each rollout is in the rank's own recording, -1 for elsewhere, int64 [W]; None
+            where all are as they are in the batch.
+        width: rollouts in that recording.
+    """
+    if column is None:
+        return OwnBatch(batch, batch, batch.rows, 1.0)
+    step, at = batch.rows // len(column), column[batch.rows % len(column)]
+    chosen = torch.nonzero(at >= 0).squeeze(1)
+    share = len(chosen) / len(batch.rows)
+    rows = step[chosen] * width + at[chosen]
+    if not len(chosen):  # networks run on all ranks or on none
+        chosen, rows = chosen.new_zeros(1), rows.new_zeros(1)
+    return OwnBatch(Batch(batch.rows[chosen], batch.place[chosen], batch.shape), batch, rows, share)
+
+
 def shuffled_steps(teaches: Tensor, size: int, generator: torch.Generator) -> list[Batch]:
     """Steps in random order, about `size` in each batch; none if nothing teaches.
 

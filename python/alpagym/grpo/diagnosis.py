@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from alpagym.sim import RewardTerm
 from alpagym.training_config import GrpoConfig
@@ -30,17 +31,23 @@ FEW = 5
 """Iterations that are averaged to tell."""
 
 
-def diagnose(history: Sequence[Values], config: GrpoConfig) -> dict[str, str]:
+def diagnose(
+    history: Sequence[Values], config: GrpoConfig, flight: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """What the last of some iterations shows to be wrong.
 
     Args:
         history: what `GrpoTrainer.iterate` returned, in order; at least one.
         config: of the run.
+        flight: `GrpoTrainer.flight` of the last: findings name the rollout that shows them best.
 
     Returns:
         One sentence for each finding, by its name; empty when all is well.
     """
     found = {rule.__name__.strip("_"): rule(history, config) for rule in _RULES}
+    for name, extreme in _WITNESS.items():
+        if found[name] and extreme(history[-1]) in (flight or {}):
+            found[name] += f"; see rollout {(flight or {})[extreme(history[-1])]}"
     return {name: sentence for name, sentence in found.items() if sentence}
 
 
@@ -163,6 +170,15 @@ def _not_filled(history: Sequence[Values], config: GrpoConfig) -> str:
     )
 
 
+def _largest_return(now: Values) -> str:
+    return "return_min" if now["return_mean"] < 0.0 else "return_max"
+
+
+_WITNESS: dict[str, Callable[[Values], str]] = {
+    "exploding_reward": _largest_return,
+    "large_updates": lambda now: "ratio_max",
+}
+"""Which extreme of the flight recorder shows a finding."""
 _RULES: tuple[Callable[[Sequence[Values], GrpoConfig], str], ...] = (
     _constant_reward,
     _dead_groups,

@@ -11,26 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alpagym.grpo.batches import Batch, shuffled_rollouts, shuffled_steps
+from alpagym.grpo.batches import OwnBatch, own_batch, shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic
-from alpagym.grpo.loss import grpo_loss, reduce_log_prob
+from alpagym.grpo.loss import grpo_loss, reduce_log_prob, step_weights
 from alpagym.imitation import Demonstrations, imitation_loss
 from alpagym.policies.policy import Policy
+from alpagym.ranks import ALONE, Ranks
 from alpagym.rows import decode
+from alpagym.sharding import Learning, full, like
 from alpagym.training_config import GrpoConfig, Precision
 from alpagym.types import Observation, Scenarios
 
 
 @dataclass
 class Lesson:
-    """What is to be learned: T decisions of W rollouts."""
+    """What is to be learned: T decisions of W rollouts, of which a rank holds w."""
 
     observation: Observation
-    """As recorded. [T, W, ...]"""
+    """As recorded. [T, w, ...]"""
     action: Tensor
-    """What was decided (`Policy.sample`). [T, W, N]"""
+    """What was decided (`Policy.sample`). [T, w, N]"""
     log_prob: Tensor
-    """By dimension, when it was decided. [T, W, L]"""
+    """By dimension, when it was decided. [T, w, L]"""
     advantage: Tensor
     """[T, W]"""
     valid: Tensor
@@ -38,6 +40,9 @@ class Lesson:
     origin: Origin
     wanted: Tensor | None = None
     """What a critic should have expected, [T, W]."""
+    column: Tensor | None = None
+    """Which of the w each of the W is, -1 where another rank holds it, int64 [W]; None where one
+    rank holds all. w is at least 1, whether any of them is or not."""
 
 
 @dataclass
@@ -70,6 +75,11 @@ def join(lessons: Sequence[Lesson]) -> Lesson:
         return torch.cat([getattr(lesson, name) for lesson in lessons], 1)
 
     seen = [lesson.observation.tensors() for lesson in lessons]
+    columns, width = [], 0
+    for lesson in lessons:
+        if lesson.column is not None:
+            columns.append(torch.where(lesson.column >= 0, lesson.column + width, -1))
+            width += lesson.action.shape[1]
     return Lesson(
         observation=Observation(**{k: torch.cat([t[k] for t in seen], 1) for k in seen[0]}),
         action=of("action"),
@@ -81,6 +91,7 @@ def join(lessons: Sequence[Lesson]) -> Lesson:
             *(torch.cat([getattr(lesson.origin, n) for lesson in lessons]) for n in NUMBERS),
         ),
         wanted=None if lessons[0].wanted is None else of("wanted"),
+        column=torch.cat(columns) if columns else None,
     )
 
 
@@ -96,6 +107,7 @@ class Learner:
         generator: torch.Generator,
         critic: Critic | None = None,
         demonstrations: Demonstrations | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Take the policy as it is now for the anchor.
 
@@ -107,6 +119,7 @@ class Learner:
             generator: on the host, shuffles.
             critic: learns beside it.
             demonstrations: what the imitation loss is about.
+            ranks: that learn together.
 
         Raises:
             ValueError: a critic or demonstrations that the configuration asks for are missing.
@@ -118,8 +131,10 @@ class Learner:
         self.policy, self.critic, self.config = policy, critic, config
         self.scenarios, self.demonstrations = scenarios, demonstrations
         self.anchor = copy.deepcopy(policy).requires_grad_(False) if config.kl_weight > 0 else None
-        self.generator = generator
-        groups = [{"params": list(policy.parameters()), "lr": config.learning_rate}]
+        self.generator, self.ranks = generator, ranks
+        self.learning = Learning(policy, ranks, shard=config.shard)
+        moved = list(self.learning.module.parameters())
+        groups = [{"params": moved, "lr": config.learning_rate}]
         if critic is not None:
             rate = config.critic_learning_rate
             groups.append({"params": list(critic.parameters()), "lr": rate})
@@ -155,7 +170,7 @@ class Learner:
             deviation that it amounts to alone are returned, where no step has an advantage.
         """
         config = self.config
-        self.policy.train()
+        self.learning.module.train()
         flat = Lesson(
             observation=lesson.observation.map(lambda t: t.flatten(0, 1)),
             action=lesson.action.flatten(0, 1),
@@ -164,12 +179,14 @@ class Learner:
             valid=lesson.valid.flatten(),
             origin=lesson.origin,
             wanted=None if lesson.wanted is None else lesson.wanted.flatten(),
+            column=lesson.column,
         )
         made = [
             self._learn(flat, batch)
             for _ in range(config.epochs)
             for batch in self._batches(lesson)
         ]
+        self.learning.gather()
         entropy = float(self.policy.entropy().detach())
         normal = 0.5 * math.log(2 * math.pi * math.e)  # of a standard one
         spread = math.exp(min(entropy / lesson.log_prob.shape[-1] - normal, 700.0))
@@ -177,28 +194,37 @@ class Learner:
         if made:
             seen = {k: torch.stack([m[k] for m in made]) for k in made[0]}
             at = seen.pop("ratio_max_at")[seen["ratio_max"].argmax()]
-            world = int(at) % lesson.valid.shape[1]
-            largest = float(seen.pop("ratio_max").max())
+            found = float(seen.pop("ratio_max").max()), int(at) % lesson.valid.shape[1]
+            largest, world = max(self.ranks.everyone(found))
+            self.ranks.sum_([v for k, v in seen.items() if k != "grad_norm"])
             values |= {k: float(v.mean()) for k, v in seen.items()} | {"ratio_max": largest}
         self._follow()
         return values, world
 
-    def _batches(self, lesson: Lesson) -> list[Batch]:
+    def _batches(self, lesson: Lesson) -> list[OwnBatch]:
         teaches = lesson.valid
         if self.anchor is None and self.critic is None:  # without an advantage, no gradient
             teaches = teaches & (lesson.advantage != 0)
         size = self.config.minibatch_size
         if self.config.by_rollout:
-            return shuffled_rollouts(teaches, lesson.valid, size, self.generator)
-        return shuffled_steps(teaches, size, self.generator)
+            batches = shuffled_rollouts(teaches, lesson.valid, size, self.generator)
+        else:
+            batches = shuffled_steps(teaches, size, self.generator)
+        width = lesson.action.shape[1]
+        return [own_batch(batch, lesson.column, width) for batch in batches]
 
-    def _learn(self, flat: Lesson, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step; returns scalars on the device."""
-        config, rows = self.config, batch.rows
+    def _learn(self, flat: Lesson, own: OwnBatch) -> dict[str, Tensor]:
+        """One gradient step; returns scalars on the device, this rank's parts of sums."""
+        config, batch, rows = self.config, own.batch, own.rows
+        policy, critic = self.learning.module, self.critic
         seen = decode(flat.observation.index(rows), self.scenarios)
         action, anchor = flat.action[rows], None
+        total_weight = None
+        if not self.ranks.alone:
+            valid = own.whole.table(flat.valid[own.whole.rows])
+            total_weight = step_weights(valid, config.average, config.constant_steps)[1]
         with self.precision():
-            log_prob = reduce_log_prob(self.policy.log_prob(seen, action), config.log_prob)
+            log_prob = reduce_log_prob(policy.log_prob(seen, action), config.log_prob)
             if self.anchor is not None:
                 with torch.no_grad():
                     held = self.anchor.log_prob(seen, action)
@@ -206,31 +232,33 @@ class Learner:
         loss = grpo_loss(
             batch.table(log_prob),
             batch.table(flat.log_prob[rows]),
-            batch.table(flat.advantage[rows]),
-            batch.table(flat.valid[rows]),
+            batch.table(flat.advantage[batch.rows]),
+            own.valid(),
             config,
             anchor=anchor,
+            total=total_weight,
         )
         values = {
             "policy_loss": loss.policy,
             "kl": loss.kl,
-            "clip_fraction": loss.clip_fraction,
-            "ratio_mean": loss.ratio_mean,
+            "clip_fraction": loss.clip_fraction * own.share,
+            "ratio_mean": loss.ratio_mean * own.share,
             "ratio_max": loss.ratio_max,
-            "ratio_max_at": batch.table(rows).flatten()[loss.ratio_max_at],
+            "ratio_max_at": batch.table(batch.rows).flatten()[loss.ratio_max_at],
         }
-        total = loss.total - config.entropy_weight * self.policy.entropy()
+        total = loss.total - config.entropy_weight / self.ranks.count * policy.entropy()
         if config.imitation_weight > 0.0:
             values["imitation_loss"] = self._imitation_loss()
             total = total + config.imitation_weight * values["imitation_loss"]
-        if self.critic is not None and flat.wanted is not None:
-            values["critic_loss"] = self.critic.loss(seen, flat.wanted[rows])
+        if critic is not None and flat.wanted is not None:
+            values["critic_loss"] = critic.loss(seen, flat.wanted[batch.rows]) * own.share
             total = total + values["critic_loss"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        if self.critic is not None:
-            nn.utils.clip_grad_norm_(self.critic.parameters(), config.max_grad_norm)
+        self.learning.sum_gradients(critic.parameters() if critic is not None else ())
+        norm = full(nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm))
+        if critic is not None:
+            nn.utils.clip_grad_norm_(critic.parameters(), config.max_grad_norm)
         self.optimizer.step()
         return {k: v.detach() for k, v in values.items()} | {"grad_norm": norm.detach()}
 
@@ -239,26 +267,30 @@ class Learner:
         count = len(self.demonstrations.action)
         size = min(self.config.imitation_batch, count)
         rows = torch.randint(count, (size,), generator=self.generator)
+        rows = rows.to(self.demonstrations.action.device)
         with self.precision():
             return imitation_loss(
-                self.policy,
-                self.demonstrations,
-                rows.to(self.demonstrations.action.device),
-                self.generator,
+                self.learning.module, self.demonstrations, rows, self.generator, self.ranks
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later updates depend on, but for the configuration."""
         state = {name: module.state_dict() for name, module in self._modules()}
         moments = self.optimizer.state_dict()["state"]
-        return state | {"optimizer": {str(k): dict(v) for k, v in moments.items()}}
+        of = {str(k): {name: full(t) for name, t in v.items()} for k, v in moments.items()}
+        return state | {"optimizer": of}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was called."""
         for name, module in self._modules():
             module.load_state_dict(state[name])
+        self.learning.scatter()
+        moved = [p for group in self.optimizer.param_groups for p in group["params"]]
         whole = self.optimizer.state_dict()
-        whole["state"] = {int(k): v for k, v in state["optimizer"].items()}
+        whole["state"] = {
+            int(k): {name: like(t, moved[int(k)]) for name, t in v.items()}
+            for k, v in state["optimizer"].items()
+        }
         self.optimizer.load_state_dict(whole)
 
     def _modules(self) -> list[tuple[str, nn.Module]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.atomic import write_atomically
 from alpagym.render.charts import chart_html, charts_of
 from alpagym.render.format import (
     DASH,
@@ -98,9 +99,7 @@ def write_report(
         scripts=("scene.js", "plot.js", "player.js", "report.js"),
         styles=("player.css", "report.css"),
     )
-    path = Path(path)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_atomically(Path(path), lambda to: to.write_text(page, encoding="utf-8"))
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,7 +55,11 @@ class Roller:
     Attributes:
         scenarios: that groups drive.
         weights: of the reward terms, [1, R], or [W, R] where groups draw them.
+        watch: told of every state of the worlds and the outcome that led there; of the forked
+            states, which nothing led to, first. Not while a captured rollout is replayed.
     """
+
+    watch: Callable[[State, Outcome | None], None] | None = None
 
     def __init__(
         self,
@@ -195,6 +200,8 @@ class Roller:
     def _drive(self, policy: Policy) -> None:
         """All steps from the forked states on; in the same buffers whenever it is called."""
         record = self._record
+        if self.watch:
+            self.watch(self._state, None)
         for t in range(self.num_steps):
             driving, outcome = record.driven[t], self._outcomes[t]
             torch.logical_not(self._state.done.squeeze(1), out=driving)
@@ -204,6 +211,8 @@ class Roller:
             if self._functions:
                 alive = driving.unsqueeze(1)
                 self._functions.add(self.scenarios, self._state, outcome, alive)
+            if self.watch:
+                self.watch(self._state, outcome)
 
     def _decide(self, policy: Policy, d: int, driving: Tensor) -> None:
         """Record decision d of the worlds that are `driving`, bool [W], and what it amounts to."""
@@ -236,7 +245,9 @@ class Roller:
         noise = torch.zeros(len(lead), 1, self._noise.shape[-1], device=lead.device)
         memory = torch.zeros(len(lead), self._memory.shape[-1], device=lead.device)
         action = torch.zeros(len(lead), *self._action.shape[1:], device=lead.device)
-        weights = self.weights[:: self.group_size].contiguous()
+        weights = self.weights
+        if len(weights) > 1:
+            weights = weights[:: self.group_size].contiguous()
         chosen = condition(weights, self._observed).expand(len(lead), -1)
         nobody = torch.full_like(self._group, -1)
         for step in range(1, min(int(lead.max()), self.num_steps) + 1):

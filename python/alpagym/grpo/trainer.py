@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,63 +21,36 @@ from alpagym.grpo.advantage import (
     reward_to_go,
 )
 from alpagym.grpo.critic import Critic, generalized_advantages
+from alpagym.grpo.faults import TrainingError, culprit, largest_term, overflown, place
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
+from alpagym.grpo.rolled import Driven, Rolled
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.grpo.sampler import Sampler
+from alpagym.grpo.tokens import Token, digest
 from alpagym.imitation import Demonstrations
 from alpagym.policies.policy import Policy
-from alpagym.reward_functions import UserRewards
+from alpagym.ranks import ALONE, Ranks
+from alpagym.reward_functions import NotFinite, UserRewards
 from alpagym.reward_ranges import Ranges
-from alpagym.rows import decode
 from alpagym.stream.banks import Stream
 from alpagym.training_config import GrpoConfig
 from alpagym.types import Scenarios
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one sentence that names the cause."""
-
-
-def check_groups(config: GrpoConfig) -> None:
-    """Refuse groups in which nothing can be compared.
+def check_groups(config: GrpoConfig, ranks: Ranks = ALONE) -> None:
+    """Refuse groups in which nothing can be compared, and ranks without one.
 
     Raises:
-        ValueError: a group of one, without a critic.
+        ValueError: a group of one, without a critic; or fewer groups than ranks.
     """
+    if config.scenarios_per_iteration < ranks.count:
+        raise ValueError(
+            f"grpo.scenarios_per_iteration: expected at least a group for each of {ranks.count} "
+            f"ranks, got {config.scenarios_per_iteration}"
+        )
     if config.group_size < 2 and config.baseline != "critic":
         raise ValueError(
             f"grpo.group_size: expected at least 2, to compare with, got {config.group_size}"
-        )
-
-
-@dataclass
-class Rolled:
-    """A rollout of all groups, compared."""
-
-    record: Recording
-    compared: Advantages
-    origin: Origin
-    wanted: Tensor | None
-    """What a critic should have expected, [T, W]."""
-
-    scenarios: Scenarios
-    """That were driven."""
-
-    def lesson(self, worlds: Tensor | None = None) -> Lesson:
-        """What it teaches; of some worlds, copied, with rows that need no scenarios."""
-
-        def of(t: Tensor) -> Tensor:
-            return t if worlds is None else t[:, worlds]
-
-        seen = self.record.observation.map(of)
-        return Lesson(
-            observation=seen if worlds is None else decode(seen, self.scenarios),
-            action=of(self.record.action),
-            log_prob=of(self.record.log_prob),
-            advantage=of(self.compared.advantage),
-            valid=of(self.record.valid),
-            origin=self.origin if worlds is None else self.origin.of(worlds),
-            wanted=None if self.wanted is None else of(self.wanted),
         )
 
 
@@ -86,8 +59,9 @@ class GrpoTrainer:
 
     Attributes:
         iterations: done so far.
-        flight: of the last iteration: which rollouts were extreme, by tokens, and scenarios whose
-            groups were dead.
+        flight: of the last iteration: which rollouts were extreme, by tokens, scenarios whose
+            groups were dead, and `rolls`: groups that were rolled side by side, with the digest of
+            their recording.
     """
 
     def __init__(
@@ -106,18 +80,26 @@ class GrpoTrainer:
         critic: Critic | None = None,
         demonstrations: Demonstrations | None = None,
         stream: Stream | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Allocate the buffers of a rollout.
 
         With `stream`, whose `per_rollout` is `config.starts`, scenarios come from there;
-        `scenarios` are those of its bank in use, and `max_agents` its.
+        `scenarios` are those of its bank in use, and `max_agents` its. Of several `ranks` each
+        drives whole groups; all have the same scenarios, and draw and learn the same.
 
         Raises:
-            ValueError: a group of fewer than two, which has nothing to compare; or a critic or
-                demonstrations that the configuration asks for are missing.
+            ValueError: a group of fewer than two, which has nothing to compare, or fewer groups
+                than ranks; or a critic or demonstrations that the configuration asks for are
+                missing.
         """
-        check_groups(config)
-        self.config, self.stream = config, stream
+        check_groups(config, ranks)
+        self.config, self.stream, self.ranks = config, stream, ranks
+        groups, starts = ranks.share(config.scenarios_per_iteration), 1
+        if not config.forked:
+            starts = config.group_size
+        self._starts = slice(groups.start * starts, groups.stop * starts)
+        self._worlds = slice(groups.start * config.group_size, groups.stop * config.group_size)
         self.names = names if stream is None else stream.names
         self.generator = torch.Generator().manual_seed(seed)
         self.learner = Learner(
@@ -127,6 +109,7 @@ class GrpoTrainer:
             generator=self.generator,
             critic=critic,
             demonstrations=demonstrations,
+            ranks=ranks,
         )
         horizon = int((scenarios.num_frames - 1 - scenarios.start_frame).max())
         if stream is not None:
@@ -134,7 +117,7 @@ class GrpoTrainer:
         self.roller = Roller(
             scenarios,
             max_agents,
-            num_groups=config.starts,
+            num_groups=self._starts.stop - self._starts.start,
             group_size=config.group_size if config.forked else 1,
             num_steps=min(horizon, sim_config.max_steps) if sim_config.max_steps > 0 else horizon,
             config=sim_config,
@@ -147,7 +130,7 @@ class GrpoTrainer:
         )
         self.sampler = Sampler(torch.ones(len(scenarios.key)), self.generator)
         self.iterations = self.agent_steps = 0
-        self.flight: dict[str, str | list[str]] = {}
+        self.flight: dict[str, Any] = {}
 
     @property
     def policy(self) -> Policy:
@@ -170,6 +153,7 @@ class GrpoTrainer:
         return {
             "iterations": self.iterations,
             "agent_steps": self.agent_steps,
+            "ranks": self.ranks.count,
             "generator": self.generator.get_state(),
             "learner": self.learner.state_dict(),
             **drawing,
@@ -214,24 +198,33 @@ class GrpoTrainer:
         """One rollout of all groups and the updates from it; returns what to log."""
         started = time.perf_counter()
         waited = self.stream.waited_s if self.stream is not None else 0.0
+        self.flight = {"rolls": []}
         rolled = self._roll()
-        steps, described = rolled.record.steps, self._describe(rolled)
+        steps, described = rolled.driven.steps, self._describe(rolled)
         lesson, refills = rolled.lesson(), 0
         live = 1.0 - described["dead_group_fraction"]
         if self.config.refills > 0:
             lesson, refills, more = self._refill(rolled)
             steps += more
-            live = lesson.action.shape[1] / rolled.record.action.shape[1]
-        self.flight = self._extremes(rolled)
+            live = lesson.valid.shape[1] / rolled.driven.valid.shape[1]
+        self.flight |= self._extremes(rolled)
+        self.ranks.agree("what was driven", [lesson.advantage, lesson.valid])
         rolled_at = time.perf_counter()
         self.agent_steps += steps
         values, world = self.learner.update(lesson)
         if world >= 0:
             self.flight["ratio_max"] = self._token(lesson.origin, world)
         if bad := not_finite(values):
+            world = culprit(lesson, world, values.get("ratio_max", 0.0))
+            of_term = ""
+            if not refills:
+                of_term = self._made_of(rolled, world, ", whose reward is mostly ")
             raise TrainingError(
-                f"iteration {iteration}: {bad}: lower grpo.learning_rate or look at the reward"
+                f"iteration {iteration}: {bad}, first of all by {place(lesson.origin, world)}"
+                f"{of_term}: lower grpo.learning_rate or look at the reward",
+                self._token(lesson.origin, world),
             )
+        self.ranks.agree("the policy", list(self.policy.parameters()))
         elapsed = time.perf_counter() - started
         if self.stream is not None:
             values["stream_wait_s"] = self.stream.waited_s - waited
@@ -268,13 +261,53 @@ class GrpoTrainer:
             lead=lead.repeat_interleave(size),
         )
         self.policy.eval()
+        groups = [self._parsed(origin, world).group for world in range(0, len(seed) * size, size)]
+        own: dict[str, Any] = {"groups": groups[self._starts]}
         with self.learner.precision():
-            ahead = lead.to(device) if config.branch_within > 0 else None
-            record = self.roller.roll(self.policy, scenario.to(device), seed.to(device), ahead)
+            at, keys, leads = (t[self._starts].to(device) for t in (scenario, seed, lead))
+            ahead = leads if config.branch_within > 0 else None
+            try:
+                record = self.roller.roll(self.policy, at, keys, ahead)
+            except NotFinite as error:
+                self.flight["rolls"].append(own)
+                world = self._worlds.start + error.world
+                raise TrainingError(
+                    f"reward is not finite in {place(origin, world)}, "
+                    f"step {error.step - 1}, from {error.name}, which gave {error.value}",
+                    self._token(origin, world),
+                ) from error
+        own["digest"] = digest(record)
+        self.flight["rolls"] += self.ranks.everyone(own)
         self._check(record, origin)
-        compared, wanted = self._compare(record)
-        self._report(scenario, record, compared)
-        return Rolled(record, compared, origin, wanted, self.scenarios)
+        driven, column = self._join(record), None
+        if not self.ranks.alone:
+            column = torch.full((len(origin.name),), -1, device=device)
+            column[self._worlds] = torch.arange(record.valid.shape[1], device=device)
+        compared, wanted = self._compare(record, driven)
+        self._report(scenario, driven, compared)
+        rolled = Rolled(record, driven, compared, origin, wanted, self.scenarios, column)
+        if (world := overflown(compared)) >= 0:
+            total = float(compared.returns.flatten()[world])
+            raise TrainingError(
+                f"returns are too large to compare: that of {place(origin, world)} is {total:.4g}"
+                f"{self._made_of(rolled, world, ', mostly ')}",
+                self._token(origin, world),
+            )
+        return rolled
+
+    def _join(self, record: Recording) -> Driven:
+        """What all ranks are told of what each has driven."""
+
+        def of_all(t: Tensor, dim: int) -> Tensor:
+            length = self.config.scenarios_per_iteration * self.config.group_size
+            return self.ranks.join(t, dim, self._worlds, length)
+
+        terms = (record.terms * record.driven.unsqueeze(-1)).sum(0)
+        if self.ranks.alone:
+            return Driven(record.reward, record.driven, record.valid, terms)
+        going = of_all(record.driven.to(torch.uint8), 1).bool()
+        valid = going[:: self.roller.every]
+        return Driven(of_all(record.reward, 1), going, valid, of_all(terms, 0))
 
     def _draw(self) -> Tensor:
         """Scenarios of the next rollout, of the resident ones or of the stream's next."""
@@ -287,21 +320,21 @@ class GrpoTrainer:
             self.learner.scenarios = self.stream.scenarios
         return scenario
 
-    def _report(self, scenario: Tensor, record: Recording, compared: Advantages) -> None:
+    def _report(self, scenario: Tensor, driven: Driven, compared: Advantages) -> None:
         """Tell what scenarios are drawn by how their groups did."""
         counts = self.config.resample_dead and self.config.forked  # a group is of one scenario
         if self.stream is not None:
-            failing = _failed(record).view(len(scenario), -1).float().mean(1).cpu()
+            failing = driven.failed.view(len(scenario), -1).float().mean(1).cpu()
             dead = compared.dead.cpu() if counts else torch.zeros(len(scenario), dtype=torch.bool)
             self.stream.report(scenario, failing, dead)
         elif counts:
             self.sampler.report(scenario, compared.dead.cpu())
 
-    def _compare(self, record: Recording) -> tuple[Advantages, Tensor | None]:
-        config = self.config
+    def _compare(self, record: Recording, driven: Driven) -> tuple[Advantages, Tensor | None]:
+        config, valid = self.config, driven.valid
         compared = group_advantages(
-            record.reward,
-            record.driven,
+            driven.reward,
+            driven.going,
             config.group_size,
             credit=config.credit,
             baseline="group" if config.baseline == "critic" else config.baseline,
@@ -314,15 +347,16 @@ class GrpoTrainer:
         if critic is None or config.baseline != "critic":
             return compared, None
         every = self.roller.every
-        reward = between_decisions(record.reward * record.driven, config.discount, every)
+        reward = between_decisions(driven.reward * driven.going, config.discount, every)
         discount = config.discount**every
-        critic.set_unit(reward_to_go(reward, discount)[record.valid])
-        value = self.learner.expect(record.observation)
-        expected = generalized_advantages(reward, value, record.valid, discount, config.gae_lambda)
+        critic.set_unit(reward_to_go(reward, discount)[valid])
+        own = self.learner.expect(record.observation)
+        value = self.ranks.join(own, 1, self._worlds, valid.shape[1])
+        expected = generalized_advantages(reward, value, valid, discount, config.gae_lambda)
         advantage = expected.advantage
         if config.scale != "none":
-            there = advantage[record.valid]
-            advantage = (advantage - there.mean()) / (there.std() + EPSILON) * record.valid
+            there = advantage[valid]
+            advantage = (advantage - there.mean()) / (there.std() + EPSILON) * valid
         alive = torch.zeros_like(compared.dead)
         return replace(compared, advantage=advantage, dead=alive), expected.wanted
 
@@ -337,7 +371,7 @@ class GrpoTrainer:
         for refill in range(self.config.refills + 1):
             if refill > 0:
                 rolled = self._roll()
-                steps += rolled.record.steps
+                steps += rolled.driven.steps
             chosen = torch.nonzero(~rolled.compared.dead).squeeze(1)[: wanted - alive]
             alive += len(chosen)
             worlds = chosen[:, None] * size + torch.arange(size, device=chosen.device)
@@ -363,19 +397,28 @@ class GrpoTrainer:
         what, cause = "reward", f"from {', '.join(terms) or 'the weights'}"
         if bool(lost[step, world]):
             what, cause = "action", f"got {record.action[step // every, world, :8].tolist()}"
+        world += self._worlds.start
         raise TrainingError(
-            f"{what} is not finite in scenario {origin.name[world]}, "
-            f"seed {int(origin.seed[world])}, member {int(origin.member[world])}, step {step}, "
-            f"{cause}"
+            f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
+            self._token(origin, world),
         )
 
     def _name(self, scenario: int) -> str:
         return str(self.names[scenario] if self.names else scenario)
 
     def _token(self, origin: Origin, world: int) -> str:
-        """What names a rollout, with the policy that drove it: scenario@seed.member+lead."""
+        return str(self._parsed(origin, world))
+
+    def _parsed(self, origin: Origin, world: int) -> Token:
         seed, member, lead = (int(t[world]) for t in (origin.seed, origin.member, origin.lead))
-        return f"{origin.name[world]}@{seed}.{member}+{lead}"
+        return Token(origin.name[world], seed, member, lead)
+
+    def _made_of(self, rolled: Rolled, world: int, words: str) -> str:
+        """What a rollout's reward is mostly made of, after `words`; nothing on other ranks."""
+        own = world - self._worlds.start
+        if not 0 <= own < self._worlds.stop - self._worlds.start:
+            return ""
+        return f"{words}{largest_term(rolled.record, self.roller.weights, own)}"
 
     def _extremes(self, rolled: Rolled) -> dict[str, str | list[str]]:
         """Which rollouts returned least and most, and the scenarios of dead groups."""
@@ -388,22 +431,16 @@ class GrpoTrainer:
         }
 
     def _describe(self, rolled: Rolled) -> dict[str, float]:
-        record, compared, term = rolled.record, rolled.compared, sim.RewardTerm
-        total = (record.terms * record.driven.unsqueeze(-1)).sum(0)  # [W, R]
+        driven, compared, term = rolled.driven, rolled.compared, sim.RewardTerm
         return {
             "return_mean": float(compared.returns.mean()),
+            "return_min": float(compared.returns.min()),
+            "return_max": float(compared.returns.max()),
             "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
             "return_spread_across_groups": float(compared.returns.mean(1).std())
             if len(compared.returns) > 1
             else 0.0,
             "dead_group_fraction": float(compared.dead.float().mean()),
-            "failure_rate": float(_failed(record).float().mean()),
-            "episode_steps": float(record.driven.sum(0).float().mean()),
-        } | {f"term_{t.name.lower()}": float(total[:, t].mean()) for t in term}
-
-
-def _failed(record: Recording) -> Tensor:
-    """Which worlds met an at-fault collision or left the road, bool [W]."""
-    terms = [sim.RewardTerm.COLLISION_AT_FAULT, sim.RewardTerm.OFFROAD]
-    happened = (record.terms[..., terms] * record.driven.unsqueeze(-1)).sum((0, 2))
-    return happened > 0
+            "failure_rate": float(driven.failed.float().mean()),
+            "episode_steps": float(driven.going.sum(0).float().mean()),
+        } | {f"term_{t.name.lower()}": float(driven.terms[:, t].mean()) for t in term}

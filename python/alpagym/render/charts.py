@@ -25,8 +25,8 @@ GROUPS = (
     ("Reward terms", {"grpo"}, re.compile(r"^reward")),
     ("Return", {"grpo"}, re.compile(r"return")),
     ("Dead groups", {"grpo"}, re.compile(r"dead")),
-    ("Failures", {"grpo", "eval"}, re.compile(r"failure|(collision|offroad).*rate")),
-    ("Progress and score", {"grpo", "eval"}, re.compile(r"progress|score")),
+    ("Failures", {"grpo", "eval", "validation"}, re.compile(r"failure|(collision|offroad).*rate")),
+    ("Progress and score", {"grpo", "eval", "validation"}, re.compile(r"progress|score")),
     ("KL", {"grpo"}, re.compile(r"(^|[_/])(approx_)?kl")),
     ("Ratio and clipping", {"grpo"}, re.compile(r"ratio|clip")),
     ("Entropy", {"grpo"}, re.compile(r"entropy")),
@@ -72,7 +72,7 @@ def charts_of(history: Iterable[Mapping[str, Any]]) -> tuple[list[Chart], list[C
                 "imitation"
                 if phase == "imitation"
                 else "grpo"
-                if phase in ("grpo", "eval")
+                if phase in ("grpo", "eval", "validation")
                 else phase
             )
             if title is None:
@@ -80,7 +80,8 @@ def charts_of(history: Iterable[Mapping[str, Any]]) -> tuple[list[Chart], list[C
                 chart = others.setdefault((name, axis), Chart(name, f"{axis} step"))
             else:
                 chart = known.setdefault((title, axis), Chart(title, f"{axis} step"))
-            name = f"{key} (evaluation)" if phase == "eval" else key
+            mark = {"eval": " (evaluation)", "validation": " (validation)"}.get(phase, "")
+            name = f"{key}{mark}"
             chart.series.setdefault(name, []).append((x, number))
     order = [title for title, _, _ in GROUPS]
     arranged = sorted(known.values(), key=lambda c: order.index(c.title))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alpagym.atomic import write_atomically
 from alpagym.render.page import build_page, escape
 from alpagym.render.replay import Rollout, incidents, replay_json
 from alpagym.scenarios.scenario import AgentType, LightState, MapType
@@ -101,9 +102,7 @@ def write_html(rollouts: Sequence[Rollout], path: str | Path) -> Path:
         scripts=("scene.js", "plot.js", "player.js"),
         styles=("player.css",),
     )
-    path = Path(path)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_atomically(Path(path), lambda to: to.write_text(page, encoding="utf-8"))
 
 
 def _center(rollout: Rollout, t: int) -> tuple[float, float]:

@@ -20,6 +20,8 @@ SELECT = "data.select"
 HELD_OUT_SEED = 1_000_000_007
 """Procedural held-out scenarios come from seeds that training never draws."""
 
+VALIDATION_SEED = 500_000_003
+"""Likewise those that policies are compared on while they are trained."""
 Generate = Callable[[DataConfig, float, int, int], list[Scenario]]
 """`generated`, or what gives the same."""
 

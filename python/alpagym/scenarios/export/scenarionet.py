@@ -10,8 +10,8 @@ import numpy as np
 from alpagym.scenarios.export import plain_pickle
 from alpagym.scenarios.export.common import common_losses, outline, unique_ids, world
 from alpagym.scenarios.readers import export_tag
-from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import AgentType, LightState, MapType, RoadMap, Scenario
+from alpagym.scenarios.units import KMH, MPH
 
 VERSION = "alpagym"
 DATASETS = {"womd": "waymo", "argoverse2": "av2"}

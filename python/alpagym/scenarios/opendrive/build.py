@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from alpagym.scenarios.drivable_area import area_edges, refuse_tangles
+from alpagym.scenarios.files import ReadableFile
 from alpagym.scenarios.opendrive.roads import LIMIT, Drawn, Road, RoadFile, Section, Signal
 from alpagym.scenarios.polyline import drop_duplicates, simplify
 from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE, Lane, Network
-from alpagym.scenarios.readers.clipgt_tables import TableFile
-from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
 STEP = 1.0
@@ -71,7 +71,7 @@ class _Strip:
         return self.points + t[:, None] * self.normal
 
 
-def build(file: RoadFile, names: set[str], path: Path | TableFile) -> Built:
+def build(file: RoadFile, names: set[str], path: Path | ReadableFile) -> Built:
     """The network of some roads of a file, in its coordinates, but for the edges of the roads."""
     built = Built(Network(), {}, set(), [], list(file.notes))
     for name in sorted(names):
@@ -85,7 +85,7 @@ def build(file: RoadFile, names: set[str], path: Path | TableFile) -> Built:
     return built
 
 
-def add_edges(built: Built, file: RoadFile, names: set[str], path: Path | TableFile) -> int:
+def add_edges(built: Built, file: RoadFile, names: set[str], path: Path | ReadableFile) -> int:
     """Add the edges of the roads of a network; the corners of the outlines they are made of.
 
     Raises:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alpagym.scenarios.files import ReadableFile
 from alpagym.scenarios.opendrive import curves
 from alpagym.scenarios.opendrive.curves import Piece, Profile
-from alpagym.scenarios.readers.clipgt_tables import TableFile
-from alpagym.scenarios.readers.commonroad_xml import Fault, parse, to_number
-from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import ScenarioError
+from alpagym.scenarios.units import KMH, MPH
+from alpagym.scenarios.xml_files import Fault, parse, to_number
 
 MAX_LENGTH = 200_000.0
 """Of all roads of a file [m]."""
@@ -135,7 +135,7 @@ class RoadFile:
     """Edges of sets of roads that have been united [m], [n, 2]."""
 
 
-def read_roads(path: Path | TableFile) -> RoadFile:
+def read_roads(path: Path | ReadableFile) -> RoadFile:
     """The roads of a file.
 
     Raises:

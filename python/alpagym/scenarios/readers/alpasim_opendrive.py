@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from alpagym.scenarios.files import ReadableFile
 from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import RoadFile, read_roads
 from alpagym.scenarios.procedural.network import STOP_SIGN
-from alpagym.scenarios.readers.clipgt_tables import TableFile
 from alpagym.scenarios.readers.nvidia_map import Lane, Line, SourceMap
 from alpagym.scenarios.scenario import MapType, ScenarioError
 
@@ -32,7 +32,7 @@ _TERM = re.compile(r"\+(lat_0|lon_0|alt_0|h_0|x_0|y_0)=(\S+)")
 
 
 def opendrive_map(
-    path: TableFile, base: np.ndarray | None, drive: np.ndarray, notes: list[str]
+    path: ReadableFile, base: np.ndarray | None, drive: np.ndarray, notes: list[str]
 ) -> SourceMap:
     """The map around a drive.
 
@@ -71,7 +71,7 @@ def opendrive_map(
 
 
 def _to_map(
-    file: RoadFile, base: np.ndarray | None, path: TableFile, notes: list[str]
+    file: RoadFile, base: np.ndarray | None, path: ReadableFile, notes: list[str]
 ) -> np.ndarray | None:
     """From the scene's frame to the map's, [4, 4]; None, and a note, where that is not known."""
     terms: dict[str, float] = {}
@@ -114,7 +114,7 @@ def _earth_to_place(latitude: float, longitude: float, height: float) -> np.ndar
     return result
 
 
-def _distance(file: RoadFile, name: str, driven: np.ndarray, path: TableFile) -> float:
+def _distance(file: RoadFile, name: str, driven: np.ndarray, path: ReadableFile) -> float:
     """From a road's reference line to a drive [n, 2] [m], to half of `SPACING`."""
     road = file.roads[name]
     line, _ = road.at(np.linspace(0.0, road.length, 2 + int(road.length / SPACING)))

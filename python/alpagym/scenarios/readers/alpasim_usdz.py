@@ -20,7 +20,6 @@ import numpy as np
 from alpagym.scenarios.readers.alpasim_opendrive import opendrive_map
 from alpagym.scenarios.readers.clipgt import ELEMENTS, source_map
 from alpagym.scenarios.readers.clipgt_tables import MAX_FILE
-from alpagym.scenarios.readers.commonroad_xml import MAX_BYTES
 from alpagym.scenarios.readers.nvidia_map import SourceMap, assemble_clip
 from alpagym.scenarios.readers.nvidia_tracks import (
     DEFAULT_BOX,
@@ -34,6 +33,7 @@ from alpagym.scenarios.readers.nvidia_tracks import (
 from alpagym.scenarios.readers.rds_hq_map import parse_json
 from alpagym.scenarios.readers.zip_members import Archive, Member, open_archive
 from alpagym.scenarios.scenario import AgentType, Scenario, ScenarioError
+from alpagym.scenarios.xml_files import MAX_BYTES
 
 METADATA, RIGS, TRACKS = "metadata.yaml", "rig_trajectories.json", "sequence_tracks.json"
 MAPS = ("map_data", "clipgt", "fastmap")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
+from alpagym.scenarios.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import MapType, ScenarioError
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.files import ReadableFile
 from alpagym.scenarios.readers.clipgt_tables import (
-    TableFile,
     read_columns,
     read_rows,
     table_path,
@@ -86,7 +86,7 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     yield assemble_clip(clip, str(path), tracks, made, notes, dataset="clipgt", license="nvidia-av")
 
 
-def source_map(tables: Mapping[str, TableFile], notes: list[str]) -> SourceMap:
+def source_map(tables: Mapping[str, ReadableFile], notes: list[str]) -> SourceMap:
     """The map of a bundle.
 
     Args:
@@ -137,7 +137,7 @@ def source_map(tables: Mapping[str, TableFile], notes: list[str]) -> SourceMap:
 
 
 def _payloads(
-    tables: Mapping[str, TableFile], element: str, notes: list[str]
+    tables: Mapping[str, ReadableFile], element: str, notes: list[str]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Name for messages, identifier and payload of each row of one kind of element."""
     path = tables[element]
@@ -147,7 +147,7 @@ def _payloads(
         yield f"{path}: row {i}", str(key.get("map_id") or f"{element} {i}"), payload
 
 
-def _associate(source: SourceMap, path: TableFile) -> None:
+def _associate(source: SourceMap, path: ReadableFile) -> None:
     """Give lanes the links and neighbors, signs and lights of the association table."""
     lanes = {lane.id: lane for lane in source.lanes}
     fields = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.files import ReadableFile
 from alpagym.scenarios.readers.parquet_pages import check_pages
 from alpagym.scenarios.scenario import ScenarioError
 
@@ -24,20 +25,12 @@ MAX_REPEATED = 4096
 """Longest text in a table of many rows, which may repeat it in each [bytes]."""
 
 
-class TableFile(Protocol):
-    """A file, or a member of an archive, named in messages by its text."""
-
-    def is_file(self) -> bool: ...
-
-    def read_bytes(self) -> bytes: ...
-
-
 def table_path(ego: Path, element: str) -> Path:
     """The table of an element in the bundle that the table of ego poses belongs to."""
     return ego.with_name(ego.name.replace("egomotion_estimate.parquet", f"{element}.parquet"))
 
 
-def read_rows(path: TableFile, element: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def read_rows(path: ReadableFile, element: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Key and payload of each row of a table of map elements; none where there is no such file.
 
     Raises:
@@ -102,7 +95,7 @@ def read_columns(
     return arrays
 
 
-def _read(path: TableFile) -> Any:
+def _read(path: ReadableFile) -> Any:
     """A table, unpacked piece by piece as long as it stays within bounds."""
     try:
         import pyarrow as pa

@@ -40,10 +40,8 @@ from alpagym.scenarios.readers.commonroad_tracks import (
     read_obstacles,
 )
 from alpagym.scenarios.readers.commonroad_xml import (
-    Fault,
     Region,
     interval,
-    parse,
     place,
     region,
     sniff_xml,
@@ -59,6 +57,7 @@ from alpagym.scenarios.scenario import (
     Scenario,
     ScenarioError,
 )
+from alpagym.scenarios.xml_files import Fault, parse
 
 LONGEST_DRIVE = 60.0
 """A made track ends this long after the record at the latest [s]."""
@@ -103,7 +102,7 @@ def sniff(head: bytes, path: Path) -> bool:
 
 def read(path: Path) -> Iterator[Scenario | ScenarioError]:
     """The scenarios of a file; see `Reader.read`."""
-    root = parse(path)
+    root = parse(path, "commonRoad", "CommonRoad XML")
     notes: list[str] = []
     name = (root.get("benchmarkID") or "").strip() or path.stem
     country = _COUNTRY.match(name)
@@ -125,9 +124,13 @@ def read(path: Path) -> Iterator[Scenario | ScenarioError]:
         raise ScenarioError(f"{path}: {len(found)} planning problems, at most {MAX_PROBLEMS}")
     if not found:
         yield _recorded_scenario(file)
+    ids: set[int] = set()
     for element in found:
         try:
             problem = _problem(element, clock)
+            if problem.id in ids:
+                raise Fault("its id occurs more than once")
+            ids.add(problem.id)
             yield _made_scenario(file, problem, len(found))
         except Fault as error:
             where = f"planningProblem {(element.get('id') or 'without id')[:20]}"

@@ -9,17 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alpagym.scenarios.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.polyline import arc_length, interpolate, split_long_steps
-from alpagym.scenarios.readers.commonroad_xml import (
-    Fault,
-    point_list,
-    references,
-    to_id,
-    to_number,
-)
-from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
+from alpagym.scenarios.readers.commonroad_xml import point_list, references, to_id
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import MapType, ScenarioError
+from alpagym.scenarios.xml_files import Fault, to_number
 
 MAX_LANELETS = 4_000
 MAX_BOUND_POINTS = 150_000

@@ -53,7 +53,9 @@ EDGE_MARGIN = 0.1
 GOAL_OFFSET = 2.5
 """A goal farther beside its lane than this does not bend the line [m]."""
 MAX_LENGTH = 2000.0
-"""The line is no longer than this [m]; its smoothing takes a dense solve."""
+"""The line is no longer than this [m]."""
+BLOCK = 16
+"""Points that smoothing solves for at a time."""
 
 
 @dataclass
@@ -364,4 +366,22 @@ def _smooth(
     value = weight[:, None] * target
     fixed = np.array([start, start + SPACING * ahead])
     value = value[2:] - matrix[2:, :2] @ fixed
-    return np.concatenate([fixed, np.linalg.solve(matrix[2:, 2:], value)])
+    return np.concatenate([fixed, _solve_banded(matrix[2:, 2:], value)])
+
+
+def _solve_banded(matrix: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """`np.linalg.solve`, where nothing lies farther than `BLOCK` from the diagonal."""
+    cuts = np.arange(BLOCK, len(matrix), BLOCK)
+    parts = np.split(value, cuts)
+    slices = [slice(int(f), int(f) + BLOCK) for f in (0, *cuts)]
+    diagonals = [matrix[own, own] for own in slices]
+    for b in range(1, len(parts)):  # each block is freed from the one before
+        beside = matrix[slices[b - 1], slices[b]]
+        factor = np.linalg.solve(diagonals[b - 1], beside).T
+        diagonals[b] = diagonals[b] - factor @ beside
+        parts[b] = parts[b] - factor @ parts[b - 1]
+    parts[-1] = np.linalg.solve(diagonals[-1], parts[-1])
+    for b in reversed(range(len(parts) - 1)):
+        beside = matrix[slices[b], slices[b + 1]]
+        parts[b] = np.linalg.solve(diagonals[b], parts[b] - beside @ parts[b + 1])
+    return np.concatenate(parts)

@@ -12,9 +12,10 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight
 from alpagym.scenarios.readers.commonroad_map import Lanelet, plausible
-from alpagym.scenarios.readers.commonroad_xml import Fault, to_id, to_number
-from alpagym.scenarios.readers.units import KMH, MPH
+from alpagym.scenarios.readers.commonroad_xml import to_id
 from alpagym.scenarios.scenario import LightState, ScenarioError
+from alpagym.scenarios.units import KMH, MPH
+from alpagym.scenarios.xml_files import Fault, to_number
 
 MAX_CYCLE = 20_000
 """Frames after which all light cycles must repeat together to be kept beyond the record."""

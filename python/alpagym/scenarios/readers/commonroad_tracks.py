@@ -11,17 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from alpagym.scenarios.assemble import MAX_SIZE, RawTracks, central_difference
-from alpagym.scenarios.readers.commonroad_xml import (
-    Box,
-    FarAway,
-    Fault,
-    place,
-    shape_box,
-    to_id,
-    to_number,
-    value,
-)
+from alpagym.scenarios.readers.commonroad_xml import Box, FarAway, place, shape_box, to_id, value
 from alpagym.scenarios.scenario import AgentType, ScenarioError
+from alpagym.scenarios.xml_files import Fault, to_number
 
 MAX_FRAMES = 5_000
 MAX_OBSTACLES = 1_000

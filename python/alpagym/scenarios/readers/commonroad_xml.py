@@ -1,4 +1,4 @@
-"""CommonRoad XML: bounded parsing, and the values that its elements hold.
+"""The values that elements of CommonRoad XML hold.
 
 Times are steps of the file's `timeStepSize`, or seconds in files of before 2018b. Angles are in
 radians, lengths in meters and speeds in m/s, as the format has them.
@@ -10,26 +10,16 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from alpagym.scenarios.readers.clipgt_tables import TableFile
-from alpagym.scenarios.scenario import ScenarioError
+from alpagym.scenarios.xml_files import Fault, to_number
 
-MAX_BYTES = 64 << 20
-"""Larger files are refused before they are read [B]."""
-MAX_MARKUP = 3_000_000
-"""Tags, and attributes, of a file that is parsed: what bounds the memory of the tree."""
 MAX_COORDINATE = 1e8
 """Farther from the source's origin is a data fault; UTM reaches 1e7 [m]."""
 CIRCLE_CORNERS = 16
 """A round goal region is treated as a polygon of so many corners."""
 _ROOT = re.compile(rb"<commonRoad[\s>]")
-
-
-class Fault(ValueError):
-    """An element holds what it must not; the message says what, the caller adds where."""
 
 
 class FarAway(Fault):
@@ -39,53 +29,6 @@ class FarAway(Fault):
 def sniff_xml(head: bytes) -> bool:
     """Whether a file begins like a CommonRoad XML file."""
     return _ROOT.search(head) is not None
-
-
-def parse(
-    path: Path | TableFile, root_name: str = "commonRoad", title: str = "CommonRoad XML"
-) -> ET.Element:
-    """The root element of a file.
-
-    Args:
-        path: the file, or a member of an archive that is no larger than `MAX_BYTES`.
-        root_name: what the element must be called.
-        title: the format, for messages.
-
-    Raises:
-        ScenarioError: a file that is too large, not well-formed, has a document type (which could
-            define entities) or another root.
-    """
-    if isinstance(path, Path) and (size := path.stat().st_size) > MAX_BYTES:
-        raise ScenarioError(f"{path}: {size} bytes of XML, at most {MAX_BYTES} are read")
-    data = path.read_bytes()
-    if b"\0" in data:
-        raise ScenarioError(f"{path}: {title} must be UTF-8 text, but it holds zero bytes")
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise ScenarioError(f"{path}: XML with a document type or entities is not read")
-    markup = max(data.count(b"<"), data.count(b"="))
-    if markup > MAX_MARKUP:
-        raise ScenarioError(f"{path}: {markup} tags or attributes, at most {MAX_MARKUP} are read")
-    try:
-        root = ET.fromstring(data)  # without a document type nothing expands
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise ScenarioError(f"{path}: not valid XML, perhaps truncated ({error})") from error
-    if root.tag.rpartition("}")[2] != root_name:
-        raise ScenarioError(f"{path}: the root element must be {root_name}, got {root.tag[:40]}")
-    if root.tag != root_name:  # a default namespace
-        for element in root.iter():
-            element.tag = element.tag.rpartition("}")[2]
-    return root
-
-
-def to_number(text: str | None, name: str) -> float:
-    """The finite number that a text holds."""
-    try:
-        number = float(text or "")
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise Fault(f"{name} must be a finite number, got '{(text or '').strip()[:40]}'")
-    return number
 
 
 def to_id(element: ET.Element, attribute: str = "id") -> int:

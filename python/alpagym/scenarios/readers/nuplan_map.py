@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.polyline import arc_length, interpolate, split_long_steps
-from alpagym.scenarios.readers.drivable_area import area_edges, refuse_tangles
 from alpagym.scenarios.readers.geopackage import Feature, features, reference_system
 from alpagym.scenarios.readers.sqlite_tables import Database, floats, number, open_database
 from alpagym.scenarios.road_map import RawElement

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from alpagym.scenarios.polyline import arc_length
-from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.scenario import ScenarioError
+from alpagym.scenarios.units import KMH, MPH
 
 MIN_LENGTH = 0.05
 """Shorter lines are left out [m]."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight
 from alpagym.scenarios.readers.scenarionet_values import entries, listed, name, number, table
-from alpagym.scenarios.readers.units import KMH, MPH
 from alpagym.scenarios.readers.womd import LIGHT_STATES
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import LightState, MapType, ScenarioError
+from alpagym.scenarios.units import KMH, MPH
 
 MAX_ELEMENTS = 20_000
 MAX_LANES = 3_000

@@ -13,9 +13,9 @@ import numpy as np
 
 from alpagym.scenarios.assemble import RawLight, RawScenario, RawTracks, assemble
 from alpagym.scenarios.readers.tfrecord import looks_like_tfrecord, read_records
-from alpagym.scenarios.readers.units import MPH
 from alpagym.scenarios.road_map import RawElement
 from alpagym.scenarios.scenario import AgentType, LightState, MapType, Scenario, ScenarioError
+from alpagym.scenarios.units import MPH
 
 NOMINAL_DT = 0.1
 """Time stamps jitter around this [s]."""

@@ -1,0 +1,7 @@
+"""`python -m alpagym` and `torchrun -m alpagym`: the `alpagym` command."""
+
+import sys
+
+from alpagym.cli import main
+
+sys.exit(main())

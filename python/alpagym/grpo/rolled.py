@@ -1,0 +1,85 @@
+"""A rollout of all groups: what each rank recorded of it, and what all of them know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alpagym import sim
+from alpagym.grpo.advantage import Advantages
+from alpagym.grpo.learner import Lesson, Origin
+from alpagym.grpo.rollout import Recording
+from alpagym.rows import decode
+from alpagym.types import Scenarios
+
+
+@dataclass
+class Driven:
+    """What all ranks know of a rollout of all groups."""
+
+    reward: Tensor
+    """[T, W]"""
+    going: Tensor
+    """`Recording.driven`, bool [T, W]"""
+    valid: Tensor
+    """`Recording.valid`, of decisions: bool [D, W]"""
+    terms: Tensor
+    """Raw reward terms, summed over each drive. [W, R]"""
+
+    @property
+    def steps(self) -> int:
+        """Steps driven by the policy."""
+        return int(self.going.sum())
+
+    @property
+    def failed(self) -> Tensor:
+        """Which worlds met an at-fault collision or left the road, bool [W]."""
+        failures = [sim.RewardTerm.COLLISION_AT_FAULT, sim.RewardTerm.OFFROAD]
+        return (self.terms[:, failures] > 0).any(1)
+
+
+@dataclass
+class Rolled:
+    """A rollout of all groups, compared."""
+
+    record: Recording
+    """Of this rank's worlds."""
+    driven: Driven
+    compared: Advantages
+    origin: Origin
+    wanted: Tensor | None
+    """What a critic should have expected, [D, W]."""
+
+    scenarios: Scenarios
+    """That were driven."""
+    column: Tensor | None
+    """As `Lesson.column`."""
+
+    def lesson(self, worlds: Tensor | None = None) -> Lesson:
+        """What it teaches; of some worlds, copied, with rows that need no scenarios."""
+        own, column = worlds, self.column
+        if worlds is not None and column is not None:
+            own = column[worlds]
+            here = own >= 0
+            column = torch.where(here, here.cumsum(0) - 1, -1)
+            own = own[here] if bool(here.any()) else own.new_zeros(1)
+
+        def of(t: Tensor) -> Tensor:
+            return t if own is None else t[:, own]
+
+        def of_all(t: Tensor) -> Tensor:
+            return t if worlds is None else t[:, worlds]
+
+        seen = self.record.observation.map(of)
+        return Lesson(
+            observation=seen if worlds is None else decode(seen, self.scenarios),
+            action=of(self.record.action),
+            log_prob=of(self.record.log_prob),
+            advantage=of_all(self.compared.advantage),
+            valid=of_all(self.driven.valid),
+            origin=self.origin if worlds is None else self.origin.of(worlds),
+            wanted=None if self.wanted is None else of_all(self.wanted),
+            column=column,
+        )

@@ -26,6 +26,8 @@ MAX_MAP_REACH = 20_000.0
 """A map point farther than this from the origin is a data fault [m]."""
 MAX_POINTS, MAX_LENGTH = 300_000, 2e6
 """Most points of the map of a scenario, and longest total of its lines [m]."""
+MAX_VOTES = 4e8
+"""Most pairs of a point of an edge and one of a lane that are looked at to direct edges."""
 LINK_GAP, LINK_STEP, LINK_ANGLE = 0.5, 2.0, np.pi / 4
 """A lane follows another that ends this near to its start in x-y and z [m], this well aligned."""
 EDGE_TO_LANE = 10.0
@@ -137,7 +139,9 @@ def _check_extent(lines: list[np.ndarray], source: str) -> None:
         )
 
 
-def orient_edges(raw: list[RawElement], guide: np.ndarray | None, notes: list[str]) -> None:
+def orient_edges(
+    raw: list[RawElement], guide: np.ndarray | None, notes: list[str], source: str
+) -> None:
     """Reverse, in place, road edges that have the drivable area on their right.
 
     The dataset directs its edges; files that other tools wrote in its format may not.
@@ -149,14 +153,26 @@ def orient_edges(raw: list[RawElement], guide: np.ndarray | None, notes: list[st
             that have it on the right nearly all along are reversed. (In directed maps some edges
             have it there too, as around medians without lanes; hence the first condition.)
         notes: gets a clause if edges were reversed.
+        source: for messages.
+
+    Raises:
+        ScenarioError: more edges than any surroundings of a drive have.
     """
     edges = [e for e in raw if e.type == MapType.ROAD_EDGE and len(e.points) > 1]
+    _check_extent([e.points for e in edges], source)
     if guide is None:
         lanes = [e.points[::4, :2] for e in raw if e.type == MapType.LANE]
         guide = np.concatenate([np.zeros((0, 2)), *lanes])
         directed_share = DIRECTED_SHARE
     else:
         directed_share = 1.0
+    length = sum(float(arc_length(e.points)[-1]) for e in edges)
+    pairs = (sum(len(e.points) for e in edges) + length / MAX_LANE_STEP) / 2 * len(guide)
+    if pairs > MAX_VOTES:
+        raise ScenarioError(
+            f"{source}: {len(edges)} road edges of {length / 1e3:.6g} km beside {len(guide)} "
+            "points of lanes are more than plausible"
+        )
     votes = np.array([_share_on_left(e.points[:, :2], guide) for e in edges]).reshape(-1, 2)
     total, left = votes.sum(0)
     if total == 0 or left >= directed_share * total:

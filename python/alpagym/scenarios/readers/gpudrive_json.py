@@ -102,7 +102,7 @@ def _raw_scenario(data: dict[str, Any], path: Path) -> RawScenario:
     name = data.get("scenario_id")
     index = metadata.get("sdc_track_index") if isinstance(metadata, dict) else None
     if tag is None:
-        orient_edges(elements, _corridor(data.get("route"), path, notes), notes)
+        orient_edges(elements, _corridor(data.get("route"), path, notes), notes, str(path))
     if tag is None or type(index) is not int or not 0 <= index < len(tracks.id):
         index = find_ego(index, tracks, path, notes)
     return RawScenario(

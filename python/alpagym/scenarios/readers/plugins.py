@@ -77,7 +77,7 @@ class Plugin:
     def _failure(self, path: Path, error: Exception) -> PluginError:
         reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         if not isinstance(error, ScenarioError):
-            reason = f"{type(error).__name__}: {reason}"
+            reason = f"{type(error).__name__}: {reason:.500}"
         return PluginError(f"{path}: reader plug-in {self.name}: {reason}")
 
 

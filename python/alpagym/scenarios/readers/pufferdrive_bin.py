@@ -124,7 +124,7 @@ def _raw_scenario(words: np.ndarray, path: Path) -> RawScenario:
     has_z = any(z.any() for z in heights)
     if not has_z:
         notes.append("has no heights")
-    orient_edges(elements, None, notes)
+    orient_edges(elements, None, notes, str(path))
     return RawScenario(
         id=header.scenario_id or path.stem,
         source=str(path),

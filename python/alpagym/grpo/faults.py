@@ -28,6 +28,27 @@ def place(origin: Origin, world: int) -> str:
     )
 
 
+def first_not_finite(record: Recording, every: int) -> tuple[int, int, str, str] | None:
+    """The first action or reward that is not finite: step, world, which of both, and its cause.
+
+    Args:
+        record: of W rollouts.
+        every: steps from one decision to the next.
+    """
+    lost = torch.zeros_like(record.driven)
+    lost[::every] = ~torch.isfinite(record.action).all(2) & record.valid
+    bad = ~torch.isfinite(record.reward) | lost
+    if not bool(bad.any()):
+        return None
+    step, world = (int(i) for i in torch.nonzero(bad)[0])
+    if bool(lost[step, world]):
+        found = record.action[step // every, world, :8].tolist()
+        return step, world, "action", f"got {found}"
+    infinite = ~torch.isfinite(record.terms[step, world])
+    terms = [t.name.lower() for t in sim.RewardTerm if bool(infinite[t])]
+    return step, world, "reward", f"from {', '.join(terms) or 'the weights'}"
+
+
 def overflown(compared: Advantages) -> int:
     """The rollout whose return is largest, if returns or their squares overflow; else -1."""
     sound = torch.isfinite(compared.advantage).all() & compared.returns.square().sum().isfinite()

@@ -57,6 +57,22 @@ class Rolled:
     column: Tensor | None
     """As `Lesson.column`."""
 
+    def described(self) -> dict[str, float]:
+        """Numbers of it, to log."""
+        driven, compared, term = self.driven, self.compared, sim.RewardTerm
+        return {
+            "return_mean": float(compared.returns.mean()),
+            "return_min": float(compared.returns.min()),
+            "return_max": float(compared.returns.max()),
+            "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
+            "return_spread_across_groups": float(compared.returns.mean(1).std())
+            if len(compared.returns) > 1
+            else 0.0,
+            "dead_group_fraction": float(compared.dead.float().mean()),
+            "failure_rate": float(driven.failed.float().mean()),
+            "episode_steps": float(driven.going.sum(0).float().mean()),
+        } | {f"term_{t.name.lower()}": float(driven.terms[:, t].mean()) for t in term}
+
     def lesson(self, worlds: Tensor | None = None) -> Lesson:
         """What it teaches; of some worlds, copied, with rows that need no scenarios."""
         own, column = worlds, self.column

@@ -21,7 +21,14 @@ from alpagym.grpo.advantage import (
     reward_to_go,
 )
 from alpagym.grpo.critic import Critic, generalized_advantages
-from alpagym.grpo.faults import TrainingError, culprit, largest_term, overflown, place
+from alpagym.grpo.faults import (
+    TrainingError,
+    culprit,
+    first_not_finite,
+    largest_term,
+    overflown,
+    place,
+)
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rolled import Driven, Rolled
 from alpagym.grpo.rollout import Recording, Roller
@@ -200,7 +207,7 @@ class GrpoTrainer:
         waited = self.stream.waited_s if self.stream is not None else 0.0
         self.flight = {"rolls": []}
         rolled = self._roll()
-        steps, described = rolled.driven.steps, self._describe(rolled)
+        steps, described = rolled.driven.steps, rolled.described()
         lesson, refills = rolled.lesson(), 0
         live = 1.0 - described["dead_group_fraction"]
         if self.config.refills > 0:
@@ -382,26 +389,13 @@ class GrpoTrainer:
 
     def _check(self, record: Recording, origin: Origin) -> None:
         """Stop at the first action or reward that is not finite, and name where it was."""
-        lost = torch.zeros_like(record.driven)
-        every = self.roller.every
-        lost[::every] = ~torch.isfinite(record.action).all(2) & record.valid
-        bad = ~torch.isfinite(record.reward) | lost
-        if not bool(bad.any()):
-            return
-        step, world = (int(i) for i in torch.nonzero(bad)[0])
-        terms = [
-            t.name.lower()
-            for t in sim.RewardTerm
-            if not bool(torch.isfinite(record.terms[step, world, t]))
-        ]
-        what, cause = "reward", f"from {', '.join(terms) or 'the weights'}"
-        if bool(lost[step, world]):
-            what, cause = "action", f"got {record.action[step // every, world, :8].tolist()}"
-        world += self._worlds.start
-        raise TrainingError(
-            f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
-            self._token(origin, world),
-        )
+        if found := first_not_finite(record, self.roller.every):
+            step, own, what, cause = found
+            world = self._worlds.start + own
+            raise TrainingError(
+                f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
+                self._token(origin, world),
+            )
 
     def _name(self, scenario: int) -> str:
         return str(self.names[scenario] if self.names else scenario)
@@ -429,18 +423,3 @@ class GrpoTrainer:
             "return_max": self._token(origin, int(returns.argmax())),
             "dead_scenarios": sorted({origin.name[world] for world in dead.tolist()}),
         }
-
-    def _describe(self, rolled: Rolled) -> dict[str, float]:
-        driven, compared, term = rolled.driven, rolled.compared, sim.RewardTerm
-        return {
-            "return_mean": float(compared.returns.mean()),
-            "return_min": float(compared.returns.min()),
-            "return_max": float(compared.returns.max()),
-            "return_spread_in_group": float(compared.returns.std(1, correction=0).mean()),
-            "return_spread_across_groups": float(compared.returns.mean(1).std())
-            if len(compared.returns) > 1
-            else 0.0,
-            "dead_group_fraction": float(compared.dead.float().mean()),
-            "failure_rate": float(driven.failed.float().mean()),
-            "episode_steps": float(driven.going.sum(0).float().mean()),
-        } | {f"term_{t.name.lower()}": float(driven.terms[:, t].mean()) for t in term}

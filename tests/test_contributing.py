@@ -91,7 +91,9 @@ def test_the_recipe_compiles_and_agrees_with_the_reference(name: str, tree: Path
     command = ["g++", "-std=c++20", "-O2", "-ffp-contract=off", "-fopenmp", "-fPIC", "-shared"]
     command += ["-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
     command += [f"-I{path}" for path in includes]
-    command += ["csrc/sim_cpu.cpp", "csrc/bindings/module.cpp", "-o", str(compiled)]
+    bindings = sorted(str(path) for path in (tree / "csrc" / "bindings").glob("*.cpp"))
+    command += ["csrc/sim_cpu.cpp", "csrc/cpu/tuned.cpp", "csrc/cpu/encoder.cpp", *bindings]
+    command += ["-o", str(compiled)]
     done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     run_tests(tree, *new_tests(name), "tests/test_fields.py", "tests/test_parity.py")

@@ -1,6 +1,6 @@
-#include "encoder.h"
-
 #include "../cpu/encoder.h"
+
+#include "parts.h"
 #include "tensor_caster.h"
 
 namespace alpagym {

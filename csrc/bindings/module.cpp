@@ -6,10 +6,9 @@
 #include "../nearest.h"
 #include "../polyline.h"
 #include "../reward_terms.h"
-#include "../scan.h"
 #include "../sim.h"
 #include "../world.h"
-#include "encoder.h"
+#include "parts.h"
 #include "tensor_caster.h"
 
 #ifndef ALPAGYM_COMMIT
@@ -285,68 +284,6 @@ void count_near(const Scenarios& c, py::handle counts) {
       c, data<int32_t>(argument<int32_t>("counts", counts, {{"V", c.V}, {"3", 3}}, c.device)));
 }
 
-// The sum of an array's words and whether its values lie in bounds; bytes that are mapped from a
-// file may be anything, and begin anywhere.
-py::tuple scan(const py::buffer& array, double low, double high, bool nan) {
-  const py::buffer_info info = array.request();
-  if (info.ndim != 1 || (info.size > 0 && info.strides[0] != info.itemsize))
-    throw py::value_error("scan: expected one dimension without gaps");
-  const auto scanned = [&](auto example) {
-    const auto allowed = inside<decltype(example)>(low, high, nan);
-    py::gil_scoped_release release;
-    return alpagym::scan(static_cast<const unsigned char*>(info.ptr), info.size, allowed);
-  };
-  Scanned found{};
-  switch (info.format.back()) {  // what stands before it tells whether the array is aligned
-    case 'f':
-      found = scanned(float{});
-      break;
-    case 'i':
-      found = scanned(int32_t{});
-      break;
-    case 'B':
-      found = scanned(uint8_t{});
-      break;
-    default:
-      throw py::value_error("scan: expected float32, int32 or uint8, got " + info.format);
-  }
-  return py::make_tuple(found.sum, found.fits);
-}
-
-std::string cpu_form() {
-  static constexpr const char* names[] = {"plain", "vector", "avx2", "avx512"};
-  return names[static_cast<int>(cpu::form())];
-}
-void use_cpu_form(const std::string& name) {
-  for (const auto& [known, form] : {std::pair{"plain", cpu::Form::kPlain},
-                                    {"vector", cpu::Form::kVector},
-                                    {"avx2", cpu::Form::kAvx2},
-                                    {"avx512", cpu::Form::kAvx512}}) {
-    if (name != known) continue;
-    if (cpu::use_form(form)) return;
-    throw py::value_error("use_cpu_form: this CPU cannot run " + name);
-  }
-  throw py::value_error("use_cpu_form: expected plain, vector, avx2 or avx512, got " + name);
-}
-
-// Without a CUDA backend there is no form of it to choose.
-std::string cuda_form() {
-#ifdef ALPAGYM_CUDA
-  return cuda::form() == cuda::Form::kFused ? "fused" : "plain";
-#else
-  return "none";
-#endif
-}
-void use_cuda_form(const std::string& name) {
-  if (name != "plain" && name != "fused")
-    throw py::value_error("use_cuda_form: expected plain or fused, got " + name);
-#ifdef ALPAGYM_CUDA
-  cuda::use_form(name == "fused" ? cuda::Form::kFused : cuda::Form::kPlain);
-#else
-  throw py::value_error("use_cuda_form: this build of alpagym has no CUDA backend");
-#endif
-}
-
 }  // namespace api
 
 // The list of fields of S as [(name, dtype, (dimension, ...)), ...]: Python allocates and is tested
@@ -474,9 +411,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("count_near", &api::count_near, py::arg("scenarios"), py::arg("counts"));
   m.def("fill_near", &api::fill_near, py::arg("scenarios"));
   bind_encoder(m);
-  m.def("scan", &api::scan, py::arg("array"), py::arg("low"), py::arg("high"), py::arg("nan"));
-  m.def("cpu_form", &api::cpu_form);
-  m.def("use_cpu_form", &api::use_cpu_form, py::arg("name"));
-  m.def("cuda_form", &api::cuda_form);
-  m.def("use_cuda_form", &api::use_cuda_form, py::arg("name"));
+  bind_scan(m);
+  bind_forms(m);
 }

@@ -21,6 +21,7 @@ from pathlib import Path
 import alpagym
 from alpagym import sim
 from alpagym.atomic import clear_unfinished
+from alpagym.scenarios.procedural import check_kinds
 from alpagym.scenarios.scenario import ScenarioError
 from alpagym.store.generate import write_generated
 
@@ -52,6 +53,7 @@ def shared_generated(
     Raises:
         ScenarioError: as of `generate_many`, or `runs` cannot be written; one sentence.
     """
+    check_kinds(kinds)  # before anything is written
     folder = runs / FOLDER / _name_of(count, seed, kinds)
     try:
         users = _used(folder)

@@ -30,14 +30,24 @@ SEEDS_PER_STREAM = 1_000_000
 """`generate_many` with seed n uses scenario seeds from n times this on."""
 
 
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Refuse what cannot be generated.
+
+    Raises:
+        ScenarioError: an unknown kind.
+    """
+    for kind in kinds:
+        if kind not in LAYOUTS:
+            raise ScenarioError(f"procedural: expected one of {', '.join(KINDS)}, got {kind}")
+
+
 def generate(kind: str, seed: int) -> Scenario:
     """One scenario, `procedural/{kind}/{seed}`.
 
     Raises:
         ScenarioError: an unknown kind, a negative seed, or no plan that gives usable traffic.
     """
-    if kind not in LAYOUTS:
-        raise ScenarioError(f"procedural: expected one of {', '.join(KINDS)}, got {kind}")
+    check_kinds([kind])
     if seed < 0:
         raise ScenarioError(f"procedural/{kind}: expected a seed of at least 0, got {seed}")
     for attempt in range(ATTEMPTS):

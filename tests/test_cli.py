@@ -333,7 +333,7 @@ def test_wrong_evaluations(overrides, words, capsys):
 
 
 def test_the_module_runs_as_a_program():
-    command = [sys.executable, "-W", "error", "-m", "alpagym.cli"]
+    command = [sys.executable, "-W", "error", "-m", "alpagym"]
     environment = os.environ | {"PYTHONPATH": str(Path(alpagym.__file__).parents[1])}
     options = {"capture_output": True, "text": True, "env": environment, "timeout": 60}
     done = subprocess.run([*command, "train", "grpo.group_size=1"], **options)

@@ -136,7 +136,7 @@ def test_a_disk_that_is_full_loses_nothing_that_was_saved(tmp_path, whole, monke
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    from alpagym import train as module
+    from alpagym import training_job as module
 
     saves, save = [], module.save_state
 

@@ -113,7 +113,7 @@ def _train(context: Context, training: Training) -> Path:
         return path
     if not (path / "report.html").is_file():
         threads = max((os.cpu_count() or 1) // context.jobs, 1)
-        command = [sys.executable, "-m", "alpagym.cli", "train", f"threads={threads}"]
+        command = [sys.executable, "-m", "alpagym", "train", f"threads={threads}"]
         if (path / "config.yaml").is_file():
             command += [f"resume={path}"]
         else:

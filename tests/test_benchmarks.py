@@ -267,7 +267,7 @@ def test_compare_refuses_other_files(tmp_path, text: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("nothing", "bench nothing: expected step, train, binding, load or compare"),
+        ("nothing", "bench nothing: expected step, train, binding, load, learning or compare"),
         ("step case=nothing", "case: expected any of .*womd4.*, got nothing"),
         ("binding case=womd4", "case: expected any of binding.*, got womd4"),
         ("step format=fp1", "format: expected any of .*fp32.*, got fp1"),

@@ -17,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alpagym.bench.cases import COMMANDS, LearningCase
-from alpagym.bench.learning import OPTIONS_FILE, mean_and_interval
-from alpagym.run_directory import METRICS_FILE, read_rows
+from alpagym.bench.learning import mean_and_interval
+from alpagym.run_directory import METRICS_FILE, REPORT_FILE, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "learning.md"
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         found = {name: by_seed for name, by_seed in results.items() if by_seed}
         if found:
             parts.append(_part(case, found))
-    if whole := sorted(folder.glob("default-*")):
+    if whole := _complete(folder, "default"):
         _draw(whole)
         parts.insert(2, f"![Failures while training, over seeds](images/{CURVE.name})\n")
     PAGE.write_text("\n".join(parts))
@@ -61,12 +61,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _results(folder: Path, variant: str) -> dict[int, dict[str, Any]]:
     """Summaries of complete runs by seed."""
-    runs = folder.glob(f"{variant}-[0-9]*")
-    done = sorted(path for path in runs if (path / OPTIONS_FILE).is_file())
-    return {
-        summary["seed"]: summary
-        for summary in (json.loads((path / "summary.json").read_text()) for path in done)
-    }
+    done = _complete(folder, variant)
+    summaries = [json.loads((path / "summary.json").read_text()) for path in done]
+    return {summary["seed"]: summary for summary in summaries}
+
+
+def _complete(folder: Path, variant: str) -> list[Path]:
+    return sorted(p for p in folder.glob(f"{variant}-*") if (p / REPORT_FILE).is_file())
 
 
 def _part(case: LearningCase, found: Mapping[str, Mapping[int, dict[str, Any]]]) -> str:
@@ -126,7 +127,6 @@ def _draw(runs: Sequence[Path]) -> None:
         held = [
             100.0 * json.loads((run / "summary.json").read_text())[when]["failure_rate"]
             for run in runs
-            if (run / OPTIONS_FILE).is_file()
         ]
         label = "held out, each seed" if when == "before" else None
         axes.plot([at] * len(held), held, "o", color=ORANGE, markersize=4, label=label)

@@ -121,6 +121,16 @@ def test_a_rank_that_is_killed_is_begun_again_to_the_same_bits(tmp_path, two):
         assert torch.equal(tensor, weights(two[0])[name]), name
 
 
+def test_a_critic_is_the_same_on_all_ranks_whatever_the_policy_begins_with(tmp_path, one):
+    """Ranks that differ would end with a sentence."""
+    few = [o for o in OPTIONS if not o.startswith(("grpo.iterations", "policy."))]
+    train(
+        [f"runs={tmp_path}", "name=run", "grpo=ppo", f"checkpoint={one}", *few, "grpo.iterations=2"]
+    )
+    state = load_state(tmp_path / "run" / STATE_FILE)
+    assert "critic" in str(state["learner"].keys())
+
+
 def test_sigterm_to_torchrun_saves_and_fewer_ranks_go_on(tmp_path, one, capsys):
     process = start([f"runs={tmp_path}", "name=run", *OPTIONS])
     until(metrics(tmp_path, '"grpo", "step": 1'), process)

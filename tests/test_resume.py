@@ -333,6 +333,15 @@ def test_two_processes_do_not_share_a_run(tmp_path, whole, capsys):
     assert cli.main(["train", f"resume={run}"]) == 0
 
 
+def test_a_run_that_another_process_begins_is_left_alone(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    lock = Lock(tmp_path / "run")
+    assert cli.main(arguments(tmp_path)) == 2
+    assert "another process is at work on this run" in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
+    lock.close()
+
+
 def test_a_state_of_other_scenarios_is_refused(tmp_path, whole, capsys):
     run = cut_short(whole, tmp_path)
     state = load_state(run / STATE_FILE)

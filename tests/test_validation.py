@@ -11,6 +11,7 @@ from alpagym import cli
 from alpagym.config import SimConfig
 from alpagym.policies.policy import Policy
 from alpagym.render.charts import charts_of
+from alpagym.run_directory import trained_recordings
 from alpagym.training_config import DataConfig, TrainConfig
 from alpagym.training_data import resident
 from alpagym.validation import Validation
@@ -192,9 +193,20 @@ def test_a_best_policy_needs_a_comparison(capsys):
     )
 
 
-def test_validation_scenarios_are_told_apart_in_the_split(tmp_path):
+def test_validation_scenarios_are_told_apart_in_the_split(tmp_path, capsys):
     folder = folder_of(tmp_path / "many", 30)
-    path, _, rows = run(tmp_path, f"scenarios={folder}", "data.procedural=0", "data.validation=1")
+    options = [f"scenarios={folder}", "data.procedural=0", "data.validation=1"]
+    path, _, rows = run(tmp_path, *options)
     split = json.loads((path / "split.json").read_text())
     assert rows[0]["validation"] == len(split["validation"]) == 1
     assert set(split["validation"]).isdisjoint(split["train"] + split["held_out"])
+    for name in ("", "checkpoints/best.safetensors", "checkpoints/policies/0000000.safetensors"):
+        assert trained_recordings(path / name) == set(split["train"])
+    # Who begins with its policy, and draws other sides, is told; and nothing of it is forgotten.
+    capsys.readouterr()
+    begun, *_ = run(tmp_path / "again", *options, f"checkpoint={path}", "seed=4")
+    later = json.loads((begun / "split.json").read_text())
+    known = set(split["train"]) & {*later["held_out"], *later["validation"]}
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{len(known)} recordings that are held out here were trained on before" in told
+    assert set(split["train"]) <= set(later["train"])

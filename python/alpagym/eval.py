@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
 from alpagym.option_ranges import check
 from alpagym.paired import FEW_RECORDINGS, Difference, paired_difference
 from alpagym.policies.policy import Policy
-from alpagym.run_directory import SPLIT_FILE
+from alpagym.run_directory import trained_recordings
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import comparison, paired_table, plain_printer, reasons, suite_table
@@ -90,7 +89,9 @@ def evaluate_command(
     console.print(table)
     told = []
     for contender, sim_config, results in zip(contenders, simulators, driven, strict=True):
-        known = _trained_recordings(contender) & {s.recording for s in scenarios}
+        known = set[str]()
+        if contender.trained_in is not None:
+            known = trained_recordings(Path(contender.label)) & {s.recording for s in scenarios}
         if known:
             say(f"{contender.label}: {len(known)} of these recordings were trained on")
         rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
@@ -275,16 +276,6 @@ def _json_numbers(numbers: dict[str, float]) -> dict[str, float | str | None]:
         name: value if math.isfinite(value) else None if math.isnan(value) else str(value)
         for name, value in numbers.items()
     }
-
-
-def _trained_recordings(contender: Contender) -> set[str]:
-    """Recordings that the run of a checkpoint trained on, as far as it lies beside it."""
-    if contender.trained_in is None:
-        return set()
-    path = Path(contender.label)
-    run = path if path.is_dir() else path.parent.parent
-    file = run / SPLIT_FILE
-    return set(json.loads(file.read_text())["train"]) if file.is_file() else set()
 
 
 def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:

@@ -161,10 +161,14 @@ def evaluate_together(
     scenarios: Sequence[Scenario],
     config: SimConfig,
     device: torch.device,
+    packed: Sequence[Scenarios] = (),
 ) -> Results:
-    """The results of `evaluate`, of whose scenarios each rank drives some; the same on all."""
+    """The results of `evaluate`, of whose scenarios each rank drives some; the same on all.
+
+    `packed` is `pack` of the rank's own.
+    """
     own = scenarios[ranks.share(len(scenarios))]
-    found = evaluate(driver, own, config, device=device)[0] if own else None
+    found = evaluate(driver, own, config, device=device, packed=packed)[0] if own else None
     return joined([results for results in ranks.everyone(found) if results is not None])
 
 

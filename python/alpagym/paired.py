@@ -22,7 +22,7 @@ class Difference:
     second: float
     """Means over the drives that both have the number of; NaN where there is none."""
     interval: tuple[float, float] | None
-    """95 % of the difference; None for fewer than two recordings."""
+    """95 % of the difference, or as asked for; None for fewer than two recordings."""
     num_drives: int
     num_recordings: int
 
@@ -37,7 +37,12 @@ class Difference:
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, recordings: Sequence[str], *, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    recordings: Sequence[str],
+    *,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Difference:
     """Compare two drivers by a number of each drive.
 
@@ -50,6 +55,7 @@ def paired_difference(
         second: likewise by the second. [S]
         recordings: which recording each is a drive of. [S]
         seed: of the bootstrap.
+        level: of the interval.
 
     Raises:
         ValueError: different lengths.
@@ -67,17 +73,20 @@ def paired_difference(
     _, group = np.unique(np.asarray(recordings)[there], return_inverse=True)
     count = np.bincount(group).astype(np.float64)
     total = np.bincount(group, a - b)
-    interval = _bootstrap(total, count, seed) if len(count) > 1 else None
+    interval = _bootstrap(total, count, seed, level) if len(count) > 1 else None
     return Difference(float(a.mean()), float(b.mean()), interval, len(a), len(count))
 
 
-def _bootstrap(total: np.ndarray, count: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % of sum(total) / sum(count) over draws of groups with replacement."""
+def _bootstrap(
+    total: np.ndarray, count: np.ndarray, seed: int, level: float
+) -> tuple[float, float]:
+    """The middle `level` of sum(total) / sum(count) over draws of groups with replacement."""
     generator, groups = np.random.default_rng(seed), len(count)
     at_once = max(1, min(RESAMPLES, _AT_ONCE // groups))
     means = []
     for done in range(0, RESAMPLES, at_once):
         drawn = generator.integers(groups, size=(min(at_once, RESAMPLES - done), groups))
         means.append(total[drawn].sum(1) / count[drawn].sum(1))
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    tail = 50.0 * (1.0 - level)
+    low, high = np.percentile(np.concatenate(means), [tail, 100.0 - tail])
     return float(low), float(high)

@@ -40,6 +40,15 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def trained_recordings(checkpoint: Path) -> set[str]:
+    """Recordings that the run of a checkpoint has learned from, as far as it lies around it."""
+    for folder in (checkpoint, *checkpoint.parents[:3]):
+        file = folder / SPLIT_FILE
+        if file.is_file():
+            return set(json.loads(file.read_text())["train"])
+    return set()
+
+
 def free_directory(runs: str, name: str) -> Path:
     """`runs/name`, or a name from date and time, where nothing is yet.
 

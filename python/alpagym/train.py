@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -21,6 +22,7 @@ from alpagym.evaluation import (
     Results,
     evaluate,
 )
+from alpagym.flight import policy_name
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.faults import TrainingError
@@ -74,8 +76,10 @@ def train(
             try:
                 _tell(job)
             except OSError as error:
-                how = f"`alpagym train resume={job.run.path}` goes on"
-                raise OSError(f"{job.run.path}: {error.strerror or error}; {how}") from error
+                place, how = error.filename or job.run.path, f"resume={job.run.path}"
+                raise OSError(
+                    f"{place}: {error.strerror or error}; `alpagym train {how}` goes on"
+                ) from error
     return job.run.path
 
 
@@ -144,7 +148,9 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
     """GRPO; returns steps and steps per second, counted as the learner sees them."""
     config, critic = job.config, None
     if config.grpo.baseline == "critic":
-        critic = Critic(config.policy, config.sim, policy.ranges).to(job.device)
+        with torch.random.fork_rng(devices=[]):  # the same on all ranks, and when it is resumed
+            torch.manual_seed(config.seed)
+            critic = Critic(config.policy, config.sim, policy.ranges).to(job.device)
     trainer = GrpoTrainer(
         policy,
         job.data.scenarios,
@@ -196,7 +202,8 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
             stopped = {"iteration": trainer.iterations, **trainer.flight}
             job.run.note(FLIGHT_FILE, {**stopped, "findings": {"stopped": str(error)}})
             show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
-            noted = error.token and job.ranks.first  # what other ranks drove last is not kept
+            kept = job.checkpoint(policy_name(trainer.iterations)).is_file()
+            noted = error.token and job.ranks.first and kept
             hint = f"; `{show}` shows it" if noted else ""
             raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()

@@ -291,7 +291,9 @@ def named(
     found: dict[str, Scenario] = {}
     data = config.data
     if config.scenarios != PROCEDURAL and config.stream.scenarios:
-        library = Library(shards_of(Path(config.scenarios)), drives=data.egos_per_scenario)
+        shards = shards_of(Path(config.scenarios))
+        prepare(shards, workers=data.workers)
+        library = Library(shards, drives=data.egos_per_scenario)
         at = [i for i, name in enumerate(library.ids) if name in names]
         found = {s.id: s for s in library.scenarios(at)} if at else {}
     elif config.scenarios != PROCEDURAL:

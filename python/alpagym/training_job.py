@@ -39,7 +39,7 @@ from alpagym.resume import (
 )
 from alpagym.reward_functions import UserRewards
 from alpagym.reward_ranges import Ranges, check_ranges
-from alpagym.run_directory import SPLIT_FILE, RunDirectory
+from alpagym.run_directory import SPLIT_FILE, RunDirectory, free_directory, trained_recordings
 from alpagym.run_state import save_state
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import PROCEDURAL
@@ -86,13 +86,16 @@ class Job:
         chosen = scenarios or self.data.held_out
         return evaluate_together(self.ranks, driver, chosen, self.config.sim, self.device)
 
+    def checkpoint(self, name: str) -> Path:
+        """Where a policy lies."""
+        return self.run.path / "checkpoints" / f"{name}.safetensors"
+
     def save(self, name: str, policy: Policy) -> None:
         """Write a policy into the run's checkpoints."""
         if not self.ranks.first:
             return
-        path = self.run.path / "checkpoints" / f"{name}.safetensors"
         licenses = sorted({*self.data.licenses, *self.learned_from})
-        save_policy(path, policy, self.config.policy, self.config.sim, licenses)
+        save_policy(self.checkpoint(name), policy, self.config.policy, self.config.sim, licenses)
 
     def keep(self, name: str, policy: Policy) -> None:
         """The same; where that fails, later may do."""
@@ -169,18 +172,22 @@ def prepare(
         else:
             data = resident(loading, device, say)
     ranks.agree("the scenarios", [data.scenarios.key])
-    run = RunDirectory(path, yaml, started, begun.history, say, writes=ranks.first)
     if not goes_on and ranks.first:
+        path.mkdir(parents=True, exist_ok=True)
         locks.enter_context(closing(Lock(path)))
+        free_directory(str(path.parent), path.name)  # it still is
+    run = RunDirectory(path, yaml, started, begun.history, say, writes=ranks.first)
     stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))
     every, last = config.eval_every, config.grpo.iterations
-    validation = Validation(data.validation, config.sim, device, every=every, iterations=last)
+    validation = Validation(
+        data.validation, config.sim, device, every=every, iterations=last, ranks=ranks
+    )
     job = Job(
         *(config, device, console, run, data, policy, learned_from),
         *(begun, stop, functions, ranges, ranks, validation),
     )
-    _note_scenarios(job)
+    _note_scenarios(job, ranks.told(trained_recordings(Path(source)) if source else set()), say)
     _announce(job, goes_on, say)
     return job
 
@@ -226,8 +233,8 @@ def _first_policy(
     return policy, []
 
 
-def _note_scenarios(job: Job) -> None:
-    """Write down which recordings are on which side."""
+def _note_scenarios(job: Job, seen: set[str], say: Callable[[str], None]) -> None:
+    """Write down which recordings are on which side; `seen` taught the policy before."""
     data, run = job.data, job.run
     aside = {"held_out": data.held_out, "validation": data.validation}
     counts = {"train": data.count} | {side: len(chosen) for side, chosen in aside.items()}
@@ -235,7 +242,12 @@ def _note_scenarios(job: Job) -> None:
         side: sorted({s.recording for s in chosen if s.dataset != PROCEDURAL})
         for side, chosen in aside.items()
     }
-    run.write_json(SPLIT_FILE, {"train": data.recordings, **recordings})
+    if known := seen & {recording for side in recordings.values() for recording in side}:
+        say(
+            f"{len(known)} recordings that are held out here were trained on before, "
+            f"{min(known)} among them: what is measured on them is no test; data.hold_out chooses"
+        )
+    run.write_json(SPLIT_FILE, {"train": sorted({*data.recordings, *seen}), **recordings})
     if not run.has("scenarios"):
         run.log("scenarios", 0, counts)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from alpagym.config import SimConfig
-from alpagym.evaluation import Results, evaluate, pack
+from alpagym.evaluation import Results, evaluate_together, pack
 from alpagym.paired import paired_difference
 from alpagym.policies.policy import Policy
+from alpagym.ranks import ALONE, Ranks
 from alpagym.scenarios.scenario import Scenario
 
 
@@ -35,6 +36,7 @@ class Validation:
         *,
         every: int,
         iterations: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Put the scenarios onto the device; nothing is done where there are none, or `every` is 0.
 
@@ -44,10 +46,13 @@ class Validation:
             device: where to drive.
             every: iterations from one time to the next.
             iterations: of the run; the last policy is looked at in any case.
+            ranks: each of which drives its part.
         """
         self._scenarios, self._config, self._device = scenarios, config, device
         self._every, self._iterations = every if scenarios else 0, iterations
-        self._packed = pack(scenarios, config, device) if self._every else []
+        self._ranks = ranks
+        own = scenarios[ranks.share(len(scenarios))]
+        self._packed = pack(own, config, device) if self._every and own else []
         self.step, self.score, self.failure_rate = -1, float("-inf"), float("nan")
         self._weights: dict[str, Tensor] = {}
 
@@ -73,19 +78,25 @@ class Validation:
         return copied
 
     def verdict(self, last: Policy) -> str:
-        """One sentence if the last policy is worse than the best beyond chance, else nothing."""
+        """One sentence if the last policy is worse than the best beyond chance, else nothing.
+
+        The best of several looks is lucky, too: the interval is wider by their number (Bonferroni).
+        """
         if self.step < 0 or self.step == self._iterations:
             return ""
         now, then = self._drive(last), self._drive(self.best(last))
-        found = paired_difference(now.scene_score, then.scene_score, now.recordings)
+        looks = len({*range(0, self._iterations, self._every), self._iterations})
+        found = paired_difference(
+            now.scene_score, then.scene_score, now.recordings, level=1.0 - 0.05 / looks
+        )
         if found.interval is None or found.interval[1] >= 0.0:
             return ""
         return (
             f"on the {len(self._scenarios)} validation scenarios the last policy has scene score "
             f"{found.first:.3f}, that of iteration {self.step} had {found.second:.3f} "
-            f"(difference {found.value:.3f}, 95 % interval {found.interval[0]:.3f} to "
-            f"{found.interval[1]:.3f}): checkpoints/best.safetensors has it, final=best ends "
-            "with it"
+            f"(difference {found.value:.3f}, interval for the best of {looks} looks "
+            f"{found.interval[0]:.3f} to {found.interval[1]:.3f}): checkpoints/best.safetensors "
+            "has it, final=best ends with it"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -102,6 +113,6 @@ class Validation:
 
     def _drive(self, policy: Policy) -> Results:
         policy.eval()
-        return evaluate(
-            policy, self._scenarios, self._config, device=self._device, packed=self._packed
-        )[0]
+        return evaluate_together(
+            self._ranks, policy, self._scenarios, self._config, self._device, self._packed
+        )

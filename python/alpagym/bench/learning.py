@@ -19,9 +19,8 @@ from alpagym.bench.context import Context, Line
 from alpagym.bench.timing import Measurement
 from alpagym.pools import dropping
 from alpagym.resume import BEFORE_FILE
+from alpagym.run_directory import REPORT_FILE
 
-OPTIONS_FILE = "options.json"
-"""Of a finished run: the command line that made it."""
 QUICK = (
     "data.train=6", "data.held_out=4", "imitation.max_epochs=2", "grpo.iterations=2",
     "grpo.scenarios_per_iteration=3", "policy.width=8", "policy.hidden=16", "sim.max_steps=10",
@@ -102,28 +101,28 @@ def _over_seeds(name: str, values: Sequence[float]) -> Iterator[Line]:
 def _train(context: Context, training: Training) -> Path:
     """Run it, unless it is there; returns its directory."""
     path = context.runs / f"{training.variant}-{training.seed}"
-    wanted = [f"seed={training.seed}", *training.options]
-    if (path / OPTIONS_FILE).is_file():
-        found = json.loads((path / OPTIONS_FILE).read_text())
+    wanted = [f"device={context.device}", f"seed={training.seed}", *training.options]
+    options = path.with_name(f"{path.name}.options.json")
+    if path.is_dir():
+        found = json.loads(options.read_text()) if options.is_file() else ["others"]
         if found != wanted:
             raise ValueError(
                 f"{path}: expected a run with {' '.join(wanted)}, found one with "
                 f"{' '.join(found)}; remove it, or choose another runs="
             )
-        return path
-    if not (path / "report.html").is_file():
+    if not (path / REPORT_FILE).is_file():
+        context.runs.mkdir(parents=True, exist_ok=True)
+        options.write_text(json.dumps(wanted) + "\n")
         threads = max((os.cpu_count() or 1) // context.jobs, 1)
         command = [sys.executable, "-m", "alpagym", "train", f"threads={threads}"]
         if (path / "config.yaml").is_file():
             command += [f"resume={path}"]
         else:
-            command += [f"runs={context.runs}", f"name={path.name}", f"device={context.device}"]
-            command += wanted
+            command += [f"runs={context.runs}", f"name={path.name}", *wanted]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
         if done.returncode:
             said = done.stdout.strip().splitlines() or [f"exit status {done.returncode}"]
             raise ValueError(f"{path}: training failed: {said[-1].removeprefix('alpagym: ')}")
-    (path / OPTIONS_FILE).write_text(json.dumps(wanted) + "\n")
     return path

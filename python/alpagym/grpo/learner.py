@@ -95,6 +95,11 @@ def join(lessons: Sequence[Lesson]) -> Lesson:
     )
 
 
+def _nan_first(found: tuple[float, int]) -> float:
+    """By which the largest of several numbers is NaN where any of them is."""
+    return math.inf if math.isnan(found[0]) else found[0]
+
+
 class Learner:
     """A policy, what holds it back (its anchor, the record), and the optimizer that moves it."""
 
@@ -195,7 +200,7 @@ class Learner:
             seen = {k: torch.stack([m[k] for m in made]) for k in made[0]}
             at = seen.pop("ratio_max_at")[seen["ratio_max"].argmax()]
             found = float(seen.pop("ratio_max").max()), int(at) % lesson.valid.shape[1]
-            largest, world = max(self.ranks.everyone(found))
+            largest, world = max(self.ranks.everyone(found), key=_nan_first)
             self.ranks.sum_([v for k, v in seen.items() if k != "grad_norm"])
             values |= {k: float(v.mean()) for k, v in seen.items()} | {"ratio_max": largest}
         self._follow()

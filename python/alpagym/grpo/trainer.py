@@ -231,7 +231,9 @@ class GrpoTrainer:
                 f"{of_term}: lower grpo.learning_rate or look at the reward",
                 self._token(lesson.origin, world),
             )
-        self.ranks.agree("the policy", list(self.policy.parameters()))
+        critic = self.learner.critic
+        learned = [*self.policy.parameters(), *(critic.parameters() if critic is not None else ())]
+        self.ranks.agree("what was learned", learned)
         elapsed = time.perf_counter() - started
         if self.stream is not None:
             values["stream_wait_s"] = self.stream.waited_s - waited

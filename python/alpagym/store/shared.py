@@ -110,15 +110,13 @@ def _used(folder: Path) -> int:
 
 
 def clear_unused(runs: Path) -> None:
-    """Remove what no run uses, once a run has all that it wants itself."""
+    """Remove what no run uses, once a run has all that it wants itself; not what others own."""
     root = runs / FOLDER
     for folder in root.iterdir() if root.is_dir() else ():
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder)
-            except BlockingIOError:
-                pass
             finally:
                 os.close(descriptor)

@@ -11,6 +11,7 @@ import scenario_factory as factory
 from alpagym import env
 from alpagym.config import ActionType, SimConfig
 from alpagym.evaluation import evaluate
+from alpagym.policies.policy import Policy
 from simulating import Rig, same_bits
 
 BAD = (math.nan, math.inf, -math.inf)
@@ -77,15 +78,19 @@ def test_an_unknown_mode_is_refused() -> None:
         vector_env("cpu", "ignore")
 
 
-class Broken:
+class Broken(Policy):
     """A policy whose action is NaN from its third step on."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls = 0
 
     def mean(self, seen) -> torch.Tensor:
         self.calls += 1
         return torch.full((len(seen.ego), 2), math.nan if self.calls > 2 else 0.0)
+
+    sample = log_prob = deviation = entropy = None
+    __abstractmethods__ = frozenset()
 
 
 def test_evaluation_names_the_scenario_and_step() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MAX_NESTING, MAX_FIELDS = 16, 2_000_000
+MAX_NESTING, MAX_FIELDS = 16, 500_000
 _DELTA_TEXTS = 7
 """The encoding in which a text of any length may be a copy of the one before."""
 _FIXED = 7

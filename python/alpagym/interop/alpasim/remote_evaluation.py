@@ -1,0 +1,206 @@
+"""Closed-loop evaluation of drivers that are reached by AlpaSim's contract."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from alpagym import sim
+from alpagym.config import SimConfig
+from alpagym.evaluation import Results, results_of
+from alpagym.interop.alpasim.address import Address
+from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
+from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
+from alpagym.interop.alpasim.options import SessionConfig
+from alpagym.interop.alpasim.rollouts import rollout_of, since_first_row
+from alpagym.interop.alpasim.session import Order, Played, Stage, play
+from alpagym.interop.alpasim.timeline import Timeline, timeline
+from alpagym.interop.alpasim.wire.connection import Tls
+from alpagym.interop.alpasim.wire.messages import common
+from alpagym.interop.alpasim.world_pool import Snapshot, WorldPool
+from alpagym.metrics.alpasim.episode import Reply
+from alpagym.render.replay import Rollout
+from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.scenarios.step_length import require_step
+
+
+@dataclass(frozen=True)
+class RemoteDrives:
+    """One drive a scenario."""
+
+    results: Results
+    rollouts: dict[int, Rollout]
+    """Of whole drives, by index of the scenario; nothing ends them but the record."""
+    replies: dict[int, list[Reply]]
+    """Their plans, of box centers; times are those of `drive_of` the rollout."""
+    version: str
+    """What the driver says that it is."""
+    summary: dict[str, Any]
+    """Calls and sessions, as a report shows them."""
+
+
+def taken_over(
+    scenarios: Sequence[Scenario], config: SessionConfig, every: int
+) -> tuple[list[Scenario], dict[str, str]]:
+    """The same scenarios, each beginning where the driver of a session takes over.
+
+    Args:
+        scenarios: any.
+        config: how sessions go.
+        every: steps from plan to plan.
+
+    Returns:
+        Those whose record is long enough, and why others are not among them, by id.
+
+    Raises:
+        ValueError: a time that steps do not divide.
+        ScenarioError: none is long enough.
+    """
+    kept, left_out = [], {}
+    for scenario in scenarios:
+        try:
+            start = timeline(scenario, config, every=every).engaged
+            kept.append(replace(scenario, start_frame=start))
+        except ScenarioError as error:
+            left_out[scenario.id] = str(error)
+    if not kept:
+        raise ScenarioError(next(iter(left_out.values())))
+    return kept, left_out
+
+
+def evaluate_driver(
+    address: Address,
+    scenarios: Sequence[Scenario],
+    sim_config: SimConfig,
+    config: SessionConfig,
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    whole: bool = False,
+) -> RemoteDrives:
+    """Drive each scenario once, many at a time.
+
+    Args:
+        address: of the driver.
+        scenarios: what to drive.
+        sim_config: the simulator's; its `end_on` decides when a drive is over.
+        config: how sessions go.
+        device: of the simulator.
+        seed: the driver's of scenario k is this + k.
+        whole: drive on after what ends a drive, and keep rollouts and plans.
+
+    Raises:
+        ValueError, ScenarioError: as `timeline`; a scenario recorded otherwise than every
+            `sim_config.dt`; an unknown camera or renderer; a driver that cannot be reached.
+    """
+    require_step(scenarios, sim_config.dt)
+    return asyncio.run(_evaluate(address, scenarios, sim_config, config, device, seed, whole))
+
+
+async def _evaluate(
+    address: Address,
+    scenarios: Sequence[Scenario],
+    sim_config: SimConfig,
+    config: SessionConfig,
+    device: str | torch.device,
+    seed: int,
+    whole: bool,
+) -> RemoteDrives:
+    cameras = cameras_of(config.cameras, config.image_height, config.image_width)
+    renderer = load_renderer(config.renderer) if cameras else None
+    times = [timeline(s, config, every=sim_config.replan_every) for s in scenarios]
+    over, statistics = ends(sim_config), CallStatistics()
+    tls = Tls(config.tls_certificate, config.tls_key, config.tls_authority)
+    calls = asyncio.Semaphore(config.calls)
+    client = DriverClient(
+        address.target, config, calls, statistics, tls if address.encrypted else None
+    )
+    drives: list[Played | str] = [""] * len(scenarios)
+
+    async def drive(k: int) -> None:
+        stage = Stage(scenarios[k], k, config, cameras, renderer)
+        order = Order(str(uuid.uuid4()), stage, times[k], seed + k, 0)
+        try:
+            drives[k] = await play(
+                lambda: nullcontext(client), pool, order, (lambda _: False) if whole else over
+            )
+        except (DriverError, ValueError) as error:
+            drives[k] = str(error)
+
+    try:
+        version = await client.call("get_version", common.Empty())
+        worlds = min(config.concurrent, len(scenarios))
+        async with (
+            WorldPool(scenarios, sim_config, worlds, device=device) as pool,
+            asyncio.TaskGroup() as group,
+        ):
+            for k in range(len(scenarios)):
+                group.create_task(drive(k))
+    except DriverError as error:
+        raise ValueError(f"policy: expected a driver at {address}: {error}") from error
+    finally:
+        await client.close()
+    return _gathered(scenarios, times, drives, over, whole, version.version_id, statistics)
+
+
+def ends(config: SimConfig) -> Any:
+    """Whether what happened in the step before a state ends an episode, by `end_on`."""
+    columns = [sim.RewardTerm[name.upper()] for name in config.end_on]
+    return lambda state: bool((state.terms[columns] > 0).any())
+
+
+def _gathered(
+    scenarios: Sequence[Scenario],
+    times: Sequence[Timeline],
+    drives: Sequence[Played | str],
+    over: Any,
+    whole: bool,
+    version: str,
+    statistics: CallStatistics,
+) -> RemoteDrives:
+    count, terms = len(scenarios), len(sim.RewardTerm)
+    total, happened = np.zeros((count, terms), np.float32), np.zeros((count, terms), bool)
+    progress, steps = np.zeros(count, np.float32), np.zeros(count, np.int32)
+    for k, played in enumerate(drives):
+        if isinstance(played, str):
+            continue
+        driven = _until(played.states, over)
+        for state in driven[1:]:
+            total[k] += state.terms
+            happened[k] |= state.terms > 0
+        progress[k], steps[k] = driven[-1].progress, len(driven) - 1
+    results = results_of(scenarios, total, happened, progress, steps)
+    undriven = {k: played for k, played in enumerate(drives) if isinstance(played, str)}
+    for values in (results.progress, results.scene_score):
+        values[list(undriven)] = 0.0
+    results.undriven = undriven
+    kept = {
+        k: played
+        for k, played in enumerate(drives)
+        if whole and isinstance(played, Played) and len(played.states) > 1
+    }
+    stopped = sum(isinstance(played, Played) and played.ended_by_driver for played in drives)
+    return RemoteDrives(
+        results,
+        {k: rollout_of(scenarios[k], times[k], played) for k, played in kept.items()},
+        {k: since_first_row(times[k], played) for k, played in kept.items()},
+        version,
+        {
+            "num_failed_sessions": len(undriven),
+            "num_ended_by_driver": stopped,
+            **statistics.summary(),
+        },
+    )
+
+
+def _until(states: Sequence[Snapshot], over: Any) -> Sequence[Snapshot]:
+    """The states up to the one in which the drive is over."""
+    last = next((t for t, state in enumerate(states) if t > 0 and over(state)), len(states) - 1)
+    return states[: last + 1]

@@ -20,7 +20,7 @@ from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
 from alpagym.interop.alpasim.options import SessionConfig
 from alpagym.interop.alpasim.rollouts import rollout_of, since_first_row
-from alpagym.interop.alpasim.session import Order, Played, Stage, play
+from alpagym.interop.alpasim.session import Ends, Order, Played, Stage, play
 from alpagym.interop.alpasim.timeline import Timeline, timeline
 from alpagym.interop.alpasim.wire.connection import Tls
 from alpagym.interop.alpasim.wire.messages import common
@@ -101,56 +101,58 @@ def evaluate_driver(
             `sim_config.dt`; an unknown camera or renderer; a driver that cannot be reached.
     """
     require_step(scenarios, sim_config.dt)
-    return asyncio.run(_evaluate(address, scenarios, sim_config, config, device, seed, whole))
-
-
-async def _evaluate(
-    address: Address,
-    scenarios: Sequence[Scenario],
-    sim_config: SimConfig,
-    config: SessionConfig,
-    device: str | torch.device,
-    seed: int,
-    whole: bool,
-) -> RemoteDrives:
-    cameras = cameras_of(config.cameras, config.image_height, config.image_width)
-    renderer = load_renderer(config.renderer) if cameras else None
     times = [timeline(s, config, every=sim_config.replan_every) for s in scenarios]
     over, statistics = ends(sim_config), CallStatistics()
+    cameras = cameras_of(config.cameras, config.image_height, config.image_width)
+    renderer = load_renderer(config.renderer) if cameras else None
+    orders = [
+        Order(str(uuid.uuid4()), Stage(s, k, config, cameras, renderer), times[k], seed + k, 0)
+        for k, s in enumerate(scenarios)
+    ]
+    pool = WorldPool(
+        scenarios, sim_config, min(config.concurrent, len(scenarios)), device=device
+    )
+    drives: list[Played | str] = [""] * len(scenarios)
+    going = _drive(address, config, pool, orders, None if whole else over, statistics, drives)
+    version = asyncio.run(going)
+    return _gathered(scenarios, times, drives, over, whole, version, statistics)
+
+
+async def _drive(
+    address: Address,
+    config: SessionConfig,
+    pool: WorldPool,
+    orders: Sequence[Order],
+    over: Ends | None,
+    statistics: CallStatistics,
+    drives: list[Played | str],
+) -> str:
+    """Fill `drives` with what was driven, or why it was not; the driver's version."""
     tls = Tls(config.tls_certificate, config.tls_key, config.tls_authority)
     calls = asyncio.Semaphore(config.calls)
     client = DriverClient(
         address.target, config, calls, statistics, tls if address.encrypted else None
     )
-    drives: list[Played | str] = [""] * len(scenarios)
 
     async def drive(k: int) -> None:
-        stage = Stage(scenarios[k], k, config, cameras, renderer)
-        order = Order(str(uuid.uuid4()), stage, times[k], seed + k, 0)
         try:
-            drives[k] = await play(
-                lambda: nullcontext(client), pool, order, (lambda _: False) if whole else over
-            )
+            drives[k] = await play(lambda: nullcontext(client), pool, orders[k], over)
         except (DriverError, ValueError) as error:
             drives[k] = str(error)
 
     try:
         version = await client.call("get_version", common.Empty())
-        worlds = min(config.concurrent, len(scenarios))
-        async with (
-            WorldPool(scenarios, sim_config, worlds, device=device) as pool,
-            asyncio.TaskGroup() as group,
-        ):
-            for k in range(len(scenarios)):
+        async with pool, asyncio.TaskGroup() as group:
+            for k in range(len(orders)):
                 group.create_task(drive(k))
     except DriverError as error:
         raise ValueError(f"policy: expected a driver at {address}: {error}") from error
     finally:
         await client.close()
-    return _gathered(scenarios, times, drives, over, whole, version.version_id, statistics)
+    return str(version.version_id)
 
 
-def ends(config: SimConfig) -> Any:
+def ends(config: SimConfig) -> Ends:
     """Whether what happened in the step before a state ends an episode, by `end_on`."""
     columns = [sim.RewardTerm[name.upper()] for name in config.end_on]
     return lambda state: bool((state.terms[columns] > 0).any())
@@ -160,7 +162,7 @@ def _gathered(
     scenarios: Sequence[Scenario],
     times: Sequence[Timeline],
     drives: Sequence[Played | str],
-    over: Any,
+    over: Ends,
     whole: bool,
     version: str,
     statistics: CallStatistics,
@@ -200,7 +202,7 @@ def _gathered(
     )
 
 
-def _until(states: Sequence[Snapshot], over: Any) -> Sequence[Snapshot]:
+def _until(states: Sequence[Snapshot], over: Ends) -> Sequence[Snapshot]:
     """The states up to the one in which the drive is over."""
     last = next((t for t, state in enumerate(states) if t > 0 and over(state)), len(states) - 1)
     return states[: last + 1]

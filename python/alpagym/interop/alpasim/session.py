@@ -26,6 +26,8 @@ from alpagym.interop.alpasim.world_pool import Snapshot, World, WorldPool
 from alpagym.metrics.alpasim.episode import Plan, Reply
 from alpagym.scenarios.scenario import Scenario
 
+Ends = Callable[[Snapshot], bool]
+"""Whether what happened in the step before a state ends a session."""
 CLOSE_DEADLINE = 5.0
 """For an answer to `close_session` [s]."""
 
@@ -85,7 +87,7 @@ class Order:
     """What random numbers of the world are drawn from."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Played:
     """What happened in a session."""
 
@@ -101,7 +103,7 @@ async def play(
     borrowed: Callable[[], AbstractAsyncContextManager[DriverClient]],
     pool: WorldPool,
     order: Order,
-    ends: Callable[[Snapshot], bool] = lambda _: False,
+    ends: Ends | None = None,
 ) -> Played:
     """Drive a session to its end, as soon as a driver and a world are free.
 
@@ -111,7 +113,7 @@ async def play(
         borrowed: who drives, until the context ends.
         pool: whose worlds are borrowed.
         order: what is driven.
-        ends: whether a state ends the session early.
+        ends: whether a state ends the session early; None for never.
 
     Raises:
         DriverError: the driver does not do its part.
@@ -133,7 +135,7 @@ async def _play_once(
     driver: DriverClient,
     world: World,
     order: Order,
-    ends: Callable[[Snapshot], bool],
+    ends: Ends | None,
     plan_steps: int,
 ) -> Played:
     """A session that is closed whatever happens."""
@@ -169,7 +171,7 @@ class _Session:
         self._record = self._stage.recorded(self._time)
         self._played = Played([])
 
-    async def drive(self, world: World, ends: Callable[[Snapshot], bool]) -> Played:
+    async def drive(self, world: World, ends: Ends | None) -> Played:
         order, time = self._order, self._time
         state = await world.begin(self._stage.index, time.engaged, order.world_seed)
         self._played.states.append(state)
@@ -189,7 +191,7 @@ class _Session:
                 action = action_of(plan, time.time_us(now), rig, self._plan_steps)
                 state = await world.step(action)
                 self._played.states.append(state)
-                if state.done or ends(state):
+                if state.done or (ends is not None and ends(state)):
                     return self._played
         return self._played
 

@@ -27,7 +27,7 @@ MOTION = ("speed", "lateral_speed", "yaw_rate", "steering_angle", "lagged_accel"
 """What `Snapshot.motion` holds, in this order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Snapshot:
     """One world after a step, on the host."""
 

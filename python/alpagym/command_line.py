@@ -12,7 +12,8 @@ from typing import Any
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
     *("data.select", "data.hold_out", "compare", "token", "run"),
-    *("policy.kind", "policy.weights"),
+    *("policy.kind", "policy.weights", "alpasim.renderer"),
+    *("alpasim.tls_authority", "alpasim.tls_certificate", "alpasim.tls_key"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
@@ -92,6 +93,8 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                 raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
         if command == "train":
             overrides = [_policy(o, choices["policy"]) for o in overrides]
+        if command == "eval":
+            quoted = (*quoted, "policy")  # which has colons and slashes where it is an address
         try:
             node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
             OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere

@@ -32,6 +32,10 @@ AT_LEAST = {
     "grpo.scenarios_per_iteration": 1,
     "grpo.epochs": 1,
     "grpo.minibatch_size": 1,
+    "alpasim.concurrent": 1,
+    "alpasim.calls": 1,
+    "alpasim.image_height": 16,
+    "alpasim.image_width": 16,
 }
 """Whole numbers that may not be 0; none may be negative."""
 AT_MOST = {"shard_scenarios": 4096}
@@ -45,8 +49,14 @@ POSITIVE = {
     "grpo.max_log_ratio",
     "imitation.learning_rate",
     "policy.flow_noise",
+    "alpasim.call_timeout",
+    "alpasim.drive_timeout",
 }
 """Numbers that must be above 0."""
+NOT_NEGATIVE = {
+    *(f"alpasim.{n}" for n in ("force_gt", "planner_delay", "max_seconds", "route_start_offset"))
+}
+"""Numbers that must not be below 0."""
 SHARES = {
     "data.held_out_fraction": "between 0 and 1",
     "data.validation_fraction": "between 0 and 1",
@@ -60,6 +70,7 @@ CHOICES = {
     "final": ("last", "best"),
     "stream.weights": ("uniform", "failure", "difficulty"),
     "policy.head": ("gaussian", "flow_matching"),
+    "alpasim.route": ("map", "recorded", "none"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
@@ -96,6 +107,8 @@ def check(config: Any, prefix: str = "") -> None:
                 wanted = "a finite number"
             elif name in POSITIVE and value <= 0.0:
                 wanted = "a number above 0"
+            elif name in NOT_NEGATIVE and value < 0.0:
+                wanted = "a number of at least 0"
         elif name in CHOICES and value not in CHOICES[name]:
             wanted = f"one of {', '.join(filter(None, CHOICES[name]))}"
         if wanted is not None:

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from alpagym.interop.alpasim.wire.messages import common
 from alpagym.interop.alpasim.world_pool import Snapshot, WorldPool
 from alpagym.metrics.alpasim.episode import Reply
 from alpagym.render.replay import Rollout
-from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.step_length import require_step
 
 
@@ -44,35 +44,6 @@ class RemoteDrives:
     """What the driver says that it is."""
     summary: dict[str, Any]
     """Calls and sessions, as a report shows them."""
-
-
-def taken_over(
-    scenarios: Sequence[Scenario], config: SessionConfig, every: int
-) -> tuple[list[Scenario], dict[str, str]]:
-    """The same scenarios, each beginning where the driver of a session takes over.
-
-    Args:
-        scenarios: any.
-        config: how sessions go.
-        every: steps from plan to plan.
-
-    Returns:
-        Those whose record is long enough, and why others are not among them, by id.
-
-    Raises:
-        ValueError: a time that steps do not divide.
-        ScenarioError: none is long enough.
-    """
-    kept, left_out = [], {}
-    for scenario in scenarios:
-        try:
-            start = timeline(scenario, config, every=every).engaged
-            kept.append(replace(scenario, start_frame=start))
-        except ScenarioError as error:
-            left_out[scenario.id] = str(error)
-    if not kept:
-        raise ScenarioError(next(iter(left_out.values())))
-    return kept, left_out
 
 
 def evaluate_driver(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.interop.alpasim import told
+from alpagym.interop.alpasim import driver_messages as told
 from alpagym.interop.alpasim.cameras import Camera, Renderer, View
 from alpagym.interop.alpasim.driver_client import DriverClient, DriverError
 from alpagym.interop.alpasim.options import SessionConfig

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +69,35 @@ def timeline(
             f"one more to drive from frame {first} on, got frames {context} to {context + have - 1}"
         )
     return Timeline(context, first, engaged, last, every, frame_us)
+
+
+def taken_over(
+    scenarios: Sequence[Scenario], config: SessionConfig, every: int
+) -> tuple[list[Scenario], dict[str, str]]:
+    """The same scenarios, each beginning where the driver of a session takes over.
+
+    Args:
+        scenarios: any.
+        config: how sessions go.
+        every: steps from plan to plan.
+
+    Returns:
+        Those whose record is long enough, and why others are not among them, by id.
+
+    Raises:
+        ValueError: a time that steps do not divide.
+        ScenarioError: none is long enough.
+    """
+    kept, left_out = [], {}
+    for scenario in scenarios:
+        try:
+            start = timeline(scenario, config, every=every).engaged
+            kept.append(replace(scenario, start_frame=start))
+        except ScenarioError as error:
+            left_out[scenario.id] = str(error)
+    if not kept:
+        raise ScenarioError(next(iter(left_out.values())))
+    return kept, left_out
 
 
 def _frames(name: str, seconds: float, dt: float, every: int) -> int:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
-from alpagym.interop.alpasim.options import SessionConfig
+from alpagym.interop.alpasim.session_options import SessionConfig
 
 
 @dataclass(frozen=True)

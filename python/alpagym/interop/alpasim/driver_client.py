@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from alpagym.interop.alpasim.latencies import Latencies
-from alpagym.interop.alpasim.options import SessionConfig
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.wire.connection import Tls, dial
 from alpagym.interop.alpasim.wire.services import EGODRIVER, Stub
 
@@ -72,6 +72,8 @@ class DriverClient:
             tls: of the channel; None for one in the clear.
         """
         self.address = address
+        self.gone = False
+        """The last call did not reach it."""
         self._config, self._open, self.statistics = config, open_calls, statistics
         self._channel = dial(address, tls)
         self._stub = Stub(self._channel, EGODRIVER)
@@ -103,12 +105,14 @@ class DriverClient:
                     failed = error
                 else:
                     self.statistics.latencies[method].add(time.monotonic() - begun)
+                    self.gone = False
                     return answer
             if failed.code() is not grpc.StatusCode.UNAVAILABLE or attempt == self._config.retries:
                 break
             self.statistics.retried += 1
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         self.statistics.failures[f"{method}: {failed.code().name}"] += 1
+        self.gone = failed.code() in GONE
         raise self._told(method, failed, deadline)
 
     def _told(self, method: str, error: grpc.aio.AioRpcError, deadline: float) -> DriverError:

@@ -18,8 +18,8 @@ from alpagym.evaluation import Results, results_of
 from alpagym.interop.alpasim.address import Address
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
-from alpagym.interop.alpasim.options import SessionConfig
-from alpagym.interop.alpasim.rollouts import rollout_of, since_first_row
+from alpagym.interop.alpasim.session_options import SessionConfig
+from alpagym.interop.alpasim.rollouts import rollout_of, since
 from alpagym.interop.alpasim.session import Ends, Order, Played, Stage, play
 from alpagym.interop.alpasim.timeline import Timeline, timeline
 from alpagym.interop.alpasim.wire.connection import Tls
@@ -40,8 +40,6 @@ class RemoteDrives:
     """Of whole drives, by index of the scenario; nothing ends them but the record."""
     replies: dict[int, list[Reply]]
     """Their plans, of box centers; times are those of `drive_of` the rollout."""
-    version: str
-    """What the driver says that it is."""
     summary: dict[str, Any]
     """Calls and sessions, as a report shows them."""
 
@@ -163,9 +161,9 @@ def _gathered(
     return RemoteDrives(
         results,
         {k: rollout_of(scenarios[k], times[k], played) for k, played in kept.items()},
-        {k: since_first_row(times[k], played) for k, played in kept.items()},
-        version,
+        {k: since(times[k].context, times[k], played) for k, played in kept.items()},
         {
+            "driver_version": version,
             "num_failed_sessions": len(undriven),
             "num_ended_by_driver": stopped,
             **statistics.summary(),

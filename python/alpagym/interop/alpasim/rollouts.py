@@ -10,15 +10,16 @@ from alpagym import sim
 from alpagym.interop.alpasim.session import Played
 from alpagym.interop.alpasim.timeline import Timeline
 from alpagym.metrics.alpasim.episode import Plan, Reply
+from alpagym.metrics.drive import Drive, drive_of
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.scenario import Scenario
 
 
 def rollout_of(scenario: Scenario, time: Timeline, played: Played, label: str = "") -> Rollout:
-    """What was driven from where the driver took over on, one step or more."""
+    """What was driven from where the driver took over on."""
     states, driven = played.states, played.states[1:]
     x, y, yaw = np.stack([s.pose for s in states], 1)
-    terms = np.stack([s.terms for s in driven])
+    terms = np.array([s.terms for s in driven]).reshape(-1, len(sim.RewardTerm))
     return Rollout(
         scenario,
         x=x,
@@ -34,9 +35,10 @@ def rollout_of(scenario: Scenario, time: Timeline, played: Played, label: str = 
     )
 
 
-def since_first_row(time: Timeline, played: Played) -> list[Reply]:
-    """Replies with times since the first row of `drive_of` the rollout, the first frame told."""
-    start = time.time_us(time.context)
+def since(frame: int, time: Timeline, played: Played) -> list[Reply]:
+    """The driver's replies with times since a frame, as metrics of a drive take them that begins
+    there; that of `drive_of` the rollout begins with the first frame told."""
+    start = time.time_us(frame)
 
     def moved(plan: Plan) -> Plan:
         return Plan(plan.times_us - start, plan.pose)
@@ -51,3 +53,16 @@ def since_first_row(time: Timeline, played: Played) -> list[Reply]:
         )
         for reply in played.replies
     ]
+
+
+def drive_from_first_plan(scenario: Scenario, time: Timeline, played: Played) -> Drive:
+    """What AlpaSim evaluates: from the frame of the first plan on, the record's rows included."""
+    drive = drive_of(rollout_of(scenario, time, played))
+    left_out = time.first - drive.first_frame
+    return replace(
+        drive,
+        first_frame=time.first,
+        start=drive.start - left_out,
+        pose=drive.pose[left_out:],
+        valid=drive.valid[left_out:],
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from alpagym.interop.alpasim import driver_messages as told
 from alpagym.interop.alpasim.cameras import Camera, Renderer, View
 from alpagym.interop.alpasim.driver_client import DriverClient, DriverError
-from alpagym.interop.alpasim.options import SessionConfig
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.plans import DelayedPlans, action_of, checked_plan
 from alpagym.interop.alpasim.poses import Track, center_of, read_trajectory
 from alpagym.interop.alpasim.rig import Rig, RigPath, rates

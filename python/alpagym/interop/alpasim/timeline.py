@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alpagym.interop.alpasim.options import SessionConfig
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 

@@ -28,7 +28,7 @@ from alpagym.tables import comparison, paired_table, plain_printer, reasons, sui
 from alpagym.training_config import EvalConfig
 
 OWN = (
-    *("action", "plan_steps", "replan_every", "row_format", "slot_order"),
+    *("action", "plan_steps", "replan_every", "observation", "row_format", "slot_order"),
     *("num_agents", "num_road_points", "num_route_points", "num_lights"),
     *("ego_columns", "agent_columns", "road_columns"),
     *("agent_radius", "road_radius", "light_radius", "route_step", "route_horizon"),

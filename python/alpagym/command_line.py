@@ -18,6 +18,8 @@ QUOTED = (
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
 """Group of presets that `policy=` chooses from; `alpagym eval` has an option of that name."""
+GROUPS = {"train": ("observation",)}
+"""Groups of presets that are no options besides."""
 
 
 class UsageError(ValueError):
@@ -42,6 +44,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
+        OBSERVATION_PRESETS,
         POLICY_PRESETS,
         EvalConfig,
         ExportConfig,
@@ -56,8 +59,9 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     presets: dict[str, Mapping[str, Any]] = {"reward": REWARD_PRESETS, "grpo": GRPO_PRESETS}
     choices = {name: list(named) for name, named in presets.items()}
     choices["policy"] = list(POLICY_PRESETS)
-    chosen = [{group: next(iter(named))} for group, named in presets.items()]
-    chosen.append({POLICIES: choices["policy"][0]})
+    choices["observation"] = list(OBSERVATION_PRESETS)
+    dotted = {POLICIES: POLICY_PRESETS, "observation": OBSERVATION_PRESETS}
+    chosen = [{group: next(iter(named))} for group, named in (presets | dotted).items()]
     store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
     store.store(name="render", node=_writable(RenderConfig))
@@ -69,18 +73,19 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     for group, named in presets.items():
         for name, preset in named.items():
             store.store(group=group, name=name, node=_named(asdict(preset)))
-    for name, options in POLICY_PRESETS.items():
-        node = OmegaConf.create()
-        for key, value in options.items():
-            OmegaConf.update(node, key, value)
-        store.store(group=POLICIES, name=name, node=node, package="_global_")
+    for group, sets in dotted.items():
+        for name, options in sets.items():
+            node = OmegaConf.create()
+            for key, value in options.items():
+                OmegaConf.update(node, key, value)
+            store.store(group=group, name=name, node=node, package="_global_")
     with initialize(version_base=None, config_path=None):
         known = None
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise UsageError(f"{override}: expected key=value, e.g. seed=1")
-            known = known or _leaves(hydra_compose(command))
+            known = known or [*_leaves(hydra_compose(command)), *GROUPS.get(command, ())]
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = (
@@ -89,7 +94,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                     else f"; alpagym {command} --options lists all"
                 )
                 raise UsageError(f"{key}: no such option{hint}")
-            if key in presets and value not in choices[key]:
+            if key in {*presets, "observation"} and value not in choices[key]:
                 raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
         if command == "train":
             overrides = [_policy(o, choices["policy"]) for o in overrides]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from alpagym.interop.alpasim.remote_evaluation import RemoteDrives
 
 OWN = (
-    *("action", "plan_steps", "replan_every", "row_format", "slot_order"),
+    *("action", "plan_steps", "replan_every", "observation", "row_format", "slot_order"),
     *("num_agents", "num_road_points", "num_route_points", "num_lights"),
     *("ego_columns", "agent_columns", "road_columns"),
     *("agent_radius", "road_radius", "light_radius", "route_step", "route_horizon"),

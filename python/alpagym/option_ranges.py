@@ -70,7 +70,7 @@ CHOICES = {
     "final": ("last", "best"),
     "stream.weights": ("uniform", "failure", "difficulty"),
     "policy.head": ("gaussian", "flow_matching"),
-    "alpasim.route": ("map", "recorded", "none"),
+    "alpasim.route": ("map", "recorded", "simulator", "none"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),

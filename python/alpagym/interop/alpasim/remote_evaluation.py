@@ -78,9 +78,8 @@ def evaluate_driver(
         Order(str(uuid.uuid4()), Stage(s, k, config, cameras, renderer), times[k], seed + k, 0)
         for k, s in enumerate(scenarios)
     ]
-    pool = WorldPool(
-        scenarios, sim_config, min(config.concurrent, len(scenarios)), device=device
-    )
+    worlds, looks = min(config.concurrent, len(scenarios)), config.route == "simulator"
+    pool = WorldPool(scenarios, sim_config, worlds, device=device, routes=looks)
     drives: list[Played | str] = [""] * len(scenarios)
     going = _drive(address, config, pool, orders, None if whole else over, statistics, drives)
     version = asyncio.run(going)

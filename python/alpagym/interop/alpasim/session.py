@@ -64,7 +64,7 @@ class Stage:
             ValueError: the path folds back on itself.
         """
         offset, kind = self.config.route_start_offset, self.config.route
-        if kind == "none":
+        if kind in ("none", "simulator"):
             return None
         if kind == "map":
             try:
@@ -173,11 +173,14 @@ class _Session:
 
     async def drive(self, world: World, ends: Ends | None) -> Played:
         order, time = self._order, self._time
-        state = await world.begin(self._stage.index, time.engaged, order.world_seed)
-        self._played.states.append(state)
+        looks = self._config.route == "simulator"
         for frame in time.asked:
             forced = frame < time.engaged
-            await self._tell(frame)
+            if frame == time.engaged or (forced and looks):
+                state = await world.begin(self._stage.index, frame, order.world_seed)
+            if frame == time.engaged:
+                self._played.states.append(state)
+            await self._tell(frame, state.route if looks else None)
             if forced and self._config.skip_driver_during_force_gt:
                 continue
             if await self._ask(frame, forced):
@@ -195,8 +198,13 @@ class _Session:
                     return self._played
         return self._played
 
-    async def _tell(self, frame: int) -> None:
-        """All observations of now, and wait until the driver has them."""
+    async def _tell(self, frame: int, waypoints: np.ndarray | None) -> None:
+        """All observations of now, and wait until the driver has them.
+
+        Args:
+            frame: that is now.
+            waypoints: the route as it is told, None where the generator gives it.
+        """
         uuid, now_us = self._order.uuid, self._time.time_us(frame)
         rig, frames = self._rig(frame), range(self._told_to + 1, frame + 1)
         self._told_to = frame
@@ -209,6 +217,7 @@ class _Session:
         calls: list[Awaitable[Any]] = [self._driver.call("submit_egomotion_observation", motion)]
         if self._route is not None:
             waypoints = prepare_for_policy(self._route.generate(rig[:3], rig[3]))
+        if waypoints is not None:
             calls.append(self._driver.call("submit_route", told.route(uuid, now_us, waypoints)))
         if self._config.send_ground_truth:
             truth = told.ground_truth(

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from alpagym import sim
-from alpagym.config import DRIVES_ON, ActionType, SimConfig
+from alpagym.config import ALPASIM_SIZES, DRIVES_ON, ActionType, ObservationKind, SimConfig
+from alpagym.interop.alpasim.told import waypoints_of
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.types import State
@@ -47,6 +48,9 @@ class Snapshot:
     """`Outcome.progress_fraction`."""
     done: bool
     """The ego has left, or the record is over."""
+    route: np.ndarray | None
+    """Waypoints of the simulator's route in the frame of the rear axle, NaN behind the last,
+    float32 [20, 3]; None where the pool does not look for them."""
 
 
 class World:
@@ -56,7 +60,7 @@ class World:
         self._ask, self._slot = ask, slot
 
     async def begin(self, scenario: int, frame: int, seed: int) -> Snapshot:
-        """Put it at a frame of a scenario, by its index; not before the scenario's start."""
+        """Put it at a frame of a scenario, by its index."""
         return await self._ask(_Begin(self._slot, scenario, frame, seed))
 
     async def step(self, action: np.ndarray) -> Snapshot:
@@ -88,6 +92,7 @@ class WorldPool:
         worlds: int,
         *,
         device: str | torch.device = "cpu",
+        routes: bool = False,
     ) -> None:
         """Pack the scenarios onto the device.
 
@@ -97,8 +102,11 @@ class WorldPool:
                 event ends an episode.
             worlds: how many there are, W.
             device: where they are.
+            routes: look for the simulator's route as well.
         """
         config = replace(config, action=ActionType.trajectory, replan_every=1, end_on=())
+        if routes:
+            config = replace(config, observation=ObservationKind.alpasim, **ALPASIM_SIZES)
         self.config = config
         self._params = sim.make_params(config)
         self._packed = batch(scenarios, device, lanes=config.traffic.name in DRIVES_ON)
@@ -108,6 +116,7 @@ class WorldPool:
         )
         self._state.terminated.fill_(True)  # worlds without an action stand still
         self._outcome = sim.make_outcome(self._state)
+        self._seen = sim.make_observation(self._state, config) if routes else None
         self._action = torch.zeros(worlds, 1, sim.action_size(config), device=device)
         self._weights = torch.zeros(1, len(sim.RewardTerm), device=device)
         self._free: asyncio.Queue[int] = asyncio.Queue()
@@ -218,6 +227,12 @@ class WorldPool:
         motion = rows(*[getattr(state, name)[:, 0] for name in MOTION[1:]])
         motion = np.column_stack([speed, motion]).astype(np.float64)
         terms, collision = rows(outcome.terms[:, 0])[:, 0], rows(outcome.collision[:, 0])[:, 0]
+        routes: Sequence[np.ndarray | None] = [None] * len(asked)
+        if self._seen is not None:
+            mask = torch.zeros(len(state.step), dtype=torch.bool, device=state.device)
+            mask[slots] = True
+            sim.observe(self._packed, state, self._seen, self._params, mask=mask)
+            routes = list(waypoints_of(self._seen.index(slots))[:, 0])
         progress, ended = rows(outcome.progress_fraction[:, 0])[:, 0], rows(over[:, 0])[:, 0]
         return [
             Snapshot(
@@ -229,6 +244,7 @@ class WorldPool:
                 int(collision[i]),
                 float(progress[i]),
                 bool(ended[i]) and isinstance(one, _Step),
+                routes[i],
             )
             for i, one in enumerate(asked)
         ]

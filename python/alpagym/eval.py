@@ -25,7 +25,14 @@ from alpagym.policies.policy import Policy
 from alpagym.run_directory import trained_recordings
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
-from alpagym.tables import calls_table, comparison, paired_table, plain_printer, reasons, suite_table
+from alpagym.tables import (
+    calls_table,
+    comparison,
+    paired_table,
+    plain_printer,
+    reasons,
+    suite_table,
+)
 from alpagym.training_config import EvalConfig
 
 if TYPE_CHECKING:
@@ -183,8 +190,8 @@ def _begun(
     every = [made.replan_every for c, made in pairs if isinstance(c.driver, Address)]
     if not every:
         return scenarios
-    from alpagym.interop.alpasim.wire import require
     from alpagym.interop.alpasim.timeline import taken_over
+    from alpagym.interop.alpasim.wire import require
 
     require()
     begun, left_out = taken_over(scenarios, config.alpasim, every[0])
@@ -314,10 +321,10 @@ def _measure(
     rows: list[dict[str, Any]],
     console: Console,
 ) -> dict[str, Any]:
-    """Score drives that no failure ends by the metrics of others; they are driven here, or are
-    those of a driver that is far away.
+    """Score drives that no failure ends by the metrics of others.
 
-    Adds each scenario's numbers to its row; returns the totals, and prints them.
+    They are driven here, or are those of a driver that is far away. Adds each scenario's numbers
+    to its row; returns the totals, and prints them.
     """
     from alpagym.metrics.drive import drive_of
     from alpagym.metrics.suites import SUITES, measure

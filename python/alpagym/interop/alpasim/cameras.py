@@ -148,4 +148,6 @@ def _seen(points: np.ndarray, rig: np.ndarray, camera: Camera) -> np.ndarray | N
     if depth.min() < NEAREST:
         return None
     f = camera.focal_length
-    return np.stack([0.5 * camera.width - f * left / depth, 0.5 * camera.height - f * up / depth], 1)
+    return np.stack(
+        [0.5 * camera.width - f * left / depth, 0.5 * camera.height - f * up / depth], 1
+    )

@@ -11,6 +11,7 @@ from alpagym.interop.alpasim.poses import Track, into_frame, read_trajectory
 from alpagym.scenarios.polyline import wrap_angle
 from alpagym.scenarios.recorded_plans import PLAN_STEP, resample
 
+
 def checked_plan(trajectory: Any, now_us: int) -> Track:
     """The plan of a driver's answer, a message `common.Trajectory`: x, y, yaw of the rig.
 

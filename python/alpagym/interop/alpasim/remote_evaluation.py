@@ -18,9 +18,9 @@ from alpagym.evaluation import Results, results_of
 from alpagym.interop.alpasim.address import Address
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
-from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.rollouts import rollout_of, since
 from alpagym.interop.alpasim.session import Ends, Order, Played, Stage, play
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import Timeline, timeline
 from alpagym.interop.alpasim.wire.connection import Tls
 from alpagym.interop.alpasim.wire.messages import common

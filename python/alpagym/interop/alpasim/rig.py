@@ -31,7 +31,8 @@ class Rig:
 
     def of_box(self, center: np.ndarray, yaw: np.ndarray) -> np.ndarray:
         """x, y, z [m] and yaw [rad] of rigs, float64 [..., 4], of boxes with these centers [..., 3]
-        and yaws [...]."""
+        and yaws [...].
+        """
         x, y, z = np.moveaxis(np.asarray(center, np.float64), -1, 0)
         pose = rig_of(np.stack([x, y, np.asarray(yaw, np.float64)], -1), self.back)
         return np.insert(pose, 2, z - self.down, -1)

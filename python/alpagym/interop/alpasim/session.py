@@ -15,11 +15,11 @@ import numpy as np
 from alpagym.interop.alpasim import driver_messages as told
 from alpagym.interop.alpasim.cameras import Camera, Renderer, View
 from alpagym.interop.alpasim.driver_client import DriverClient, DriverError
-from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.plans import DelayedPlans, action_of, checked_plan
 from alpagym.interop.alpasim.poses import Track, center_of, read_trajectory
 from alpagym.interop.alpasim.rig import Rig, RigPath, rates
 from alpagym.interop.alpasim.route import RouteGenerator, prepare_for_policy, scenario_route
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import Timeline
 from alpagym.interop.alpasim.wire.messages import egodriver
 from alpagym.interop.alpasim.world_pool import Snapshot, World, WorldPool
@@ -220,9 +220,7 @@ class _Session:
         if waypoints is not None:
             calls.append(self._driver.call("submit_route", told.route(uuid, now_us, waypoints)))
         if self._config.send_ground_truth:
-            truth = told.ground_truth(
-                uuid, now_us, self._stage.record, self._time.frame_us, rig
-            )
+            truth = told.ground_truth(uuid, now_us, self._stage.record, self._time.frame_us, rig)
             calls.append(self._driver.call("submit_recording_ground_truth", truth))
         calls += [self._send_image(frame, camera) for camera in self._stage.cameras]
         for result in await asyncio.gather(*calls, return_exceptions=True):

@@ -195,9 +195,7 @@ class WorldPool:
             self._action[moving, 0] = plans.to(self._action)
             state.terminated[moving] = False
             state.truncated[moving] = False
-            sim.step(
-                self._packed, state, self._outcome, self._action, self._weights, self._params
-            )
+            sim.step(self._packed, state, self._outcome, self._action, self._weights, self._params)
         over = state.terminated | state.truncated
         state.terminated.fill_(True)
         return self._snapshots(asked, over)

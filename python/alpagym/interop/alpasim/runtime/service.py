@@ -13,10 +13,10 @@ import grpc
 
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
-from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.runtime.returns import failed, succeeded, version
 from alpagym.interop.alpasim.runtime.slots import DriverSlots
 from alpagym.interop.alpasim.session import Order, Stage, play
+from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import timeline
 from alpagym.interop.alpasim.wire.messages import common, runtime
 from alpagym.interop.alpasim.wire.services import Fault

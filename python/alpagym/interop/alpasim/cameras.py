@@ -50,7 +50,7 @@ class Camera:
 
     @property
     def focal_length(self) -> float:
-        """[pixels]"""
+        """Of the pinhole [pixels]."""
         return 0.5 * self.width / math.tan(0.5 * self.field_of_view)
 
     @property
@@ -148,6 +148,5 @@ def _seen(points: np.ndarray, rig: np.ndarray, camera: Camera) -> np.ndarray | N
     if depth.min() < NEAREST:
         return None
     f = camera.focal_length
-    return np.stack(
-        [0.5 * camera.width - f * left / depth, 0.5 * camera.height - f * up / depth], 1
-    )
+    across, down = 0.5 * camera.width - f * left / depth, 0.5 * camera.height - f * up / depth
+    return np.stack([across, down], 1)

@@ -30,9 +30,7 @@ class Rig:
         return Rig(float(rear_axles(tracks)[agent]), 0.5 * height)
 
     def of_box(self, center: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-        """x, y, z [m] and yaw [rad] of rigs, float64 [..., 4], of boxes with these centers [..., 3]
-        and yaws [...].
-        """
+        """Rigs x, y, z, yaw, float64 [..., 4], of boxes with centers [..., 3] and yaws [...]."""
         x, y, z = np.moveaxis(np.asarray(center, np.float64), -1, 0)
         pose = rig_of(np.stack([x, y, np.asarray(yaw, np.float64)], -1), self.back)
         return np.insert(pose, 2, z - self.down, -1)
@@ -61,8 +59,8 @@ def rates(motion: np.ndarray) -> tuple[np.ndarray, ...]:
     """What AlpaSim tells of a vehicle's motion, in the rig's frame.
 
     Args:
-        motion: speed and lateral speed of the center of mass [m/s], yaw rate [rad/s], steering angle
-            [rad] and lagged acceleration [m/s^2], [5].
+        motion: speed and lateral speed of the center of mass [m/s], yaw rate [rad/s], steering
+            angle [rad] and lagged acceleration [m/s^2], [5].
 
     Returns:
         Angular velocity [rad/s], velocity [m/s], acceleration [m/s^2] and angular acceleration

@@ -36,8 +36,9 @@ def rollout_of(scenario: Scenario, time: Timeline, played: Played, label: str = 
 
 
 def since(frame: int, time: Timeline, played: Played) -> list[Reply]:
-    """The driver's replies with times since a frame, as metrics of a drive take them that begins
-    there; that of `drive_of` the rollout begins with the first frame told.
+    """The driver's replies with times since the frame that a drive begins with, for its metrics.
+
+    A drive of `drive_of` begins with the first frame told.
     """
     start = time.time_us(frame)
 

@@ -231,7 +231,7 @@ class _Session:
         """Ask for a plan and keep it; whether the driver asks for the end instead.
 
         Raises:
-            DriverError: no plan, or one that cannot be followed.
+            DriverError: no plan, one that cannot be followed, or an end before it took over.
         """
         now_us = self._time.time_us(frame)
         query_us = self._time.time_us(frame + self._time.every)
@@ -242,6 +242,11 @@ class _Session:
             ),
         )
         if answer.terminate_session:
+            if forced:
+                raise DriverError(
+                    f"driver {self._driver.address}: ended the session at {now_us * 1e-6:g} s, "
+                    "before it took over"
+                )
             return True
         if forced and not answer.trajectory.poses:
             return False

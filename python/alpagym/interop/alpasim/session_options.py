@@ -20,9 +20,9 @@ class SessionConfig:
     """Length of a session at most, the time in which the record drives included [s]; 0 for the
     record's."""
     route: str = "map"
-    """What the driver is told of the way ahead: `map` (as AlpaSim: the record laid on lane centers and
-    carried on along them; the bare record where a map has no lanes for it), `recorded`, `simulator`
-    (the route that policies see when they are trained here) or `none`."""
+    """What the driver is told of the way ahead: `map`, `recorded`, `simulator` or `none`. `map` is
+    AlpaSim's: the record laid on lane centers and carried on along them, the bare record where a
+    map has no lanes for it; `simulator` what policies see that are trained here."""
     route_start_offset: float = 0.0
     """Waypoints nearer than this are left out of the route [m]."""
     send_ground_truth: bool = False

@@ -43,8 +43,8 @@ def timeline(
 ) -> Timeline:
     """The session of a scenario.
 
-    The driver takes over at the scenario's start, as any driver of ours does; later where the record
-    before it is shorter than `force_gt`, so that it always has that time to watch, and by
+    The driver takes over at the scenario's start, as any driver of ours does; later where the
+    record before it is shorter than `force_gt`, so that it always has that time to watch, and by
     `offset_us` [us], rounded to frames.
 
     Raises:
@@ -65,8 +65,8 @@ def timeline(
     if engaged >= last or not present[context : engaged + 1].all():
         have = int(np.argmin(present[context:])) or len(present) - context
         raise ScenarioError(
-            f"{scenario.id}: expected a record of the ego without a gap for {forced + 1} frames and "
-            f"one more to drive from frame {first} on, got frames {context} to {context + have - 1}"
+            f"{scenario.id}: expected the ego in {forced + 2} frames from frame {first} on, "
+            f"got frames {context} to {context + have - 1}"
         )
     return Timeline(context, first, engaged, last, every, frame_us)
 

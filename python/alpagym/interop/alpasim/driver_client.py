@@ -106,6 +106,12 @@ class DriverClient:
                 else:
                     self.statistics.latencies[method].add(time.monotonic() - begun)
                     self.gone = False
+                    if answer is None:  # what grpc.aio makes of bytes that it cannot read
+                        self.statistics.failures[f"{method}: unreadable"] += 1
+                        raise DriverError(
+                            f"driver {self.address}: answered {method} with bytes that are no "
+                            "message of it"
+                        )
                     return answer
             if failed.code() is not grpc.StatusCode.UNAVAILABLE or attempt == self._config.retries:
                 break

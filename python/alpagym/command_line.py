@@ -12,7 +12,7 @@ from typing import Any
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
     *("data.select", "data.hold_out", "compare", "token", "run"),
-    *("policy.kind", "policy.weights"),
+    *("policy.kind", "policy.weights", "host", "tls_certificate", "tls_key", "tls_authority"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
@@ -40,6 +40,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS
+    from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
@@ -67,6 +68,7 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))
+    store.store(name="serve driver", node=_writable(DriverConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for group, named in presets.items():

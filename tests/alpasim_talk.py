@@ -119,6 +119,39 @@ def start(uuid: str, seed: int = 7) -> Any:
     return egodriver.DriveSessionRequest(session_uuid=uuid, random_seed=seed)
 
 
+def planned(answer) -> tuple[np.ndarray, np.ndarray]:
+    """Times [us] and poses [N, 3] of an answer, which AlpaSim would accept."""
+    track = poses.read_trajectory(answer.trajectory)
+    for entry in answer.trajectory.poses:
+        q = entry.pose.quat
+        assert abs(np.linalg.norm([q.w, q.x, q.y, q.z]) - 1.0) < 1e-6
+    assert track.time_us[-1] - track.time_us[0] >= 2_000_000
+    assert (track.z == track.z[0]).all()
+    assert not answer.terminate_session
+    return track.time_us, track.pose
+
+
+def waypoints(count: int = 20) -> np.ndarray:
+    rows = np.full((20, 3), np.nan, np.float32)
+    rows[:count] = 0.0
+    rows[:count, 0] = 80.0 / 19.0 * np.arange(count)
+    return rows
+
+
+def straight(step: int, speed: float = 8.0):
+    """Where a car is that drives along the x axis."""
+    way = 0.1 * speed * step
+    return Track(np.array([START_US + STEP_US * step]), np.array([[way, 0.0, 0.0]]), np.zeros(1))
+
+
+async def told_straight(stub, uuid: str, step: int = 0, speed: float = 8.0) -> int:
+    """Tell a session of a step of that drive; returns its time."""
+    time_us = START_US + STEP_US * step
+    await stub.submit_egomotion_observation(egomotion(uuid, straight(step, speed), [speed]))
+    await stub.submit_route(route(uuid, time_us, waypoints()))
+    return time_us
+
+
 class Worlds:
     """Worlds of ours, each a session of a driver."""
 

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("grpc", reason="the extra alpasim is not installed")
-
-from alpagym.interop.alpasim import poses
 from alpagym.policies.policy import memory_of
 from alpagym.scenarios.procedural import KINDS, generate
 from alpagym.timed_plans import plan_action
@@ -22,10 +19,14 @@ from alpasim_talk import (
     Worlds,
     drive,
     egomotion,
+    planned,
     policy_of,
     route,
     start,
+    straight,
     talk_to,
+    told_straight,
+    waypoints,
 )
 from simulating import Rig
 
@@ -114,18 +115,6 @@ def test_it_sees_what_the_simulator_shows(told) -> None:
             assert torch.equal(got.route_mask, want.route_mask)
 
 
-def planned(answer) -> tuple[np.ndarray, np.ndarray]:
-    """Times [us] and poses [N, 3] of an answer, which AlpaSim would accept."""
-    track = poses.read_trajectory(answer.trajectory)
-    for entry in answer.trajectory.poses:
-        q = entry.pose.quat
-        assert abs(np.linalg.norm([q.w, q.x, q.y, q.z]) - 1.0) < 1e-6
-    assert track.time_us[-1] - track.time_us[0] >= 2_000_000
-    assert (track.z == track.z[0]).all()
-    assert not answer.terminate_session
-    return track.time_us, track.pose
-
-
 @pytest.mark.parametrize("kind", ["plans", "old_plans"])
 def test_a_drive_over_sockets_is_the_drive_in_process(kind) -> None:
     """Trajectory actions, each step from the answer's poses; to float32 on the wire."""
@@ -187,29 +176,6 @@ def test_actions_become_plans_that_begin_as_the_simulator_drives(kind) -> None:
 
 
 # Sessions
-
-
-def waypoints(count: int = 20) -> np.ndarray:
-    rows = np.full((20, 3), np.nan, np.float32)
-    rows[:count] = 0.0
-    rows[:count, 0] = 80.0 / 19.0 * np.arange(count)
-    return rows
-
-
-def straight(step: int, speed: float = 8.0):
-    """Where a car is that drives along the x axis."""
-    way = 0.1 * speed * step
-    return poses.Track(
-        np.array([START_US + STEP_US * step]), np.array([[way, 0.0, 0.0]]), np.zeros(1)
-    )
-
-
-async def told_straight(stub, uuid: str, step: int = 0, speed: float = 8.0) -> int:
-    """Tell a session of a step of that drive; returns its time."""
-    time_us = START_US + STEP_US * step
-    await stub.submit_egomotion_observation(egomotion(uuid, straight(step, speed), [speed]))
-    await stub.submit_route(route(uuid, time_us, waypoints()))
-    return time_us
 
 
 def test_many_sessions_are_answered_together_and_each_as_alone() -> None:

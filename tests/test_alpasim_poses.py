@@ -7,11 +7,9 @@ import pytest
 
 from alpagym.interop.alpasim import poses
 from alpagym.interop.alpasim.poses import Track
+from alpagym.interop.alpasim.wire.messages import common
 
-messages = pytest.importorskip(
-    "alpagym.interop.alpasim.wire.messages", reason="the extra alpasim is not installed"
-)
-Trajectory = messages.common.Trajectory
+Trajectory = common.Trajectory
 
 
 def some_track(count: int = 5) -> Track:

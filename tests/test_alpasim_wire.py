@@ -9,14 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 
-grpc = pytest.importorskip("grpc", reason="the extra alpasim is not installed")
-from google.protobuf import descriptor_pb2  # noqa: E402
-
-from alpagym.interop.alpasim.wire import connection, messages, services  # noqa: E402
-from alpagym.interop.alpasim.wire.messages import common, egodriver, log, runtime  # noqa: E402
-from alpagym.interop.alpasim.wire.services import EGODRIVER, Fault, Stub, handler_of  # noqa: E402
+from alpagym.interop.alpasim.wire import connection, messages, services
+from alpagym.interop.alpasim.wire.messages import common, egodriver, log, runtime
+from alpagym.interop.alpasim.wire.services import EGODRIVER, Fault, Stub, handler_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CALL_S = 60.0
@@ -70,7 +69,6 @@ def status_of(talk, **options):
 
 
 def test_descriptors_are_those_of_the_proto_files() -> None:
-    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     spec = importlib.util.spec_from_file_location("compile", ROOT / "scripts/compile_alpasim.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -12,8 +12,8 @@ from typing import Any
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
     *("data.select", "data.hold_out", "compare", "token", "run"),
-    *("policy.kind", "policy.weights", "alpasim.renderer"),
-    *("alpasim.tls_authority", "alpasim.tls_certificate", "alpasim.tls_key"),
+    *("policy.kind", "policy.weights", "host", "tls_certificate", "tls_key", "tls_authority"),
+    *("alpasim.tls_authority", "alpasim.tls_certificate", "alpasim.tls_key", "alpasim.renderer"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
@@ -41,6 +41,8 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
     from alpagym.config import REWARD_PRESETS
+    from alpagym.interop.alpasim.options import DriverConfig
+    from alpagym.interop.alpasim.runtime.options import RuntimeConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
@@ -68,6 +70,8 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))
+    store.store(name="serve driver", node=_writable(DriverConfig))
+    store.store(name="serve runtime", node=_writable(RuntimeConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for group, named in presets.items():

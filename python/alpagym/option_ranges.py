@@ -23,6 +23,9 @@ AT_LEAST = {
     "shard_scenarios": 1,
     "save_every": 1,
     "jobs": 1,
+    "max_sessions": 1,
+    "max_batch": 1,
+    "max_message_mib": 1,
     "stream.max_mib": 1,
     "stream.held_out": 1,
     "stream.imitation": 1,
@@ -38,7 +41,7 @@ AT_LEAST = {
     "alpasim.image_width": 16,
 }
 """Whole numbers that may not be 0; none may be negative."""
-AT_MOST = {"shard_scenarios": 4096}
+AT_MOST = {"shard_scenarios": 4096, "port": 65535, "max_message_mib": 2047}
 """Highest whole numbers, where it is not what 32 bits hold."""
 POSITIVE = {
     *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
@@ -51,6 +54,7 @@ POSITIVE = {
     "policy.flow_noise",
     "alpasim.call_timeout",
     "alpasim.drive_timeout",
+    "idle_s",
 }
 """Numbers that must be above 0."""
 NOT_NEGATIVE = {

@@ -85,7 +85,7 @@ def route_told(points: np.ndarray) -> np.ndarray:
     if not np.isfinite(points).all():
         i = int(np.flatnonzero(~np.isfinite(points).all(1))[0])
         raise ValueError(f"route waypoint {i}: expected finite numbers or NaN, got infinity")
-    points = points * np.float32([1.0, 1.0, 0.0])
+    points = points * np.array([1.0, 1.0, 0.0], np.float32)
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     regular = ((steps >= REGULAR_STEP[0]) & (steps <= REGULAR_STEP[1])).all()
     if len(points) > NUM_WAYPOINTS or not regular:

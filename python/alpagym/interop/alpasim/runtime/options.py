@@ -19,6 +19,8 @@ class RuntimeConfig:
     """Address to listen at; this machine alone reaches the default, 0.0.0.0 is reached by all."""
     port: int = 50051
     """0 for a free one."""
+    shut_down: bool = True
+    """Whether clients may end the runtime by `shut_down`."""
     max_message_mib: int = 64
     """Largest message in either direction [MiB]."""
     tls_certificate: str = ""

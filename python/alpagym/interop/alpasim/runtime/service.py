@@ -33,7 +33,13 @@ class RuntimeService:
     """What `handler_of(RUNTIME, ...)` serves."""
 
     def __init__(
-        self, scenarios: Sequence[Scenario], pool: WorldPool, config: SessionConfig, every: int
+        self,
+        scenarios: Sequence[Scenario],
+        pool: WorldPool,
+        config: SessionConfig,
+        every: int,
+        *,
+        shut_down: bool = True,
     ) -> None:
         """Nothing runs before the first request.
 
@@ -42,6 +48,7 @@ class RuntimeService:
             pool: holds them in this order.
             config: how sessions go.
             every: steps from plan to plan.
+            shut_down: whether clients may end the runtime.
 
         Raises:
             ValueError: an unknown camera or renderer.
@@ -54,10 +61,20 @@ class RuntimeService:
         self._pool, self._config, self._every = pool, config, every
         self._open_calls = asyncio.Semaphore(config.calls)
         self.statistics = CallStatistics()
-        self.stopping = asyncio.Event()
-        """Set when a client asks for the end."""
-        self.num_rollouts = 0
-        """Going on or waiting for a driver or a world."""
+        self.ended = asyncio.Event()
+        """Set when the runtime is to end."""
+        self.num_open = 0
+        """Rollouts that go on, or wait for a driver or a world."""
+        self._may_end = shut_down
+        self._num_done = self._num_failed = 0
+
+    def sentence(self) -> str:
+        """What has been done so far."""
+        drive = self.statistics.latencies["drive"]
+        return (
+            f"{self._num_done} rollouts, {self._num_failed} of them failed; {len(drive)} plans, "
+            f"half of them within {1e3 * drive.percentile(0.5):.1f} ms"
+        )
 
     async def get_runtime_info(self, _: Any) -> Any:
         """What can be asked for, and how much of it at a time."""
@@ -94,8 +111,10 @@ class RuntimeService:
         return common.Empty()
 
     async def shut_down(self, _: Any) -> Any:
-        """Begin no more rollouts, and end when those going on have ended."""
-        self.stopping.set()
+        """End; requests under way have a while to finish."""
+        if not self._may_end:
+            raise Fault(grpc.StatusCode.PERMISSION_DENIED, "shut_down: not allowed here")
+        self.ended.set()
         return common.Empty()
 
     async def simulate(self, request: Any) -> Any:
@@ -104,8 +123,6 @@ class RuntimeService:
         Raises:
             Fault: a request that makes no sense. A rollout that fails is no fault.
         """
-        if self.stopping.is_set():
-            raise Fault(grpc.StatusCode.UNAVAILABLE, "simulate: this runtime is shutting down")
         self._check(request)
         drivers = [
             DriverClient(
@@ -136,7 +153,16 @@ class RuntimeService:
 
     async def _rollout(self, spec: Any, name: str, seed: int, slots: DriverSlots) -> Any:
         """A `RolloutReturn`, whatever happens."""
-        self.num_rollouts += 1
+        self.num_open += 1
+        try:
+            answer = await self._driven(spec, name, seed, slots)
+        finally:
+            self.num_open -= 1
+        self._num_done += 1
+        self._num_failed += not answer.success
+        return answer
+
+    async def _driven(self, spec: Any, name: str, seed: int, slots: DriverSlots) -> Any:
         stage = self._stages[spec.scenario_id]
         try:
             offset = spec.start_time_offset_us
@@ -151,8 +177,6 @@ class RuntimeService:
         except Exception as error:  # of our own making; the others go on
             traceback.print_exc()
             return failed(spec, name, f"rollout: failed with {type(error).__name__}: {error}")
-        finally:
-            self.num_rollouts -= 1
 
     def _check(self, request: Any) -> None:
         """Refuse a request that makes no sense, before anything is driven."""

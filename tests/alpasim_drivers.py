@@ -95,9 +95,7 @@ class ScriptedDriver:
         self._server.start()
         return self
 
-    def __exit__(
-        self, *_: type[BaseException] | BaseException | TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.released.set()
         self.kill()
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 
 import scenario_factory as factory
 from alpagym.cli import main
 from alpagym.config import ActionType, SimConfig
-from alpagym.interop.alpasim.session_options import SessionConfig
-from alpagym.interop.alpasim.timeline import taken_over
-
-grpc = pytest.importorskip("grpc", reason="the extra alpasim is not installed")
-
 from alpagym.interop.alpasim.address import parse_address
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
+from alpagym.interop.alpasim.session_options import SessionConfig
+from alpagym.interop.alpasim.timeline import taken_over
 from alpagym.interop.alpasim.wire.messages import egodriver
 from alpasim_drivers import Refusal, ScriptedDriver, ahead
 
@@ -90,7 +88,10 @@ FAULTS = {
         refuse(grpc.StatusCode.FAILED_PRECONDITION),
         "drive failed with FAILED_PRECONDITION: no plan today",
     ),
-    "no message": (lambda s, r: b"\xff\xff\xff", "answered drive with bytes that are no message of it"),
+    "no message": (
+        lambda s, r: b"\xff\xff\xff",
+        "answered drive with bytes that are no message of it",
+    ),
     "an oversize message": (huge, "drive failed with RESOURCE_EXHAUSTED: "),
 }
 
@@ -236,7 +237,10 @@ def test_what_is_asked_for_wrongly(capsys) -> None:
     for policy, sentence in (
         ("grpc://", "policy: expected grpc://host:port or grpcs://host:port, got grpc://"),
         ("http://a:1", "policy: expected grpc://host:port or grpcs://host:port, got http://a:1"),
-        ("grpc://a:1/b", "policy: expected grpc://host:port or grpcs://host:port, got grpc://a:1/b"),
+        (
+            "grpc://a:1/b",
+            "policy: expected grpc://host:port or grpcs://host:port, got grpc://a:1/b",
+        ),
         ("grpc://a", "policy: expected grpc://host:port or grpcs://host:port, got grpc://a"),
     ):
         assert main(["eval", f"policy={policy}"]) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,30 +12,26 @@ import torch
 
 import scenario_factory as factory
 from alpagym.config import ActionType, SimConfig
-from alpagym.interop.alpasim.cameras import Camera, cameras_of
-from alpagym.interop.alpasim.rig import Rig as RigOfBox
-from alpagym.interop.alpasim.rig import rates
-from alpagym.interop.alpasim.session_options import SessionConfig
-from alpagym.interop.alpasim.timeline import taken_over, timeline
-from alpagym.scenarios.scenario import Scenario, ScenarioError
-from alpagym.timed_plans import plan_action
-from simulating import Rig
-
-pytest.importorskip("grpc", reason="the extra alpasim is not installed")
-
 from alpagym.interop.alpasim.address import parse_address
 from alpagym.interop.alpasim.poses import from_frame, read_trajectory
 from alpagym.interop.alpasim.remote_evaluation import RemoteDrives, evaluate_driver
+from alpagym.interop.alpasim.rig import Rig as RigOfBox
+from alpagym.interop.alpasim.session_options import SessionConfig
+from alpagym.interop.alpasim.timeline import taken_over
+from alpagym.scenarios.scenario import Scenario
+from alpagym.timed_plans import plan_action
 from alpasim_drivers import ScriptedDriver, Session, ahead, arc, response
+from simulating import Rig
 
 CONFIG = SessionConfig()
 FREE = SimConfig(action=ActionType.trajectory, end_on=())
 
 
 def scenarios_of(count: int = 3, frames: int = 50) -> list[Scenario]:
-    made = [factory.curve(frames=frames), *(
-        factory.straight(frames=frames, name=f"straight {k}") for k in range(count - 1)
-    )]
+    made = [
+        factory.curve(frames=frames),
+        *(factory.straight(frames=frames, name=f"straight {k}") for k in range(count - 1)),
+    ]
     return taken_over(made, CONFIG, 1)[0]
 
 

@@ -57,7 +57,12 @@ class ServedRuntime:
     async def _serve(self, begun: Future[int]) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            self.pool = WorldPool(self.scenarios, SimConfig(), self.config.concurrent)
+            self.pool = WorldPool(
+                self.scenarios,
+                SimConfig(),
+                self.config.concurrent,
+                routes=self.config.route == "simulator",
+            )
             self.service = RuntimeService(self.scenarios, self.pool, self.config, 1)
             server = make_server(handler_of(RUNTIME, self.service))
             port = listen(server)

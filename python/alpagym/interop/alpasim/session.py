@@ -180,6 +180,7 @@ class _Session:
                 state = await world.begin(self._stage.index, frame, order.world_seed)
             if frame == time.engaged:
                 self._played.states.append(state)
+            assert not looks or state.route is not None  # the pool looks for them
             await self._tell(frame, state.route if looks else None)
             if forced and self._config.skip_driver_during_force_gt:
                 continue
@@ -278,7 +279,16 @@ class _Session:
 
     def _rates(self, frame: int) -> tuple[np.ndarray, ...] | None:
         """None until the driver has driven for a step, as AlpaSim commits none before."""
-        return rates(self._state(frame).motion) if frame > self._time.engaged else None
+        if frame > self._time.engaged:
+            return rates(self._state(frame).motion)
+        if not self._config.recorded_motion:
+            return None
+        if frame == self._time.engaged:
+            return rates(self._state(frame).motion)
+        tracks, ego = self._stage.scenario.tracks, self._stage.scenario.ego
+        vx, vy, yaw = *tracks.velocity[ego, frame].astype(float), float(tracks.yaw[ego, frame])
+        speed = vx * np.cos(yaw) + vy * np.sin(yaw)
+        return rates(np.array([speed, 0.0, 0.0, 0.0, 0.0]))
 
     def _state(self, frame: int) -> Snapshot:
         return self._played.states[frame - self._time.engaged]

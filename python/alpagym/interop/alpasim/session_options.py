@@ -14,6 +14,8 @@ class SessionConfig:
     between two plans."""
     skip_driver_during_force_gt: bool = False
     """Send what is observed in that time, but ask for no plans."""
+    recorded_motion: bool = False
+    """Tell recorded speeds in that time, where AlpaSim tells zeros."""
     planner_delay: float = 0.0
     """Age that a plan must have reached before it is followed [s]."""
     max_seconds: float = 0.0

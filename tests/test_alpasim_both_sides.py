@@ -9,7 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from carla_driver_interface.policies import RouteFollowerPolicy
+from carla_driver_interface.server import serving
 
+from alpagym.config import SimConfig
 from alpagym.evaluation import evaluate
 from alpagym.interop.alpasim.address import Address
 from alpagym.interop.alpasim.driver.plans import Planner
@@ -91,3 +94,24 @@ def test_our_runtime_and_our_driver() -> None:
         assert [one.error for one in answer.rollout_returns] == [""] * 2 * len(made)
         assert all("progress" in one.aggregated_metrics for one in answer.rollout_returns)
         assert driver.driver.statistics.drives == 2 * 13 * len(made)
+
+
+def test_a_driver_of_others_follows_our_routes() -> None:
+    """That of `carla-driver-interface`, which knows nothing of ours and steers by route alone."""
+    made = [generate(kind, 5) for kind in KINDS[:3]]
+    scenarios, _ = taken_over(made, SessionConfig(), 1)
+    config = SessionConfig(cameras=("camera_front_tele_30fov",), send_ground_truth=True)
+    with serving(RouteFollowerPolicy(), 0, "127.0.0.1", mode="alpasim") as port:
+        address = Address("127.0.0.1", port)
+        found = evaluate_driver(address, scenarios, SimConfig(end_on=()), config, whole=True)
+    assert found.results.undriven == {}
+    assert found.summary["calls"]["submit_image_observation"]["num_calls"] == sum(
+        s.tracks.num_frames - 1 for s in scenarios
+    )
+    for k, scenario in enumerate(scenarios):
+        rollout = found.rollouts[k]
+        path = scenario.tracks.xyz[scenario.ego, :, :2]
+        driven = np.stack([rollout.x, rollout.y], -1)[:, scenario.ego]
+        beside = np.linalg.norm(driven[:, None] - path, axis=-1).min(1)
+        assert beside.max() < 2.0, scenario.id
+        assert np.linalg.norm(driven[-1] - driven[0]) > 10.0

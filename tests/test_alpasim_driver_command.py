@@ -127,8 +127,8 @@ def test_wrong_options_get_one_sentence(checkpoint, tmp_path, capsys) -> None:
     save_policy(full, make_policy(config, sim_config), config, sim_config, [])
     good = f"checkpoint={checkpoint}"
     for given, words in {
-        (): "serve: expected driver, as in serve driver checkpoint=PATH, got nothing",
-        ("renderer",): "serve: expected driver, as in serve driver checkpoint=PATH, got renderer",
+        (): "serve: expected driver or runtime, as in serve driver checkpoint=PATH or serve ",
+        ("renderer",): "serve runtime scenarios=PATH, got renderer",
         ("driver",): "serve driver: expected checkpoint=<run>",
         ("driver", "checkpoint=nowhere"): "nowhere: no such policy file",
         ("driver", f"checkpoint={full}"): "train one with observation=alpasim",

@@ -282,10 +282,13 @@ def _serve(arguments: Sequence[str]) -> int:
     check(config)
     require()
     if what == "driver":
-        from alpagym.interop.alpasim.driver.command import serve_driver as serve
+        from alpagym.interop.alpasim.driver.command import serve_driver
+
+        serve_driver(config, lambda line: print(line, flush=True))
     else:
-        from alpagym.interop.alpasim.runtime.command import serve_runtime as serve
-    serve(config, lambda line: print(line, flush=True))
+        from alpagym.interop.alpasim.runtime.command import serve_runtime
+
+        serve_runtime(config, lambda line: print(line, flush=True))
     return 0
 
 

@@ -286,8 +286,8 @@ class _Session:
         if frame == self._time.engaged:
             return rates(self._state(frame).motion)
         tracks, ego = self._stage.scenario.tracks, self._stage.scenario.ego
-        vx, vy, yaw = *tracks.velocity[ego, frame].astype(float), float(tracks.yaw[ego, frame])
-        speed = vx * np.cos(yaw) + vy * np.sin(yaw)
+        yaw = float(tracks.yaw[ego, frame])
+        speed = tracks.velocity[ego, frame].astype(np.float64) @ [np.cos(yaw), np.sin(yaw)]
         return rates(np.array([speed, 0.0, 0.0, 0.0, 0.0]))
 
     def _state(self, frame: int) -> Snapshot:

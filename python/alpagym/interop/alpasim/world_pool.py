@@ -106,7 +106,8 @@ class WorldPool:
         """
         config = replace(config, action=ActionType.trajectory, replan_every=1, end_on=())
         if routes:
-            config = replace(config, observation=ObservationKind.alpasim, **ALPASIM_SIZES)
+            sizes: dict[str, Any] = {**ALPASIM_SIZES}
+            config = replace(config, observation=ObservationKind.alpasim, **sizes)
         self.config = config
         self._params = sim.make_params(config)
         self._packed = batch(scenarios, device, lanes=config.traffic.name in DRIVES_ON)
@@ -131,7 +132,7 @@ class WorldPool:
         self._stepping = asyncio.create_task(self._serve())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         assert self._stepping is not None
         self._stepping.cancel()
         await asyncio.gather(self._stepping, return_exceptions=True)

@@ -71,10 +71,11 @@ class RuntimeService:
     def sentence(self) -> str:
         """What has been done so far."""
         drive = self.statistics.latencies["drive"]
-        return (
-            f"{self._num_done} rollouts, {self._num_failed} of them failed; {len(drive)} plans, "
-            f"half of them within {1e3 * drive.percentile(0.5):.1f} ms"
-        )
+        text = f"{self._num_done} rollouts, {self._num_failed} of them failed; {len(drive)} plans"
+        if len(drive):
+            for percent in (50, 90, 99):
+                text += f", p{percent} {1e3 * drive.percentile(percent / 100):.1f} ms"
+        return text
 
     async def get_runtime_info(self, _: Any) -> Any:
         """What can be asked for, and how much of it at a time."""

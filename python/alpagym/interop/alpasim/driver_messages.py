@@ -8,9 +8,30 @@ from typing import Any
 import numpy as np
 
 from alpagym.interop.alpasim.cameras import POSITION, SHUTTER_US, Camera
-from alpagym.interop.alpasim.poses import Track, into_frame, write_trajectory
+from alpagym.interop.alpasim.poses import Track, into_frame
 from alpagym.interop.alpasim.rig import RigPath
 from alpagym.interop.alpasim.wire.messages import common, egodriver, sensorsim
+
+_POSE = np.dtype(
+    [
+        *[("begin", "V7"), ("x", "<f4"), ("to_y", "V1"), ("y", "<f4"), ("to_z", "V1")],
+        *[("z", "<f4"), ("to_w", "V3"), ("w", "<f4"), ("to_qz", "V1"), ("qz", "<f4")],
+        *[("to_time", "V1"), ("time_us", "<u8")],
+    ]
+)
+"""A `PoseAtTime` of a `Trajectory` on the wire, with the fields that upright poses have."""
+_POSE_FRAME: dict[str, Any] = {
+    "begin": np.void(bytes([0x0A, 40, 0x0A, 29, 0x0A, 15, 0x0D])),
+    "to_y": np.void(b"\x15"),
+    "to_z": np.void(b"\x1d"),
+    "to_w": np.void(bytes([0x12, 10, 0x0D])),
+    "to_qz": np.void(b"\x25"),
+    "to_time": np.void(b"\x11"),
+}
+"""Numbers, kinds and lengths of the fields."""
+
+_RATES = "angular_velocity", "linear_velocity", "linear_acceleration", "angular_acceleration"
+_AT_REST = (np.zeros(3),) * 4
 
 Rates = tuple[np.ndarray, ...]
 """As of `rig.rates`."""
@@ -42,12 +63,13 @@ def egomotion(
     request = egodriver.RolloutEgoTrajectory(session_uuid=uuid)
     pose = np.stack(rigs)
     track = Track(np.array(times_us, np.int64), pose[:, [0, 1, 3]], pose[:, 2])
-    write_trajectory(request.trajectory, track)
+    _add_poses(request.trajectory, track)
     for told in rates:
         state = request.dynamic_states.add()
-        names = "angular_velocity", "linear_velocity", "linear_acceleration", "angular_acceleration"
-        for name, value in zip(names, told or (np.zeros(3),) * 4, strict=True):
-            getattr(state, name).CopyFrom(_vector(value))
+        for name, value in zip(_RATES, told or _AT_REST, strict=True):
+            vector = getattr(state, name)
+            vector.x, vector.y, vector.z = value.tolist()
+            vector.SetInParent()
     return request
 
 
@@ -55,8 +77,8 @@ def route(uuid: str, now_us: int, waypoints: np.ndarray) -> Any:
     """A `RouteRequest` of waypoints [n, 3] in the rig's frame."""
     request = egodriver.RouteRequest(session_uuid=uuid)
     request.route.timestamp_us = now_us
-    for point in waypoints.tolist():
-        request.route.waypoints.append(_vector(point))
+    for x, y, z in waypoints.tolist():
+        request.route.waypoints.add(x=x, y=y, z=z)
     return request
 
 
@@ -66,7 +88,7 @@ def ground_truth(uuid: str, now_us: int, path: RigPath, frame_us: int, rig: np.n
     request.ground_truth.timestamp_us = now_us
     local = into_frame(rig[[0, 1, 3]], path.pose[:, [0, 1, 3]])
     track = Track(path.frame * frame_us, local, path.pose[:, 2] - rig[2])
-    write_trajectory(request.ground_truth.trajectory, track)
+    _add_poses(request.ground_truth.trajectory, track)
     return request
 
 
@@ -78,6 +100,23 @@ def image(uuid: str, now_us: int, camera: str, data: bytes) -> Any:
     request.camera_image.image_bytes = data
     request.camera_image.logical_id = camera
     return request
+
+
+def _add_poses(trajectory: Any, track: Track) -> None:
+    """Append upright poses to a `Trajectory`, as bytes: a record has hundreds in each call."""
+    half = 0.5 * track.pose[:, 2]
+    columns = {
+        "x": track.pose[:, 0],
+        "y": track.pose[:, 1],
+        "z": track.z,
+        "w": np.cos(half),
+        "qz": np.sin(half),
+        "time_us": track.time_us,
+    }
+    rows = np.empty(len(half), _POSE)
+    for name, value in (_POSE_FRAME | columns).items():
+        rows[name] = value
+    trajectory.MergeFromString(rows.tobytes())
 
 
 def _vector(value: Sequence[float] | np.ndarray) -> Any:

@@ -145,6 +145,11 @@ BAD_CALLS = {
         route("b", START_US, waypoints()),
         (StatusCode.NOT_FOUND, "session b: expected one that has begun, got none"),
     ),
+    "unknown over two lines": (
+        "submit_route",
+        route("b\nc", START_US, waypoints()),
+        (StatusCode.NOT_FOUND, "session b c: expected one that has begun, got none"),
+    ),
     "unknown to close": (
         "close_session",
         egodriver.DriveSessionCloseRequest(session_uuid="b"),

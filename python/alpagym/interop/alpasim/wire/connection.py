@@ -52,6 +52,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def address_of(host: str, port: int) -> str:
+    """`host:port`, with brackets around a host of IPv6."""
+    return f"[{host}]:{port}" if ":" in host.strip("[]") and host[0] != "[" else f"{host}:{port}"
+
+
 def limits(max_message_mib: int = MAX_MESSAGE_MIB) -> list[tuple[str, int]]:
     """Options of servers and channels: the largest message in both directions."""
     size = max_message_mib * 2**20
@@ -78,7 +83,7 @@ def listen(
         ValueError: the address cannot be had.
         OSError: a file of `tls` cannot be read.
     """
-    address = f"{host}:{port}"
+    address = address_of(host, port)
     try:
         if tls is None or not tls.certificate:
             if tls is not None and tls.authority:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from alpagym.config import ActionType, SimConfig
+from alpagym.interop.alpasim.driver.plans import Planner
 from alpagym.policies.policy import memory_of
 from alpagym.scenarios.procedural import KINDS, generate
 from alpagym.timed_plans import plan_action
@@ -262,3 +264,28 @@ def test_the_end_of_a_route_is_no_error() -> None:
             planned(await stub.drive(drive("a", time_us)))
 
     talk_to(conversation)
+
+
+# Policies that AlpaSim's messages are not enough for
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (SimConfig(), "one that also observes 16 agents, 48 road points, 4 lights, its own size"),
+        (SimConfig(num_agents=0, num_lights=0), "also observes 48 road points, its own size"),
+        (SimConfig(**TOLD, action=ActionType.bicycle), "got sim.action=bicycle"),
+        (SimConfig(**TOLD, dt=0.2), "expected sim.dt=0.1, got 0.2"),
+        (
+            SimConfig(**TOLD, action=ActionType.trajectory, plan_steps=22, replan_every=5),
+            "expected plans of at least 24 waypoints",
+        ),
+    ],
+)
+def test_policies_that_are_refused(config, words) -> None:
+    with pytest.raises(ValueError, match="runs/x: expected") as caught:
+        Planner(policy_of("actions")[0], config, name="runs/x")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if config.observation is not TOLD["observation"]:
+        assert "train one with observation=alpasim" in str(caught.value)

@@ -14,13 +14,10 @@ import torch
 from grpc import StatusCode
 
 import alpagym.interop.alpasim as package
-from alpagym.config import ActionType, SimConfig
-from alpagym.interop.alpasim.driver.plans import Planner
 from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_talk import (
     START_US,
     STEP_US,
-    TOLD,
     drive,
     egomotion,
     planned,
@@ -147,6 +144,11 @@ BAD_CALLS = {
         "submit_route",
         route("b", START_US, waypoints()),
         (StatusCode.NOT_FOUND, "session b: expected one that has begun, got none"),
+    ),
+    "unknown over two lines": (
+        "submit_route",
+        route("b\nc", START_US, waypoints()),
+        (StatusCode.NOT_FOUND, "session b c: expected one that has begun, got none"),
     ),
     "unknown to close": (
         "close_session",
@@ -387,28 +389,3 @@ def test_debug_info_of_nobody_is_unpickled() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
                 assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}, file
-
-
-# Policies that AlpaSim's messages are not enough for
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (SimConfig(), "one that also observes 16 agents, 48 road points, 4 lights, its own size"),
-        (SimConfig(num_agents=0, num_lights=0), "also observes 48 road points, its own size"),
-        (SimConfig(**TOLD, action=ActionType.bicycle), "got sim.action=bicycle"),
-        (SimConfig(**TOLD, dt=0.2), "expected sim.dt=0.1, got 0.2"),
-        (
-            SimConfig(**TOLD, action=ActionType.trajectory, plan_steps=22, replan_every=5),
-            "expected plans of at least 24 waypoints",
-        ),
-    ],
-)
-def test_policies_that_are_refused(config, words) -> None:
-    with pytest.raises(ValueError, match="runs/x: expected") as caught:
-        Planner(policy_of("actions")[0], config, name="runs/x")
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-    if config.observation is not TOLD["observation"]:
-        assert "train one with observation=alpasim" in str(caught.value)

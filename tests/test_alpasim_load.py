@@ -108,8 +108,8 @@ def test_load(tmp_path, seconds) -> None:
         runtime = processes.enter_context(
             alpagym(
                 *("runtime", "data.held_out=4", f"alpasim.concurrent={SESSIONS}"),
-                *("alpasim.max_seconds=2.5", "alpasim.retries=1", "alpasim.drive_timeout=300"),
-                "alpasim.call_timeout=300",
+                *("alpasim.force_gt=0.2", "alpasim.max_seconds=0.8", "alpasim.retries=1"),
+                *("alpasim.drive_timeout=300", "alpasim.call_timeout=300"),
             )
         )
         drivers = [

@@ -20,6 +20,7 @@ from alpagym.interop.alpasim.route import (
 from alpagym.interop.alpasim.told import observation_of, route_told, waypoints_of
 from alpagym.policies.late_fusion import LateFusion
 from alpagym.policies.registry import make_policy
+from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import KINDS, generate
 from alpagym.training_config import PolicyConfig
 from alpagym.types import EgoFeature, RouteFeature
@@ -28,8 +29,8 @@ from simulating import Rig
 TOLD = {"observation": ObservationKind.alpasim, **ALPASIM_SIZES}
 
 
-def driven(steps: int = 6, **options) -> Rig:
-    found = [generate(kind, 3) for kind in KINDS]
+def driven(steps: int = 6, scenarios=None, **options) -> Rig:
+    found = scenarios or [generate(kind, 3) for kind in KINDS]
     rig = Rig(found, 2 * len(found), **TOLD, **options)
     for t in range(steps):
         rig.step(rig.random_action(t))
@@ -47,18 +48,26 @@ def test_nothing_else_is_seen() -> None:
     assert seen.ego[..., EgoFeature.SPEED].abs().max() > 1.0
 
 
-def test_rebuilt_from_motion_and_waypoints_it_is_the_same() -> None:
+def check_rebuilt(rig: Rig) -> None:
     """To what float32 leaves of differences of waypoints 4 m apart."""
-    for steps in (0, 1, 6, 20):
-        rig = driven(steps)
-        seen = rig.observation.map(lambda t: t.squeeze(1))
-        waypoints = torch.as_tensor(waypoints_of(seen)[..., :2])
-        rebuilt = observation_of(seen.ego[:, :3], waypoints, rig.config)
-        for name in ("ego", "route"):
-            apart = (getattr(rebuilt, name) - getattr(seen, name)).abs().max()
-            assert apart < 2e-6, (name, apart)
-        assert torch.equal(rebuilt.route_mask, seen.route_mask)
-        assert seen.route_mask.any()
+    seen = rig.observation.map(lambda t: t.squeeze(1))
+    waypoints = torch.as_tensor(waypoints_of(seen)[..., :2])
+    rebuilt = observation_of(seen.ego[:, :3], waypoints, rig.config)
+    for name in ("ego", "route"):
+        apart = (getattr(rebuilt, name) - getattr(seen, name)).abs().max()
+        assert apart < 2e-6, (name, apart)
+    assert torch.equal(rebuilt.route_mask, seen.route_mask)
+    assert seen.route_mask.any()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 6, 20])
+def test_rebuilt_from_motion_and_waypoints_it_is_the_same(steps) -> None:
+    check_rebuilt(driven(steps))
+
+
+def test_rebuilt_on_recorded_roads(shared_data) -> None:
+    files = sorted((shared_data / "womd_gpudrive_json" / "current").glob("*.json"))[:3]
+    check_rebuilt(driven(10, [s for file in files for s in load_scenarios(file)[0]]))
 
 
 def test_the_route_is_what_alpasims_generator_makes_of_the_same_path() -> None:

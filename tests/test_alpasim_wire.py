@@ -69,6 +69,7 @@ def status_of(talk, **options):
 
 
 def test_descriptors_are_those_of_the_proto_files() -> None:
+    pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     spec = importlib.util.spec_from_file_location("compile", ROOT / "scripts/compile_alpasim.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
@@ -203,6 +204,11 @@ def test_which_hosts_are_this_machine() -> None:
     others = ["0.0.0.0", "::", "10.1.2.3", "example.org"]
     assert all(map(connection.is_loopback, own))
     assert not any(map(connection.is_loopback, others))
+
+
+def test_addresses() -> None:
+    assert connection.address_of("127.0.0.1", 1) == "127.0.0.1:1"
+    assert connection.address_of("::1", 1) == connection.address_of("[::1]", 1) == "[::1]:1"
 
 
 # TLS

@@ -40,13 +40,12 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
-    from alpagym.config import REWARD_PRESETS
+    from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
-        OBSERVATION_PRESETS,
         POLICY_PRESETS,
         EvalConfig,
         ExportConfig,

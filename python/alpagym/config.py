@@ -200,6 +200,34 @@ ALPASIM_SIZES = {
 """Options that `SimConfig.observation=alpasim` goes with."""
 
 
+OBSERVATION_PRESETS: dict[str, dict[str, str | float]] = {
+    "full": {},
+    "alpasim": {
+        "sim.observation": "alpasim",
+        **{f"sim.{name}": size for name, size in ALPASIM_SIZES.items()},
+        "policy.history": 4,
+    },
+}
+"""Options by name: what policies see. With `alpasim` they can be served by `alpagym serve driver`:
+the own motion at the last four decisions, and AlpaSim's route."""
+
+
+def require_sizes(config: SimConfig) -> None:
+    """Look whether sizes go with `config.observation`.
+
+    Raises:
+        ValueError: the first that does not.
+    """
+    if config.observation is not ObservationKind.alpasim:
+        return
+    for name, size in ALPASIM_SIZES.items():
+        if getattr(config, name) != size:
+            raise ValueError(
+                f"sim.{name}: expected {size:.17g} with sim.observation=alpasim, "
+                f"got {getattr(config, name)}"
+            )
+
+
 class RewardTerm(IntEnum):
     """Columns of `Outcome.terms`, in the order of the core."""
 

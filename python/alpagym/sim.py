@@ -18,7 +18,6 @@ from torch import Tensor
 from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
 from alpagym.config import (
-    ALPASIM_SIZES,
     ActionType,
     ObservationKind,
     RewardConfig,
@@ -27,6 +26,7 @@ from alpagym.config import (
     SimConfig,
     SlotOrder,
     Traffic,
+    require_sizes,
 )
 from alpagym.types import (
     AgentFeature,
@@ -187,13 +187,7 @@ def make_params(config: SimConfig) -> Params:
     """
     if not config.dt > 0:
         raise ValueError(f"sim.dt: expected a positive step length, got {config.dt}")
-    if config.observation is ObservationKind.alpasim:
-        for name, size in ALPASIM_SIZES.items():
-            if getattr(config, name) != size:
-                raise ValueError(
-                    f"sim.{name}: expected {size:.17g} with sim.observation=alpasim, "
-                    f"got {getattr(config, name)}"
-                )
+    require_sizes(config)
     end_on = 0
     for name in config.end_on:
         if name.upper() not in EndOn.__members__:

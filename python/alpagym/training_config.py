@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from alpagym.config import ALPASIM_SIZES, REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
+from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
 from alpagym.interop.alpasim.session_options import SessionConfig
 
 
@@ -62,18 +62,6 @@ POLICY_PRESETS: dict[str, dict[str, Any]] = {
 }
 """Options by name; policies of two sizes, and with plans, of which a rollout holds fewer than of
 actions."""
-
-
-OBSERVATION_PRESETS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "alpasim": {
-        "sim.observation": "alpasim",
-        **{f"sim.{name}": size for name, size in ALPASIM_SIZES.items()},
-        "policy.history": 4,
-    },
-}
-"""Options by name: what policies see. With `alpasim` they can be served by `alpagym serve driver`:
-the own motion at the last four decisions, and AlpaSim's route."""
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ async def _serve(
     if not tls.certificate and not connection.is_loopback(config.host):
         safety += ", open to all who reach this address"
     say(
-        f"driver: {config.host}:{port} serves {config.checkpoint} on {device_name(planner.device)} "
-        f"({safety})"
+        f"driver: {connection.address_of(config.host, port)} serves {config.checkpoint} on "
+        f"{device_name(planner.device)} ({safety})"
     )
     try:
         while not driver.ended.is_set():

@@ -96,7 +96,7 @@ class Planner:
         planned = self._planned(seen, noise)
         remembered = self.policy.remember(seen)
         return [
-            Answer(plan, kept)
+            Answer(plan, kept.clone())  # a row of its own does not hold on to the batch
             if np.isfinite(plan).all()
             else ValueError("the policy's plan: expected finite numbers, got NaN or infinity")
             for plan, kept in zip(planned, remembered, strict=True)

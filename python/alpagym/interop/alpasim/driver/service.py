@@ -260,7 +260,7 @@ class Driver:
 
     def _fault(self, code: StatusCode, sentence: str) -> Fault:
         self.statistics.refused += 1
-        return Fault(code, sentence)
+        return Fault(code, " ".join(sentence.split()))  # names of sessions may hold anything
 
     @contextmanager
     def _refusing(self, code: StatusCode) -> Iterator[None]:

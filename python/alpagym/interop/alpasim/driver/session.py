@@ -71,19 +71,20 @@ class Session:
                 )
             if numbers.any():
                 speed[i] = numbers[0, 0]
-        new = ~np.isin(track.time_us, self._time_us)
         last = int(self._time_us[-1]) if len(self._time_us) else -1
-        if (track.time_us[new] <= last).any():
-            first = int(track.time_us[new][0])
-            raise ValueError(f"egomotion: expected times after {last} us, got {first} us")
+        new = track.time_us > last
+        for time_us in track.time_us[~new]:
+            if time_us not in self._time_us:
+                raise ValueError(f"egomotion: expected times after {last} us, got {time_us} us")
+        pose, before = track.pose[new], self._pose[-1:, 2]
+        pose[:, 2] = np.unwrap(np.concatenate([before, pose[:, 2]]))[len(before) :]
         self._time_us = np.concatenate([self._time_us, track.time_us[new]])
-        self._pose = np.concatenate([self._pose, track.pose[new]])
-        self._pose[:, 2] = np.unwrap(self._pose[:, 2])
+        self._pose = np.concatenate([self._pose, pose])
         self._z = np.concatenate([self._z, track.z[new]])
         self._speed = np.concatenate([self._speed, speed[new]])
         if len(self._time_us):
-            young = self._time_us >= self._time_us[-1] - round(KEPT_S * 1e6)
-            young[:-MOST_KEPT] = False
+            old = np.searchsorted(self._time_us, self._time_us[-1] - round(KEPT_S * 1e6))
+            young = slice(max(int(old), len(self._time_us) - MOST_KEPT), None)
             self._time_us, self._pose = self._time_us[young], self._pose[young]
             self._z, self._speed = self._z[young], self._speed[young]
 
@@ -116,16 +117,17 @@ class Session:
     def motion(self) -> tuple[float, float, float]:
         """Speed [m/s], acceleration [m/s^2] and curvature [1/m] of the last 0.1 s."""
         since_us = self._time_us - self._time_us[-1]
-        fitted, accel = _fitted(since_us * 1e-6, self._pose)
-        told = bool(np.isfinite(self._speed[-1]))
-        speed = float(self._speed[-1]) if told else fitted
-        if since_us[0] > -STEP_US:
-            return speed, accel, 0.0
-        before = float(np.interp(-STEP_US, since_us, self._speed)) if told else np.nan
-        if np.isfinite(before):
+        reaches = since_us[0] <= -STEP_US
+        speed = float(self._speed[-1])
+        before = float(np.interp(-STEP_US, since_us, self._speed)) if reaches else np.nan
+        if np.isfinite(speed) and np.isfinite(before):
             accel = (speed - before) / STEP
         else:
+            fitted, accel = _fitted(since_us * 1e-6, self._pose)
+            speed = speed if np.isfinite(speed) else fitted
             before = speed - STEP * accel
+        if not reaches:
+            return speed, accel, 0.0
         turn = float(self._pose[-1, 2] - np.interp(-STEP_US, since_us, self._pose[:, 2]))
         way = 0.5 * STEP * (speed + before)
         return speed, accel, curvature_of(turn, way, self._max_curvature)

@@ -16,6 +16,9 @@ MAX_MESSAGE_MIB = 64
 REQUESTS_AT_ONCE = 10_000
 """Calls under way at a server; more end with RESOURCE_EXHAUSTED."""
 
+LONGEST_WAIT_S = 600
+"""For a server to begin with a call."""
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -52,6 +55,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def address_of(host: str, port: int) -> str:
+    """`host:port`, with brackets around a host of IPv6."""
+    return f"[{host}]:{port}" if ":" in host.strip("[]") and host[0] != "[" else f"{host}:{port}"
+
+
 def limits(max_message_mib: int = MAX_MESSAGE_MIB) -> list[tuple[str, int]]:
     """Options of servers and channels: the largest message in both directions."""
     size = max_message_mib * 2**20
@@ -62,8 +70,15 @@ def make_server(
     *handlers: grpc.GenericRpcHandler, max_message_mib: int = MAX_MESSAGE_MIB
 ) -> grpc.aio.Server:
     """A server that has not begun; call `listen`, then `await server.start()`."""
-    # Two servers must not share a port without knowing of each other.
-    options = [*limits(max_message_mib), ("grpc.so_reuseport", 0)]
+    options = [
+        *limits(max_message_mib),
+        ("grpc.so_reuseport", 0),  # two servers must not share a port without knowing it
+        # Calls that come all at once wait for their turn; by default those are cancelled that have
+        # waited for 30 s, and of more than 1000 some are refused.
+        ("grpc.server_max_unrequested_time_in_server", LONGEST_WAIT_S),
+        ("grpc.server.max_pending_requests", REQUESTS_AT_ONCE),
+        ("grpc.server.max_pending_requests_hard_limit", REQUESTS_AT_ONCE),
+    ]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=REQUESTS_AT_ONCE)
     server.add_generic_rpc_handlers(handlers)
     return server
@@ -78,7 +93,7 @@ def listen(
         ValueError: the address cannot be had.
         OSError: a file of `tls` cannot be read.
     """
-    address = f"{host}:{port}"
+    address = address_of(host, port)
     try:
         if tls is None or not tls.certificate:
             if tls is not None and tls.authority:

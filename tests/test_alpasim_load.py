@@ -27,7 +27,7 @@ from alpasim_talk import KINDS, policy_of
 DRIVERS, KILLED = 5, 1
 BEGINS_S = 300.0
 """For five processes to begin, where others want the same cores."""
-MORE_MIB = 64.0
+MORE_MIB = 128.0
 """What the second half may add to the runtime's memory."""
 
 

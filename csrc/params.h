@@ -21,6 +21,9 @@ enum BadAction : int { kCoast = 0, kTerminate = 1 };
 // nearest. Where that gains nothing, the first is as good an answer as any.
 enum SlotOrder : int { kNearestFirst = 0, kNearest = 1, kBounded = 2 };
 
+// What is observed: everything, or what AlpaSim tells its drivers.
+enum ObservationKind : int { kFull = 0, kAlpaSim = 1 };
+
 constexpr int kMaxPlanSteps = 1024;  // waypoints in a plan, and steps that an action lasts
 
 struct Params {
@@ -37,6 +40,7 @@ struct Params {
   float max_curvature;         // [1/m]
   float max_lateral_accel;     // bounds curvature at speed [m/s^2]
   float ttc_horizon;           // [s]
+  int observation;             // ObservationKind
   int slot_order;              // SlotOrder
   float agent_radius;          // agents beyond are not observed [m]
   float road_radius;           // road points beyond are not observed [m]
@@ -71,6 +75,7 @@ struct Params {
     f("max_curvature", &Params::max_curvature);
     f("max_lateral_accel", &Params::max_lateral_accel);
     f("ttc_horizon", &Params::ttc_horizon);
+    f("observation", &Params::observation);
     f("slot_order", &Params::slot_order);
     f("agent_radius", &Params::agent_radius);
     f("road_radius", &Params::road_radius);

@@ -37,13 +37,16 @@ struct Ego {
       pose[2] = o.st.z[v.i];
       pose[3] = o.st.yaw[v.i];
       float ego[kNumEgoFeatures] = {};
-      o.describe(ego, v);
+      if (o.p.observation == kAlpaSim)
+        o.tell(ego, route_row, seen, v);
+      else
+        o.describe(ego, v);
 #pragma unroll
       for (int n = 0; n < kNumEgoFeatures; ++n)
         if (n < o.obs.CE) row[n] = ego[n];
     }
     const Route route = route_of(o.c, v.world.first + v.a);
-    if (route.n < 2) return;
+    if (route.n < 2 || o.p.observation == kAlpaSim) return;
     for (int h = lane(); h < o.obs.H; h += kLanes)
       if (!o.write(route_row, seen, v, route, h)) break;
   }

@@ -15,7 +15,15 @@ from torch import Tensor
 
 import emulated
 from alpagym import sim
-from alpagym.config import ActionType, RowFormat, SimConfig, SlotOrder, Traffic
+from alpagym.config import (
+    ALPASIM_SIZES,
+    ActionType,
+    ObservationKind,
+    RowFormat,
+    SimConfig,
+    SlotOrder,
+    Traffic,
+)
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.scenario import Scenario
@@ -147,6 +155,7 @@ CASES = {
     "held": replace(FEW, replan_every=3),
     "poses": replace(FEW, action=ActionType.delta),
     "plans": replace(FEW, action=ActionType.trajectory, plan_steps=20),
+    "alpasim": replace(FEW, observation=ObservationKind.alpasim, **ALPASIM_SIZES),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 
 import scenario_factory as factory
 from alpagym import reference, sim
-from alpagym.config import ActionType, Traffic
+from alpagym.config import ALPASIM_SIZES, ActionType, ObservationKind, Traffic
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate
 from alpagym.types import EgoFeature
@@ -234,6 +234,32 @@ def test_observe(device, num_egos, tol) -> None:
         check_rows("agents", got, want, tally, tol, rig.config.agent_radius)
         check_rows("road", got, want, tally, tol, rig.config.road_radius)
     tally.close()
+
+
+@pytest.mark.parametrize("num_egos", [1, 7])
+def test_observe_what_drivers_of_alpasim_are_told(device, num_egos, tol) -> None:
+    tally = Tally()
+    options = {"observation": ObservationKind.alpasim, **ALPASIM_SIZES}
+    told = []
+    for seed in range(8):
+        rig = random_rig(seed, device=device, num_egos=num_egos, **options)
+        poison(rig.observation)
+        rig.observe()
+        got = host(rig.observation)
+        want = reference.observe(reference.places(rig.scenarios), host(rig.state), rig.config)
+        margin = want.margin[..., None]
+        columns = want.ego.shape[-1]
+        want.ego = want.ego[..., : got.ego.shape[-1]]
+        assert columns > got.ego.shape[-1]
+        wrong = error(got.ego, want.ego) > tol(3e-4)
+        wrong[..., HEADING] = error(got.ego[..., HEADING], want.ego[..., HEADING], True) > tol(3e-4)
+        tally.check("ego", wrong, margin)
+        tally.check("route", (error(got.route, want.route) > tol(3e-4)).any(-1), margin)
+        tally.check("route_mask", got.route_mask != want.route_mask, margin)
+        told += got.route_mask.sum(-1).ravel().tolist()
+    tally.close()
+    assert 20 in told
+    assert any(0 < n < 20 for n in told)
 
 
 def test_observe_writes_only_what_the_mask_names(device) -> None:

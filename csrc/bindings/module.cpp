@@ -320,6 +320,8 @@ void check(const Params& p) {
        {std::pair{"plan_steps", p.plan_steps}, {"replan_every", p.replan_every}})
     if (steps < 1 || steps > kMaxPlanSteps)
       refuse(name, "1.." + std::to_string(kMaxPlanSteps), py::int_(steps));
+  if (p.observation != kFull && p.observation != kAlpaSim)
+    refuse("observation", "0 or 1", py::int_(p.observation));
   if (p.slot_order < kNearestFirst || p.slot_order > kBounded)
     refuse("slot_order", "0..2", py::int_(p.slot_order));
   for (const auto& [name, radius] : {std::pair{"agent_radius", p.agent_radius},

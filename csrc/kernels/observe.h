@@ -7,6 +7,10 @@
 
 namespace alpagym::kernels {
 
+// Of what AlpaSim tells its drivers: a route ends before a step out of these bounds, and on a way
+// shorter than kShortWay in the last step a curvature means nothing.
+constexpr float kShortestStep = 3.5f, kLongestStep = 4.5f, kShortWay = 0.05f;  // [m]
+
 template <class T>
 ALPAGYM_HD void clear(T* row, int n) {
   for (int k = 0; k < n; ++k) row[k] = T(0);
@@ -68,9 +72,52 @@ struct ObserveRoute {
     pose[2] = st.z[v.i];
     pose[3] = st.yaw[v.i];
     float ego[kNumEgoFeatures] = {};
-    describe(ego, v);
+    if (p.observation == kAlpaSim) {
+      tell(ego, route_row, seen, v);
+    } else {
+      describe(ego, v);
+      look_ahead(route_row, seen, v);
+    }
     for (int n = 0; n < obs.CE; ++n) ego_row[n] = ego[n];
-    look_ahead(route_row, seen, v);
+  }
+
+  // As a driver of AlpaSim knows it: the own motion, and waypoints from where the rear axle is on
+  // the route, in the frame of the rear axle. Directions are from waypoint to waypoint.
+  ALPAGYM_HD void tell(float* ego, float* route_row, bool* seen, const Viewer& v) const {
+    const int row = v.world.first + v.a;
+    const float way = 0.5f * (st.prev_speed[v.i] + st.speed[v.i]) * p.dt;
+    ego[kEgoSpeed] = st.speed[v.i];
+    ego[kEgoAccel] = st.accel[v.i];
+    ego[kEgoCurvature] = fabsf(way) < kShortWay ? 0.f : st.curvature[v.i];
+    const Route route = route_of(c, row);
+    if (route.n < 2) return;
+    const Frame rig = frame_of(ahead(pose_of(st, v.i), -c.agent[row].rear_axle));
+    const float s = project_near(route, {rig.x, rig.y}, st.route_s[v.i]).s;
+    Vec2 last{0.f, 0.f}, direction{1.f, 0.f};
+    int n = 0;
+    for (float* f = route_row; n < obs.H; ++n, f += kNumRouteFeatures) {
+      const float at = s + n * p.route_step;
+      if (at > route.length()) break;
+      const Vec2 point = to_local(rig, sample(route, at).position), step = point - last;
+      const float length = norm(step);
+      if (n > 0) {
+        if (length < kShortestStep || length > kLongestStep) break;
+        direction = (1.f / length) * step;
+        f[kRouteCos - kNumRouteFeatures] = direction.x;
+        f[kRouteSin - kNumRouteFeatures] = direction.y;
+      }
+      f[kRouteX] = point.x;
+      f[kRouteY] = point.y;
+      f[kRouteCos] = direction.x;
+      f[kRouteSin] = direction.y;
+      seen[n] = true;
+      last = point;
+    }
+    if (n < 2) return;
+    const Vec2 first{route_row[kRouteX], route_row[kRouteY]},
+        along{route_row[kRouteCos], route_row[kRouteSin]};
+    ego[kEgoRouteOffset] = cross(first, along);
+    ego[kEgoHeadingError] = -atan2f(along.y, along.x);
   }
 
   ALPAGYM_HD void describe(float* ego, const Viewer& v) const {

@@ -71,6 +71,7 @@ class Params:
         max_curvature: float,
         max_lateral_accel: float,
         ttc_horizon: float,
+        observation: int,
         slot_order: int,
         agent_radius: float,
         road_radius: float,

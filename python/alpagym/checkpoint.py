@@ -118,7 +118,7 @@ def check_made_for(trained_in: SimConfig, asked: SimConfig, policy: Policy) -> N
     Raises:
         ValueError: the first option that differs.
     """
-    names = ["action", "num_route_points", "plan_steps", "replan_every"]
+    names = ["action", "observation", "num_route_points", "plan_steps", "replan_every"]
     if policy.sizes is not None and policy.sizes.memory:
         names.append("num_agents")  # which are remembered
     for name in names:
@@ -133,7 +133,7 @@ def _parse(header: Any) -> tuple[PolicyConfig, SimConfig, Ranges, list[str]]:
         raise ValueError(f"expected metadata of format {FORMAT}, got {found}")
     stored = dict(header["sim"])
     for f in fields(SimConfig):
-        if isinstance(f.default, Enum):
+        if isinstance(f.default, Enum) and f.name in stored:  # older ones may lack some
             stored[f.name] = type(f.default)[stored[f.name]]
     stored["end_on"] = tuple(str(event) for event in stored["end_on"])
     policy_config, sim_config = PolicyConfig(**header["policy"]), SimConfig(**stored)

@@ -1,4 +1,4 @@
-"""`alpagym train | eval | render | convert | export | doctor | bench`, and `key=value` options."""
+"""`alpagym train | eval | serve | render | convert | ...`, and `key=value` options."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
   alpagym render --token TOKEN run=runs/<name>   a rollout of training, as a page to look at
   alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
+  alpagym serve driver checkpoint=runs/<name> port=6789   a policy for AlpaSim to drive with
+  alpagym serve runtime scenarios=PATH port=50051   the simulator for AlpaSim's trainers
   alpagym bench [what] [key=value ...]   measure; what: step, train, binding, load, learning
   alpagym bench compare A.json B.json    what changed between two measurements
 
@@ -35,7 +37,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   policy=small                    or large, trajectory, flow_matching, module:Class   (train)
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
-  checkpoint=runs/<name>          or policy=log|idm|constant_velocity             (eval)
+  checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
@@ -62,7 +64,7 @@ MAY_CHANGE = {
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
 """Exit status after SIGTERM."""
-COMMANDS = ("train", "eval", "render", "convert", "export", "doctor", "bench")
+COMMANDS = ("train", "eval", "serve", "render", "convert", "export", "doctor", "bench")
 DASHED = ("metrics", "workers", "token")
 """Options that may also be given as `--name value`; `--check` stands for `check=true`."""
 
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     command, overrides = given[0], _without_dashes(given[1:])
     if command not in COMMANDS:
-        known = "train, eval, render, convert, export, doctor or bench"
+        known = f"{', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}"
         return _fail(f"{command}: expected {known}; alpagym --help shows how")
     ranks = None
     try:
@@ -89,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _bench(overrides)
             case "convert" | "doctor":
                 return _store(command, overrides)
+            case "serve":
+                return _serve(overrides)
             case "train":
                 from alpagym.ranks import Ranks
 
@@ -256,6 +260,35 @@ def _bench(arguments: Sequence[str]) -> int:
     config = to_config(compose(command, overrides))
     keys = [override.partition("=")[0] for override in overrides]
     run(what, config, [key.removeprefix("sim.") for key in keys if key.startswith("sim.")])
+    return 0
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from alpagym.interop.alpasim.wire import require
+    from alpagym.option_docs import describe
+    from alpagym.option_ranges import check
+
+    if not arguments or arguments[0] not in ("driver", "runtime"):
+        got = arguments[0] if arguments else "nothing"
+        raise UsageError(
+            "serve: expected driver or runtime, as in serve driver checkpoint=PATH or serve "
+            f"runtime scenarios=PATH, got {got}"
+        )
+    what, overrides = arguments[0], arguments[1:]
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(describe(compose(f"serve {what}", [])))
+        return 0
+    config = to_config(compose(f"serve {what}", overrides))
+    check(config)
+    require()
+    if what == "driver":
+        from alpagym.interop.alpasim.driver.command import serve_driver
+
+        serve_driver(config, lambda line: print(line, flush=True))
+    else:
+        from alpagym.interop.alpasim.runtime.command import serve_runtime
+
+        serve_runtime(config, lambda line: print(line, flush=True))
     return 0
 
 

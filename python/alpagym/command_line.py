@@ -12,11 +12,14 @@ from typing import Any
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
     *("data.select", "data.hold_out", "compare", "token", "run"),
-    *("policy.kind", "policy.weights"),
+    *("policy.kind", "policy.weights", "host", "tls_certificate", "tls_key", "tls_authority"),
+    *("alpasim.tls_authority", "alpasim.tls_certificate", "alpasim.tls_key", "alpasim.renderer"),
 )
 """Options whose values are taken as they are: paths may hold anything."""
 POLICIES = "policies"
 """Group of presets that `policy=` chooses from; `alpagym eval` has an option of that name."""
+GROUPS = {"train": ("observation",)}
+"""Groups of presets that are no options besides."""
 
 
 class UsageError(ValueError):
@@ -37,7 +40,9 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
-    from alpagym.config import REWARD_PRESETS
+    from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
+    from alpagym.interop.alpasim.options import DriverConfig
+    from alpagym.interop.alpasim.runtime.options import RuntimeConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
@@ -55,31 +60,35 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     presets: dict[str, Mapping[str, Any]] = {"reward": REWARD_PRESETS, "grpo": GRPO_PRESETS}
     choices = {name: list(named) for name, named in presets.items()}
     choices["policy"] = list(POLICY_PRESETS)
-    chosen = [{group: next(iter(named))} for group, named in presets.items()]
-    chosen.append({POLICIES: choices["policy"][0]})
+    choices["observation"] = list(OBSERVATION_PRESETS)
+    dotted = {POLICIES: POLICY_PRESETS, "observation": OBSERVATION_PRESETS}
+    chosen = [{group: next(iter(named))} for group, named in (presets | dotted).items()]
     store.store(name="train", node={"defaults": ["train_schema", *chosen, "_self_"]})
     store.store(name="eval", node=_writable(EvalConfig))
     store.store(name="render", node=_writable(RenderConfig))
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))
+    store.store(name="serve driver", node=_writable(DriverConfig))
+    store.store(name="serve runtime", node=_writable(RuntimeConfig))
     for what, schema in SCHEMAS.items():
         store.store(name="bench" if what == "all" else f"bench {what}", node=_writable(schema))
     for group, named in presets.items():
         for name, preset in named.items():
             store.store(group=group, name=name, node=_named(asdict(preset)))
-    for name, options in POLICY_PRESETS.items():
-        node = OmegaConf.create()
-        for key, value in options.items():
-            OmegaConf.update(node, key, value)
-        store.store(group=POLICIES, name=name, node=node, package="_global_")
+    for group, sets in dotted.items():
+        for name, options in sets.items():
+            node = OmegaConf.create()
+            for key, value in options.items():
+                OmegaConf.update(node, key, value)
+            store.store(group=group, name=name, node=node, package="_global_")
     with initialize(version_base=None, config_path=None):
         known = None
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
                 raise UsageError(f"{override}: expected key=value, e.g. seed=1")
-            known = known or _leaves(hydra_compose(command))
+            known = known or [*_leaves(hydra_compose(command)), *GROUPS.get(command, ())]
             if key not in known:
                 near = difflib.get_close_matches(key, known, 1)
                 hint = (
@@ -88,10 +97,12 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
                     else f"; alpagym {command} --options lists all"
                 )
                 raise UsageError(f"{key}: no such option{hint}")
-            if key in presets and value not in choices[key]:
+            if key in {*presets, "observation"} and value not in choices[key]:
                 raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
         if command == "train":
             overrides = [_policy(o, choices["policy"]) for o in overrides]
+        if command == "eval":
+            quoted = (*quoted, "policy")  # which has colons and slashes where it is an address
         try:
             node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
             OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere

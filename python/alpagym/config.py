@@ -51,6 +51,18 @@ class RowFormat(Enum):
     all 7 features where they are consumed, whatever `road_columns`; agents as float32."""
 
 
+class ObservationKind(Enum):
+    """What egos see."""
+
+    full = "full"
+    """Everything: the ego, its route, agents, road points and lights."""
+    alpasim = "alpasim"
+    """What AlpaSim tells its drivers and nothing else: speed, acceleration and curvature, and the
+    20 waypoints of AlpaSim's route, 80/19 m apart from where the rear axle is on it, in the frame
+    of the rear axle; with what follows from these, the route offset and the heading error. Other
+    features are 0. Choose it by `alpagym train observation=alpasim`, which sets sizes to fit."""
+
+
 class SlotOrder(Enum):
     """Which elements fill the slots of an observation, and in which order."""
 
@@ -120,6 +132,8 @@ class SimConfig:
     """Bounds curvature at speed [m/s^2]."""
     ttc_horizon: float = 2.0
     """Collisions further ahead are not counted by the `ttc` term [s]."""
+    observation: ObservationKind = ObservationKind.full
+    """What egos see."""
     num_agents: int = 16
     """Observed agents."""
     num_road_points: int = 48
@@ -173,6 +187,45 @@ class SimConfig:
     reactive_distance: float = 2.0
     """`log_then_idm`: deviation of an ego from its recorded position at which IDM takes over
     [m]."""
+
+
+ALPASIM_SIZES = {
+    "num_agents": 0,
+    "num_road_points": 0,
+    "num_lights": 0,
+    "ego_columns": 7,
+    "num_route_points": 20,
+    "route_step": 80.0 / 19.0,
+}
+"""Options that `SimConfig.observation=alpasim` goes with."""
+
+
+OBSERVATION_PRESETS: dict[str, dict[str, str | float]] = {
+    "full": {},
+    "alpasim": {
+        "sim.observation": "alpasim",
+        **{f"sim.{name}": size for name, size in ALPASIM_SIZES.items()},
+        "policy.history": 4,
+    },
+}
+"""Options by name: what policies see. With `alpasim` they can be served by `alpagym serve driver`:
+the own motion at the last four decisions, and AlpaSim's route."""
+
+
+def require_sizes(config: SimConfig) -> None:
+    """Look whether sizes go with `config.observation`.
+
+    Raises:
+        ValueError: the first that does not.
+    """
+    if config.observation is not ObservationKind.alpasim:
+        return
+    for name, size in ALPASIM_SIZES.items():
+        if getattr(config, name) != size:
+            raise ValueError(
+                f"sim.{name}: expected {size:.17g} with sim.observation=alpasim, "
+                f"got {getattr(config, name)}"
+            )
 
 
 class RewardTerm(IntEnum):

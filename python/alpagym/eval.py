@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,17 +18,28 @@ from alpagym.checkpoint import check_made_for, load_policy
 from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
+from alpagym.interop.alpasim.address import Address, is_address, parse_address
 from alpagym.option_ranges import check
 from alpagym.paired import FEW_RECORDINGS, Difference, paired_difference
 from alpagym.policies.policy import Policy
 from alpagym.run_directory import trained_recordings
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
-from alpagym.tables import comparison, paired_table, plain_printer, reasons, suite_table
+from alpagym.tables import (
+    calls_table,
+    comparison,
+    paired_table,
+    plain_printer,
+    reasons,
+    suite_table,
+)
 from alpagym.training_config import EvalConfig
 
+if TYPE_CHECKING:
+    from alpagym.interop.alpasim.remote_evaluation import RemoteDrives
+
 OWN = (
-    *("action", "plan_steps", "replan_every", "row_format", "slot_order"),
+    *("action", "plan_steps", "replan_every", "observation", "row_format", "slot_order"),
     *("num_agents", "num_road_points", "num_route_points", "num_lights"),
     *("ego_columns", "agent_columns", "road_columns"),
     *("agent_radius", "road_radius", "light_radius", "route_step", "route_horizon"),
@@ -50,7 +61,7 @@ class Contender:
     """Who drives."""
 
     label: str
-    driver: Policy | str
+    driver: Policy | str | Address
     trained_in: SimConfig | None = None
     """Of a checkpoint."""
     trained_on: tuple[str, ...] = ()
@@ -81,14 +92,27 @@ def evaluate_command(
     scenarios = held_out_only(config.scenarios, config.data, simulators[0].dt, config.seed, say)
     licenses = Counter(s.license for s in scenarios)
     say(f"driving: {', '.join(f'{tag} ({n})' for tag, n in sorted(licenses.items()))}")
-    driven = []
+    scenarios = _begun(scenarios, contenders, simulators, config, say)
+    driven, remote = [], []
     for contender, sim_config in zip(contenders, simulators, strict=True):
-        results, _ = evaluate(contender.driver, scenarios, sim_config, device=device)
+        if isinstance(contender.driver, Address):
+            far = _drive_remotely(contender.driver, scenarios, sim_config, config, device)
+            for line in reasons(
+                contender.label, far.results.undriven, [s.id for s in scenarios], "failed"
+            ):
+                say(line)
+            results = far.results
+        else:
+            far = None
+            results, _ = evaluate(contender.driver, scenarios, sim_config, device=device)
         driven.append(results)
+        remote.append(far)
     table = comparison({c.label: r.summary() for c, r in zip(contenders, driven, strict=True)})
     console.print(table)
     told = []
-    for contender, sim_config, results in zip(contenders, simulators, driven, strict=True):
+    for contender, sim_config, results, far in zip(
+        contenders, simulators, driven, remote, strict=True
+    ):
         known = set[str]()
         if contender.trained_in is not None:
             known = trained_recordings(Path(contender.label)) & {s.recording for s in scenarios}
@@ -97,8 +121,11 @@ def evaluate_command(
         rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
         if config.metrics and len(contenders) > 1:
             say(f"{contender.label}:")
-        driver = contender.driver
-        suites = _measure(config.metrics, driver, scenarios, sim_config, device, rows, console)
+        suites = _measure(
+            config.metrics, contender, far, scenarios, sim_config, device, rows, console
+        )
+        if far is not None:
+            console.print(calls_table(far.summary["calls"]))
         told.append(
             {
                 "driver": contender.label,
@@ -106,6 +133,7 @@ def evaluate_command(
                 "num_recordings_trained_on": len(known),
                 **results.summary(),
                 "metrics": suites,
+                **({} if far is None else {"sessions": far.summary}),
                 "per_scenario": rows,
             }
         )
@@ -124,14 +152,23 @@ def _contenders(config: EvalConfig, device: torch.device) -> list[Contender]:
     """The driver, and what it is compared with, if anything."""
     names = "|".join(BASELINES)
     if bool(config.checkpoint) == bool(config.policy):
-        raise ValueError(f"eval: expected either checkpoint=<run> or policy=<{names}>")
-    if config.policy and config.policy not in BASELINES:
-        raise ValueError(f"policy: expected one of {', '.join(BASELINES)}, got {config.policy}")
+        raise ValueError(
+            f"eval: expected either checkpoint=<run> or policy=<{names}|grpc://host:port>"
+        )
+    if config.policy and not (config.policy in BASELINES or is_address(config.policy)):
+        raise ValueError(
+            f"policy: expected one of {', '.join(BASELINES)} or grpc://host:port, "
+            f"got {config.policy}"
+        )
     asked = [config.policy or config.checkpoint, *filter(None, [config.compare])]
-    if config.reward_weights and all(name in BASELINES for name in asked):
+    if config.reward_weights and all(name in BASELINES or is_address(name) for name in asked):
         raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
     found = []
     for option, name in zip(("checkpoint", "compare"), asked, strict=False):
+        if is_address(name):
+            at = parse_address("policy" if option == "checkpoint" else option, name)
+            found.append(Contender(str(at), at))
+            continue
         if name in BASELINES and (config.policy or option == "compare"):
             found.append(Contender(name, name))
             continue
@@ -139,6 +176,52 @@ def _contenders(config: EvalConfig, device: torch.device) -> list[Contender]:
         driver.choose_weights(config.reward_weights)
         found.append(Contender(name, driver, trained_in, tuple(trained_on)))
     return found
+
+
+def _begun(
+    scenarios: list[Scenario],
+    contenders: Sequence[Contender],
+    simulators: Sequence[SimConfig],
+    config: EvalConfig,
+    say: Callable[[str], None],
+) -> list[Scenario]:
+    """The scenarios, begun for all contenders where a driver that is far away takes over."""
+    pairs = zip(contenders, simulators, strict=True)
+    every = [made.replan_every for c, made in pairs if isinstance(c.driver, Address)]
+    if not every:
+        return scenarios
+    from alpagym.interop.alpasim.timeline import taken_over
+    from alpagym.interop.alpasim.wire import require
+
+    require()
+    begun, left_out = taken_over(scenarios, config.alpasim, every[0])
+    if left_out:
+        say(f"{len(left_out)} left out, the first: {next(iter(left_out.values()))}")
+    starts = {s.id: s.start_frame for s in scenarios}
+    later = sum(s.start_frame > starts[s.id] for s in begun)
+    if later:
+        say(f"{later} begin later than usual, so that {config.alpasim.force_gt:g} s come before")
+    return begun
+
+
+def _drive_remotely(
+    address: Address,
+    scenarios: Sequence[Scenario],
+    sim_config: SimConfig,
+    config: EvalConfig,
+    device: torch.device,
+) -> RemoteDrives:
+    from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
+
+    return evaluate_driver(
+        address,
+        scenarios,
+        sim_config,
+        config.alpasim,
+        device=device,
+        seed=config.seed,
+        whole=bool(config.metrics),
+    )
 
 
 def _simulators(
@@ -230,16 +313,18 @@ def _numbers(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def _measure(
     asked: str,
-    driver: Policy | str,
+    contender: Contender,
+    far: RemoteDrives | None,
     scenarios: Sequence[Scenario],
     sim_config: SimConfig,
     device: torch.device,
     rows: list[dict[str, Any]],
     console: Console,
 ) -> dict[str, Any]:
-    """Drive again, without an end on failures, and score that by the metrics of others.
+    """Score drives that no failure ends by the metrics of others.
 
-    Adds each scenario's numbers to its row; returns the totals, and prints them.
+    They are driven here, or are those of a driver that is far away. Adds each scenario's numbers
+    to its row; returns the totals, and prints them.
     """
     from alpagym.metrics.drive import drive_of
     from alpagym.metrics.suites import SUITES, measure
@@ -247,17 +332,24 @@ def _measure(
     names = list(SUITES) if asked == "all" else [asked] if asked else []
     if not names:
         return {}
-    unending = replace(sim_config, end_on=())
-    _, rollouts = evaluate(driver, scenarios, unending, device=device, record=asked)
+    which, replies = list(range(len(scenarios))), None
+    if far is not None:
+        which = sorted(far.rollouts)
+        rollouts = [far.rollouts[k] for k in which]
+        replies = [far.replies[k] for k in which]
+    else:
+        assert not isinstance(contender.driver, Address)
+        unending = replace(sim_config, end_on=())
+        _, rollouts = evaluate(contender.driver, scenarios, unending, device=device, record=asked)
     drives = [drive_of(rollout) for rollout in rollouts]
     totals = {}
     with console.status(f"metrics of {len(drives)} drives"):
-        all_measured = measure(names, drives)
+        all_measured = measure(names, drives, replies)
     for name, measured in all_measured.items():
-        for row, numbers in zip(rows, measured.rows, strict=True):
-            row.setdefault("metrics", {})[name] = _json_numbers(numbers)
+        for k, numbers in zip(which, measured.rows, strict=True):
+            rows[k].setdefault("metrics", {})[name] = _json_numbers(numbers)
         for i, reason in measured.unscored.items():
-            rows[i].setdefault("not_scored", {})[name] = reason
+            rows[which[i]].setdefault("not_scored", {})[name] = reason
         scored = len(drives) - len(measured.unscored)
         totals[name] = {
             "num_scored": scored,
@@ -265,7 +357,7 @@ def _measure(
             **_json_numbers(measured.total),
         }
         console.print(suite_table(name, measured.total, len(drives), scored, measured.counts))
-        for line in reasons(name, measured.unscored, [s.id for s in scenarios]):
+        for line in reasons(name, measured.unscored, [scenarios[k].id for k in which]):
             plain_printer(console)(line)
     return totals
 
@@ -288,4 +380,5 @@ def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:
         "offroad": bool(results.offroad[i]),
         "progress": float(results.progress[i]),
         "scene_score": float(results.scene_score[i]),
+        **({"not_driven": results.undriven[i]} if i in results.undriven else {}),
     }

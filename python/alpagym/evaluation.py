@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,11 +53,15 @@ class Results:
     """Steps driven. int [S]"""
     recordings: list[str]
     """Which recording each drive is one of. [S]"""
+    undriven: dict[int, str] = field(default_factory=dict)
+    """Why a drive was not driven to its end, by row; such count as failures without progress."""
 
     @property
     def failure(self) -> np.ndarray:
-        """An at-fault collision or off-road, bool [S]."""
-        return self.collision_at_fault | self.offroad
+        """An at-fault collision or off-road, or not driven to its end, bool [S]."""
+        failed = self.collision_at_fault | self.offroad
+        failed[list(self.undriven)] = True
+        return failed
 
     def summary(self) -> dict[str, float | int | list[float]]:
         """Rates and means with 95 % intervals: Wilson's for rates, normal ones for means.
@@ -177,7 +181,14 @@ def joined(results: Sequence[Results]) -> Results:
     terms = {k: np.concatenate([r.terms[k] for r in results]) for k in results[0].terms}
     names = ("collision_at_fault", "collision_any", "offroad", "progress", "scene_score", "steps")
     rows = {n: np.concatenate([getattr(r, n) for r in results]) for n in names}
-    return Results(**rows, terms=terms, recordings=[x for r in results for x in r.recordings])
+    recordings = [x for r in results for x in r.recordings]
+    starts = np.cumsum([0, *(len(r.steps) for r in results)])
+    undriven = {
+        int(first) + i: reason
+        for first, r in zip(starts, results, strict=False)
+        for i, reason in r.undriven.items()
+    }
+    return Results(**rows, terms=terms, recordings=recordings, undriven=undriven)
 
 
 def pack(
@@ -236,28 +247,51 @@ def _drive(
             f"action: expected finite numbers, got NaN or infinity in scenario {scenarios[w].id}, "
             f"step {int(bad_step[w])}"
         )
-    progress = outcome.progress_fraction[:, 0].clamp(0.0, 1.0).cpu().numpy()
+    results = results_of(
+        scenarios,
+        terms.cpu().numpy(),
+        happened.cpu().numpy(),
+        outcome.progress_fraction[:, 0].cpu().numpy(),
+        state.step.cpu().numpy(),
+    )
+    if tape is None or record is None:
+        return results, []
+    return results, tape.rollouts(scenarios, results, record)
+
+
+def results_of(
+    scenarios: Sequence[Scenario],
+    terms: np.ndarray,
+    happened: np.ndarray,
+    progress: np.ndarray,
+    steps: np.ndarray,
+) -> Results:
+    """Judge drives of S scenarios.
+
+    Args:
+        scenarios: what was driven.
+        terms: sum of each raw reward term over a drive, [S, R].
+        happened: whether it was positive in some step, bool [S, R].
+        progress: `Outcome.progress_fraction` after the last step, [S].
+        steps: driven, [S].
+    """
     term = sim.RewardTerm
     at_fault, collided, offroad = (
-        happened[:, t].cpu().numpy()
-        for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
+        happened[:, t] for t in (term.COLLISION_AT_FAULT, term.COLLISION_ANY, term.OFFROAD)
     )
     short = np.array([s.routes.log_length[s.ego] < MIN_LOG_LENGTH for s in scenarios])
-    progress = np.where(short, 1.0, progress)
+    progress = np.where(short, np.float32(1.0), np.clip(progress, 0.0, 1.0))
     score = np.where(at_fault | offroad, 0.0, np.minimum(progress / 0.8, 1.0))
-    results = Results(
+    return Results(
         at_fault,
         collided,
         offroad,
         progress,
         score,
-        {t.name.lower(): terms[:, t].cpu().numpy() for t in term},
-        state.step.cpu().numpy(),
+        {t.name.lower(): terms[:, t] for t in term},
+        steps,
         [s.recording for s in scenarios],
     )
-    if tape is None or record is None:
-        return results, []
-    return results, tape.rollouts(scenarios, results, record)
 
 
 class Tape:

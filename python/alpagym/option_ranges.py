@@ -23,6 +23,9 @@ AT_LEAST = {
     "shard_scenarios": 1,
     "save_every": 1,
     "jobs": 1,
+    "max_sessions": 1,
+    "max_batch": 1,
+    "max_message_mib": 1,
     "stream.max_mib": 1,
     "stream.held_out": 1,
     "stream.imitation": 1,
@@ -32,9 +35,13 @@ AT_LEAST = {
     "grpo.scenarios_per_iteration": 1,
     "grpo.epochs": 1,
     "grpo.minibatch_size": 1,
+    "alpasim.concurrent": 1,
+    "alpasim.calls": 1,
+    "alpasim.image_height": 16,
+    "alpasim.image_width": 16,
 }
 """Whole numbers that may not be 0; none may be negative."""
-AT_MOST = {"shard_scenarios": 4096}
+AT_MOST = {"shard_scenarios": 4096, "port": 65535, "max_message_mib": 2047}
 """Highest whole numbers, where it is not what 32 bits hold."""
 POSITIVE = {
     *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
@@ -45,8 +52,15 @@ POSITIVE = {
     "grpo.max_log_ratio",
     "imitation.learning_rate",
     "policy.flow_noise",
+    "alpasim.call_timeout",
+    "alpasim.drive_timeout",
+    "idle_s",
 }
 """Numbers that must be above 0."""
+NOT_NEGATIVE = {
+    *(f"alpasim.{n}" for n in ("force_gt", "planner_delay", "max_seconds", "route_start_offset"))
+}
+"""Numbers that must not be below 0."""
 SHARES = {
     "data.held_out_fraction": "between 0 and 1",
     "data.validation_fraction": "between 0 and 1",
@@ -60,6 +74,7 @@ CHOICES = {
     "final": ("last", "best"),
     "stream.weights": ("uniform", "failure", "difficulty"),
     "policy.head": ("gaussian", "flow_matching"),
+    "alpasim.route": ("map", "recorded", "simulator", "none"),
     "sim.bad_action": ("raise", "clamp", "terminate"),
     "grpo.credit": ("step", "episode"),
     "grpo.log_prob": ("sum", "mean"),
@@ -96,6 +111,8 @@ def check(config: Any, prefix: str = "") -> None:
                 wanted = "a finite number"
             elif name in POSITIVE and value <= 0.0:
                 wanted = "a number above 0"
+            elif name in NOT_NEGATIVE and value < 0.0:
+                wanted = "a number of at least 0"
         elif name in CHOICES and value not in CHOICES[name]:
             wanted = f"one of {', '.join(filter(None, CHOICES[name]))}"
         if wanted is not None:

@@ -19,12 +19,14 @@ from alpagym import _core
 from alpagym._core import Collision, Controller, EndOn, Params
 from alpagym.config import (
     ActionType,
+    ObservationKind,
     RewardConfig,
     RewardTerm,
     RowFormat,
     SimConfig,
     SlotOrder,
     Traffic,
+    require_sizes,
 )
 from alpagym.types import (
     AgentFeature,
@@ -180,10 +182,12 @@ def make_params(config: SimConfig) -> Params:
 
     Raises:
         ValueError: an unknown name in `end_on`, a step length that is not positive and finite, a
-            negative `max_steps`, or `plan_steps` or `replan_every` outside 1 to 1024.
+            negative `max_steps`, `plan_steps` or `replan_every` outside 1 to 1024, or sizes that
+            do not go with `observation`.
     """
     if not config.dt > 0:
         raise ValueError(f"sim.dt: expected a positive step length, got {config.dt}")
+    require_sizes(config)
     end_on = 0
     for name in config.end_on:
         if name.upper() not in EndOn.__members__:
@@ -197,6 +201,7 @@ def make_params(config: SimConfig) -> Params:
         lane_changes=int(config.lane_changes),
         end_on=int(end_on),
         bad_action=int(config.bad_action == "terminate"),
+        observation=list(ObservationKind).index(config.observation),
         slot_order=list(SlotOrder).index(config.slot_order),
         **{
             name: getattr(config, name)

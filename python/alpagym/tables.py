@@ -88,7 +88,21 @@ def suite_table(
     return table
 
 
-def reasons(suite: str, unscored: Mapping[int, str], ids: Sequence[str]) -> list[str]:
+def calls_table(calls: Mapping[str, Mapping[str, float]]) -> Table:
+    """How many calls a driver answered and how long that took, by method."""
+    table = Table(title="calls to the driver [ms]")
+    table.add_column("", no_wrap=True)
+    for name in ("calls", "p50", "p90", "p99", "max"):
+        table.add_column(name, justify="right")
+    for method, found in calls.items():
+        times = (f"{found[f'{name}_ms']:.1f}" for name in ("p50", "p90", "p99", "max"))
+        table.add_row(Text(method), str(found["num_calls"]), *times)
+    return table
+
+
+def reasons(
+    suite: str, unscored: Mapping[int, str], ids: Sequence[str], what: str = "not scored"
+) -> list[str]:
     """One line for each reason why drives are not scored: how many, and the first one's.
 
     Reasons that differ in numbers or in the scenario they name are one.
@@ -97,13 +111,14 @@ def reasons(suite: str, unscored: Mapping[int, str], ids: Sequence[str]) -> list
         suite: of metrics.
         unscored: reasons by index of the drive.
         ids: of the scenarios, one for each drive.
+        what: they are.
     """
     alike: dict[str, list[int]] = {}
     for i, reason in unscored.items():
         kind = re.sub(r"\d+(\.\d+)?", "#", reason.replace(ids[i], ""))
         alike.setdefault(kind, []).append(i)
     return [
-        f"{suite}: {len(which)} not scored (first {ids[which[0]]}): {unscored[which[0]]}"
+        f"{suite}: {len(which)} {what} (first {ids[which[0]]}): {unscored[which[0]]}"
         for which in alike.values()
     ]
 

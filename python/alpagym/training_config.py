@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
+from alpagym.interop.alpasim.session_options import SessionConfig
 
 
 @dataclass(frozen=True)
@@ -328,7 +329,8 @@ class EvalConfig:
     checkpoint: str = ""
     """A run directory, or a policy file in its `checkpoints/`."""
     policy: str = ""
-    """A driver that needs no checkpoint: `log`, `idm` or `constant_velocity`."""
+    """A driver that needs no checkpoint: `log`, `idm`, `constant_velocity`, or an AlpaSim driver at
+    `grpc://host:port`."""
     compare: str = ""
     """Another checkpoint, or such a driver, to compare with on the same scenarios."""
     scenarios: str = "procedural"
@@ -349,6 +351,7 @@ class EvalConfig:
     """CPU threads; 0 for all cores."""
     data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))
     sim: SimConfig = field(default_factory=SimConfig)
+    alpasim: SessionConfig = field(default_factory=SessionConfig)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """The metrics of others by name, for `alpagym eval --metrics`: of each drive, and in total.
 
-Metrics of plans (AlpaSim's min_ade, plan deviation and open-loop collision) are not among them: a
-drive holds where the ego went, not what its driver planned. They need
-`alpasim.score(drive, replies)`.
+Metrics of plans (AlpaSim's min_ade, plan deviation and open-loop collision) are among them only
+where plans are given: a drive holds where the ego went, not what its driver planned.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 from alpagym import rewards
 from alpagym.metrics import alpasim, navsim, nuplan, ttc, waymax
 from alpagym.metrics.alpasim.aggregate import run_level
+from alpagym.metrics.alpasim.episode import Reply
 from alpagym.metrics.drive import Drive
 from alpagym.metrics.nuplan.aggregate import final_score
 from alpagym.metrics.polygon_map import PolygonMap
@@ -50,8 +50,8 @@ class Measured:
 class Shared:
     """A drive, and what several suites ask of it, found once."""
 
-    def __init__(self, drive: Drive) -> None:
-        self.drive = drive
+    def __init__(self, drive: Drive, replies: Sequence[Reply] | None = None) -> None:
+        self.drive, self.replies = drive, replies
 
     @cached_property
     def polygon_map(self) -> PolygonMap:
@@ -59,11 +59,20 @@ class Shared:
 
     @cached_property
     def alpasim(self) -> alpasim.AlpasimScore:
-        return alpasim.score(self.drive)
+        return alpasim.score(self.drive, self.replies)
 
 
-def measure(suites: Sequence[str], drives: Sequence[Drive]) -> dict[str, Measured]:
+def measure(
+    suites: Sequence[str],
+    drives: Sequence[Drive],
+    replies: Sequence[Sequence[Reply] | None] | None = None,
+) -> dict[str, Measured]:
     """Score drives by some of `SUITES`; drives that cannot be scored say why.
+
+    Args:
+        suites: their names.
+        drives: what is scored.
+        replies: what the driver of each answered, as of `alpasim.score`.
 
     Raises:
         ValueError: an unknown suite.
@@ -74,7 +83,7 @@ def measure(suites: Sequence[str], drives: Sequence[Drive]) -> dict[str, Measure
     rows: dict[str, list[dict[str, float]]] = {suite: [] for suite in suites}
     unscored: dict[str, dict[int, str]] = {suite: {} for suite in suites}
     for i, drive in enumerate(drives):
-        shared = Shared(drive)
+        shared = Shared(drive, None if replies is None else replies[i])
         for suite in suites:
             try:
                 rows[suite].append(_row(SUITES[suite][0], shared))

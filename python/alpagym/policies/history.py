@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alpagym.config import SimConfig
-from alpagym.policies.features import AGENT_SCALE, EGO_SCALE
+from alpagym.policies.features import AGENT_SCALE
 from alpagym.types import Observation
 
 
@@ -34,11 +34,13 @@ class History:
     """F."""
     agents: int
     """Observed agents, n."""
+    features: int
+    """Of the ego, that are kept."""
 
     @classmethod
-    def of(cls, observations: int, config: SimConfig) -> History | None:
+    def of(cls, observations: int, config: SimConfig, features: int) -> History | None:
         """Room for all of `observations` but the present one; None where that is none."""
-        return cls(observations - 1, config.num_agents) if observations > 1 else None
+        return cls(observations - 1, config.num_agents, features) if observations > 1 else None
 
     @property
     def size(self) -> int:
@@ -47,19 +49,19 @@ class History:
 
     @property
     def _frame(self) -> int:
-        return len(EGO_SCALE) + self.agents * (len(AGENT_SCALE) + 2) + 1
+        return self.features + self.agents * (len(AGENT_SCALE) + 2) + 1
 
     def read(self, memory: Tensor) -> Past:
         """Numbers [..., M] as observations."""
         frames = memory.unflatten(-1, (self.frames, self._frame))
         rows, columns = self.agents, len(AGENT_SCALE) + 1
-        ego, agents, mask, there = frames.split([len(EGO_SCALE), rows * columns, rows, 1], -1)
+        ego, agents, mask, there = frames.split([self.features, rows * columns, rows, 1], -1)
         return Past(ego, agents.unflatten(-1, (rows, columns)), mask > 0.5, there.squeeze(-1))
 
     def after(self, observation: Observation, memory: Tensor) -> Tensor:
         """The memory [..., M] that follows an observation and the memory at that time."""
         now = [
-            observation.ego[..., : len(EGO_SCALE)],
+            observation.ego[..., : self.features],
             observation.agents[..., : len(AGENT_SCALE) + 1].flatten(-2),
             observation.agents_mask.to(memory.dtype),
             torch.ones_like(memory[..., :1]),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from alpagym.config import SimConfig
+from alpagym.config import ALPASIM_SIZES, ObservationKind, SimConfig
 from alpagym.policies import features, fused
 from alpagym.policies.history import History
 from alpagym.reward_ranges import Ranges
@@ -34,6 +34,8 @@ class SceneNetwork(nn.Module):
         ranges: of the reward weights that are observed, as `Policy.ranges`.
         chosen: stand for them where the observation holds none.
         history: how earlier observations are kept, None for not at all.
+        features: of the ego that are read; those of the observation that AlpaSim's drivers have
+            are fewer, and there are no agents, road points or lights in it.
     """
 
     def __init__(
@@ -47,41 +49,43 @@ class SceneNetwork(nn.Module):
         self.ranges = dict(ranges or {})
         self.chosen: Tensor
         self.register_buffer("chosen", torch.zeros(len(self.ranges)), persistent=False)
-        for name, wanted in (("ego", 10), ("agent", 8), ("road", 6)):
+        is_told = sim_config.observation is ObservationKind.alpasim
+        ego_scale = features.EGO_SCALE[: int(ALPASIM_SIZES["ego_columns"]) if is_told else None]
+        self.features = len(ego_scale)
+        for name, wanted in (("ego", self.features), ("agent", 8), ("road", 6)):
             columns = getattr(sim_config, f"{name}_columns")
             if columns < wanted:
                 raise ValueError(
                     f"the network reads {wanted} features, got sim.{name}_columns={columns}"
                 )
-        self.history = History.of(config.history, sim_config)
+        self.history = History.of(config.history, sim_config, self.features)
         scales = {
-            "ego": features.Scale(features.EGO_SCALE + (1.0,) * len(self.ranges)),
+            "ego": features.Scale(ego_scale + (1.0,) * len(self.ranges)),
             "agents": features.Scale(features.AGENT_SCALE, features.AGENT_KINDS),
             "road": features.Scale(features.ROAD_SCALE, features.ROAD_KINDS),
             "route": features.Scale(features.ROUTE_SCALE),
             "lights": features.Scale(features.LIGHT_SCALE),
         }
         self.scales = nn.ModuleDict(scales)
+        sets = () if is_told else ("agents", "road", "lights")
         self.encoders = nn.ModuleDict(
-            {
-                name: encoder(scales[name].size, config.width)
-                for name in ("agents", "road", "lights")
-            }
+            {name: encoder(scales[name].size, config.width) for name in sets}
         )
         route_size = sim_config.num_route_points * len(features.ROUTE_SCALE)
         past = 0
         if self.history is not None:
-            self.past_scale = features.Scale(features.EGO_SCALE)
-            past = self.history.frames * (len(features.EGO_SCALE) + 1 + config.width)
+            self.past_scale = features.Scale(ego_scale)
+            agents = config.width if "agents" in sets else 0
+            past = self.history.frames * (self.features + 1 + agents)
         last = nn.Linear(config.hidden, outputs)
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         first = nn.Linear(
-            len(features.EGO_SCALE) + len(self.ranges) + route_size + 3 * config.width + past,
+            self.features + len(self.ranges) + route_size + len(sets) * config.width + past,
             config.hidden,
         )
         with torch.no_grad():  # reward weights mean nothing until closed-loop learning says so
-            first.weight[:, len(features.EGO_SCALE) :][:, : len(self.ranges)] = 0.0
+            first.weight[:, self.features :][:, : len(self.ranges)] = 0.0
         self.trunk = nn.Sequential(
             first,
             nn.ReLU(inplace=True),
@@ -101,7 +105,8 @@ class SceneNetwork(nn.Module):
             past = self.history.read(memory)
             parts.append(self.past_scale(past.ego).flatten(-2))
             parts.append(past.there)
-            parts.append(self.encode("agents", past.agents, past.agents_mask).flatten(-2))
+            if "agents" in self.encoders:
+                parts.append(self.encode("agents", past.agents, past.agents_mask).flatten(-2))
         numbers: Tensor = self.trunk(torch.cat(parts, -1))
         return numbers
 
@@ -122,7 +127,7 @@ class SceneNetwork(nn.Module):
 
         Columns of memory of another kind than the own stand for nothing remembered.
         """
-        seen, end = len(features.EGO_SCALE), ego.shape[-1]
+        seen, end = self.features, ego.shape[-1]
         if end - seen in (0, self.memory_size):
             weights = self.chosen.expand(*ego.shape[:-1], -1)
         else:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from alpagym.config import SimConfig
-from alpagym.reference.geometry import Margin, into_frame, unit, wrap_angle
+from alpagym.config import ObservationKind, SimConfig
+from alpagym.reference.geometry import Margin, cross, into_frame, unit, wrap_angle
 from alpagym.reference.lines import stop_gap
 from alpagym.reference.world import Place, World, worlds
 from alpagym.scenarios.scenario import LightState
@@ -31,6 +31,12 @@ def observe(scenarios: list[Place], state: SimpleNamespace, c: SimConfig) -> Sim
             if a < 0 or not world.get("valid", a):
                 continue
             margin = Margin()
+            if c.observation is ObservationKind.alpasim:
+                out.ego[world.w, slot], told = told_to_drivers(world, a, c, margin)
+                out.route[world.w, slot, : len(told)] = told
+                out.route_mask[world.w, slot, : len(told)] = True
+                out.margin[world.w, slot] = margin.least
+                continue
             out.ego[world.w, slot] = ego_features(world, a, c, margin)
             seen = {
                 "agents": agents(world, a, c),
@@ -127,6 +133,39 @@ def route(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float
             [*_local(world, a, position), *into_frame(direction, world.get("yaw", a)), limit]
         )
     return rows
+
+
+def told_to_drivers(
+    world: World, a: int, c: SimConfig, margin: Margin
+) -> tuple[list[float], list[list[float]]]:
+    """Ego features and rows of the route as AlpaSim's drivers know them."""
+    agent = world.place.agents[a]
+    path, yaw = agent.route, world.get("yaw", a)
+    way = 0.5 * c.dt * (world.get("prev_speed", a) + world.get("speed", a))
+    curves = margin.reached(abs(way), 0.05)
+    ego = [world.get("speed", a), world.get("accel", a)]
+    ego += [world.get("curvature", a) if curves else 0.0, *[0.0] * 7]
+    rig = world.position(a) - agent.rear_axle * unit(yaw)
+    points: list[np.ndarray] = []
+    start = path.project_near(rig, world.get("route_s", a)).s if path.drivable else 0.0
+    for n in range(c.num_route_points if path.drivable else 0):
+        s = start + n * c.route_step
+        if not margin.reached(path.length - s):
+            break
+        point = into_frame(path.at(s)[0] - rig, yaw)
+        if points:
+            step = float(np.linalg.norm(point - points[-1]))
+            if not (margin.reached(step, 3.5) and margin.reached(4.5 - step)):
+                break
+        points.append(point)
+    if len(points) < 2:
+        return ego, [[*point, 1.0, 0.0, 0.0] for point in points]
+    steps = np.diff(points, axis=0)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    ahead = [*steps, steps[-1]]
+    first, along = points[0], ahead[0]
+    ego[5:7] = cross(first, along), -np.arctan2(along[1], along[0])
+    return ego, [[*point, *step, 0.0] for point, step in zip(points, ahead, strict=True)]
 
 
 def lights(world: World, a: int, c: SimConfig, margin: Margin) -> list[list[float]]:

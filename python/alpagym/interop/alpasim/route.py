@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from alpagym.interop.alpasim.lanes import Lanes
-from alpagym.scenarios.batch import REAR_AXLE_FRACTION
-from alpagym.scenarios.scenario import AgentType, Scenario
+from alpagym.interop.alpasim.rig import RigPath
+from alpagym.scenarios.scenario import Scenario
 
 NUM_WAYPOINTS = 20
 """Waypoints a driver gets."""
@@ -149,18 +149,7 @@ def scenario_route(
     Raises:
         ValueError: as `RouteGenerator`; or no lanes, where the map is asked for.
     """
-    agent = scenario.ego if agent is None else agent
-    tracks = scenario.tracks
-    there = tracks.valid[agent]
-    length, _, height = tracks.size[agent].astype(np.float64)
-    vehicle = tracks.type[agent] == AgentType.VEHICLE
-    back = REAR_AXLE_FRACTION * length if vehicle else 0.0
-    rig = tracks.xyz[agent, there].astype(np.float64)
-    yaw = tracks.yaw[agent, there].astype(np.float64)
-    rig[:, 0] -= back * np.cos(yaw)
-    rig[:, 1] -= back * np.sin(yaw)
-    if scenario.has_z:
-        rig[:, 2] -= 0.5 * height
+    rig = RigPath.of(scenario, agent).pose[:, :3]
     lanes = Lanes.of_map(scenario.map) if on_map else None
     return RouteGenerator(rig, lanes=lanes, start_offset=start_offset)
 

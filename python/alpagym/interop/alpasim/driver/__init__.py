@@ -1,0 +1,1 @@
+"""A policy as a driver of AlpaSim: sessions, batched decisions, plans."""

@@ -1,0 +1,1 @@
+"""AlpaSim's runtime, as trainers dial it: rollouts on request."""

@@ -62,9 +62,7 @@ def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
     return result
 
 
-def _recorded(
-    rng: np.random.Generator, data: Path, every: int
-) -> list[tuple[np.ndarray, Scene]]:
+def _recorded(rng: np.random.Generator, data: Path, every: int) -> list[tuple[np.ndarray, Scene]]:
     result = []
     for scenario in recordings(data, every):
         if abs(scenario.dt - 0.1) > 1e-6:

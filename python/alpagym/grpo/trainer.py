@@ -393,7 +393,7 @@ class GrpoTrainer:
         """Stop at the first action or reward that is not finite, and name where it was."""
         if found := first_not_finite(record, self.roller.every):
             step, own, what, cause = found
-            world = self._worlds.start + own
+            world, step = self._worlds.start + own, int(self.roller.forked_at[own]) + step
             raise TrainingError(
                 f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
                 self._token(origin, world),

@@ -177,6 +177,10 @@ def test_what_goes_wrong_on_one_rank_ends_all_with_its_sentence(tmp_path):
     assert process.returncode != 0
     (sentence,) = sentences(said)
     assert "from on_one_rank:not_a_number, which gave nan" in sentence, sentence
+    *_, row = ((tmp_path / "run" / "flight.jsonl").read_text()).splitlines()
+    noted = json.loads(row)["findings"]["stopped"]
+    assert "from on_one_rank:not_a_number, which gave nan" in noted
+    assert noted in sentence
     before = said.partition(sentence)[0]
     assert "Traceback" not in before
     after = said.partition(sentence)[2]

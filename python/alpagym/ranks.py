@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -121,24 +121,29 @@ class Ranks:
     def alone(self) -> bool:
         return self.count == 1
 
+    def speaks(self) -> bool:
+        """Whether it is for this rank to tell why all of them end: for the first that asks."""
+        if self.store is None:
+            return True
+        own = str(self.rank)
+        try:
+            return bool(self.store.compare_set("speaks", "", own) == own.encode())
+        except RuntimeError:  # who kept the store has ended, and has told why
+            return False
+
     @contextmanager
     def speaking(self) -> Iterator[bool]:
-        """Whether it is for this rank to tell, inside, why all of them end.
+        """Whether this rank `speaks`, inside, where it tells.
 
-        That is for the first which comes here. The others wait until it has told: `torchrun` stops
-        all of them when one has ended.
+        The others wait until it has told: `torchrun` stops all of them when one has ended.
         """
-        if self.store is None:
+        if speaks := self.speaks():
             yield True
-            return
-        try:
-            speaks = self.store.compare_set("speaks", "", str(self.rank)) == str(self.rank).encode()
-            if not speaks:
+        else:
+            with suppress(RuntimeError):
                 self.store.wait(["told"], HEARING)
-        except RuntimeError:  # who kept the store has ended, and has told why
-            speaks = False
-        yield speaks
-        if speaks:
+            yield False
+        if speaks and self.store is not None:
             self.store.set("told", "")
 
     def connect(self, device: torch.device, *, nccl: bool) -> None:

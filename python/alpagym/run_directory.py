@@ -139,9 +139,12 @@ class RunDirectory:
         self._events.add(step, {f"{phase}/{k}": v for k, v in numbers.items()})
         self.attempt("tensorboard", self._events.flush)
 
-    def note(self, name: str, value: Mapping[str, Any]) -> None:
-        """Append a line of JSON to a file of the directory, now or when the disk takes it."""
-        if not self._writes:
+    def note(self, name: str, value: Mapping[str, Any], *, by_any: bool = False) -> None:
+        """Append a line of JSON to a file of the directory, now or when the disk takes it.
+
+        With `by_any` whoever calls does, if the directory is there: who writes else must wait.
+        """
+        if not self._writes and not (by_any and self.path.is_dir()):
             return
         file = self._files.setdefault(name, Appender(self.path / name))
         file.write((json.dumps(finite(dict(value))) + "\n").encode())

@@ -6,19 +6,21 @@ import json
 import os
 import re
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
 
 from alpagym import cli, devices
 from alpagym.grpo.batches import own_batch, shuffled_rollouts, shuffled_steps
 from alpagym.grpo.trainer import check_groups
 from alpagym.ranks import Ranks
-from alpagym.resume import STATE_FILE
-from alpagym.run_directory import cut_short
+from alpagym.resume import STATE_FILE, launched_run, take_up
 from alpagym.run_state import load_state
-from alpagym.training_config import GrpoConfig
+from alpagym.training_config import GrpoConfig, TrainConfig
 from torchrun import (
     OPTIONS,
     difference,
@@ -119,10 +121,11 @@ def test_shards_learn_what_whole_weights_learn(launched, one, two):
 
 def test_a_rank_that_is_killed_is_begun_again_to_the_same_bits(tmp_path, two):
     """Without a name: the ranks that begin again find the run that they began."""
-    other = tmp_path / "runs" / "other"  # of other options, so not theirs
-    other.mkdir(parents=True)
-    (other / "config.yaml").write_text("seed: 7\n")
     folder = tmp_path / "runs"
+    other = folder / "other"  # of another launch, so not theirs
+    other.mkdir(parents=True)
+    options = cli.compose("train", [f"runs={folder}", *OPTIONS])
+    (other / "config.yaml").write_text(OmegaConf.to_yaml(options))
     process = start([f"runs={folder}", *OPTIONS], "--max-restarts", "1")
     until(metrics(folder, '"grpo", "step": 3'), process)
     os.kill(pid_of_rank(process, 1), signal.SIGKILL)
@@ -259,24 +262,32 @@ def test_what_is_missing_is_named(monkeypatch):
         check_groups(GrpoConfig(scenarios_per_iteration=3), Ranks(0, 4))
 
 
-def test_the_newest_run_of_the_same_options_is_gone_on_with(tmp_path):
-    def made(name: str, options: str, *, complete: bool = False, at: int = 0) -> Path:
+def test_only_a_run_of_the_same_launch_is_gone_on_with(tmp_path):
+    """Not one of another, though it has the same options and is cut short."""
+    config, launch = TrainConfig(runs=str(tmp_path)), dist.HashStore()
+
+    def made(name: str) -> Path:
         run = tmp_path / name
         run.mkdir()
-        (run / "config.yaml").write_text(options)
-        os.utime(run / "config.yaml", (at, at))
-        if complete:
-            (run / "report.html").write_text("")
+        (run / "config.yaml").write_text("a")
         return run
 
-    assert cut_short(str(tmp_path), "", "a") is None
-    made("complete", "a", complete=True, at=9)
-    made("other", "b", at=8)
-    older, newer = made("x", "a", at=5), made("c", "a", at=6)
-    assert cut_short(str(tmp_path), "", "a") == newer
-    assert cut_short(str(tmp_path), "x", "a") == older
-    assert cut_short(str(tmp_path), "other", "a") is None
-    assert cut_short(str(tmp_path / "nothing"), "", "a") is None
+    def taken(options: str, launch: dist.Store) -> tuple[Path, bool]:
+        with ExitStack() as locks:
+            path, begun = take_up(config, options, Ranks(launch=launch), locks)
+        return path, begun is not None
+
+    there = [made("other")]
+    path, goes_on = taken("a", launch)
+    assert path not in there
+    assert not goes_on
+    there.append(own := made("own"))
+    Ranks(launch=launch).keep(launched_run("a"), str(own))
+    assert taken("a", launch) == (own, True)
+    assert taken("b", launch)[0] not in there
+    assert taken("a", dist.HashStore())[0] not in there
+    (own / "report.html").write_text("")  # complete
+    assert taken("a", launch)[0] not in there
 
 
 def test_two_ranks_learn_to_plan_as_one_does(tmp_path, launched):

@@ -61,20 +61,6 @@ def free_directory(runs: str, name: str) -> Path:
     return path
 
 
-def cut_short(runs: str, name: str, config: str) -> Path | None:
-    """The newest run of the same options that is not complete; None where there is none.
-
-    Args:
-        runs: folder of runs.
-        name: of the only one that counts; empty for all in `runs`.
-        config: the options, as YAML.
-    """
-    there = [Path(runs) / name] if name else list(Path(runs).glob("*"))
-    written = {path: path / "config.yaml" for path in there if not (path / REPORT_FILE).exists()}
-    same = {p: w for p, w in written.items() if w.is_file() and w.read_text() == config}
-    return max(same, key=lambda path: same[path].stat().st_mtime_ns, default=None)
-
-
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 

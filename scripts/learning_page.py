@@ -1,6 +1,7 @@
 """Write docs/learning.md and its curve from the trainings that `alpagym bench learning` kept.
 
-alpagym bench learning case=learning,learning.ablations,learning.objectives,learning.rewards,learning.sweep
+alpagym bench learning case=learning,learning.ablations,learning.objectives
+alpagym bench learning case=learning.rewards,learning.sweep
 python scripts/learning_page.py [runs/learning]
 """
 

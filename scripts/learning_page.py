@@ -1,6 +1,7 @@
 """Write docs/learning.md and its curve from the trainings that `alpagym bench learning` kept.
 
-alpagym bench learning case=learning,learning.ablations,learning.objectives,learning.sweep
+alpagym bench learning case=learning,learning.ablations,learning.objectives
+alpagym bench learning case=learning.rewards,learning.sweep
 python scripts/learning_page.py [runs/learning]
 """
 
@@ -40,6 +41,7 @@ TEXTS = {
     "learning.ablations": "## What each part does\n\nOne part of the method taken away.",
     "learning.objectives": "## Objectives by name\n\nOn the same budget; PPO has a critic.",
     "learning.sweep": "## Around the defaults\n\nOne option changed.",
+    "learning.rewards": "## The dense reward\n\nOne of its weights changed.",
 }
 
 

@@ -24,8 +24,9 @@ from parity.row import Row  # noqa: E402
 HEAD = """\
 # Parity
 
-Made by `python scripts/parity_page.py`; `tests/test_golden.py` computes every line again. There is
-a table for each module of `tests/parity`. *Cases* counts the numbers or decisions compared. For
+Made by `python scripts/parity_page.py`; `tests/test_golden.py` computes every line again: with
+`make heavy` as it stands here, with `make test` from an eighth of the recordings. There is a table
+for each module of `tests/parity`. *Cases* counts the numbers or decisions compared. For
 numbers, *max error* is the largest absolute difference and *tolerance* what it may be, in the
 quantity's own unit or that in brackets; `a + b x size` means that each number may be off by `a` and
 `b` times what is wanted. For decisions, *flips in band* counts those that fall differently where
@@ -84,12 +85,15 @@ def modules() -> list[str]:
     return sorted(p.stem for p in files if "\ndef rows(golden" in p.read_text())
 
 
-def rows_of(name: str, golden: Path | None, data: Path | None) -> list[Row]:
-    """Everything that one module compares, as far as the data are there."""
+def rows_of(name: str, golden: Path | None, data: Path | None, every: int = 1) -> list[Row]:
+    """Everything that one module compares, as far as the data are there.
+
+    Of recordings, and of random cases that take long, one in `every`.
+    """
     module = importlib.import_module(f"parity.{name}")
     rows = list(module.rows(golden)) if golden else []
     if hasattr(module, "independent_rows"):
-        rows += module.independent_rows(data)
+        rows += module.independent_rows(data, every)
     return rows
 
 

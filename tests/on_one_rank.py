@@ -1,13 +1,15 @@
-"""A reward function that fails on one rank, and a script in which ranks talk."""
+"""A reward function that fails on one rank, and a script in which ranks talk and train."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 
 import torch
 
+from alpagym import cli
 from alpagym.ranks import RankError, Ranks
 
 
@@ -17,8 +19,23 @@ def not_a_number(state, outcome, scenarios):
     return torch.full_like(outcome.reward, float("nan") if bad else 0.0)
 
 
-def main() -> None:
-    """Let ranks talk; the first prints what it heard."""
+def main(trainings: list[str]) -> int:
+    """Let ranks talk, of which the first prints what it heard, and then train, again and again.
+
+    Args:
+        trainings: arguments of `alpagym train`, JSON lists.
+
+    Returns:
+        The exit status of the first training that fails.
+    """
+    _talk()
+    for training in trainings:
+        if status := cli.main(["train", *json.loads(training)]):
+            return status
+    return 0
+
+
+def _talk() -> None:
     ranks = Ranks.of_environment()
     ranks.connect(torch.device("cpu"), nccl=False)
     rank, own = ranks.rank, ranks.share(5)
@@ -50,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -276,6 +276,7 @@ def test_a_broken_file_among_good_ones_does_not_stop_training(capsys, tmp_path):
     arguments = [f"scenarios={folder}", f"runs={tmp_path / 'runs'}", "name=a[/b]", "data.workers=1"]
     tiny = ["imitation.max_epochs=1", "grpo.iterations=1", "grpo.group_size=2", "device=cpu"]
     tiny += ["grpo.scenarios_per_iteration=2", "data.max_agents=5", "threads=1", "eval_every=0"]
+    tiny += ["data.procedural=2"]
     assert main(["train", *arguments, *tiny]) == 0
     text = capsys.readouterr().err
     assert "4 scenarios loaded, 2 skipped" in text.replace("\n", " ")

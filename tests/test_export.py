@@ -168,14 +168,14 @@ def test_scenarionet_files_are_plain(tmp_path) -> None:
 
 EXPORTED = """
 import sys
-from alpagym.scenarios.export import export
+from alpagym.scenarios.export import FORMATS, export
 from alpagym.scenarios.load import load_scenarios
-export(load_scenarios(sys.argv[1])[0], sys.argv[2], sys.argv[3])
+for format in FORMATS:
+    export(load_scenarios(sys.argv[1])[0], f"{sys.argv[2]}/{format}", format)
 """
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_every_process_writes_the_same_bytes(tmp_path, format) -> None:
+def test_every_process_writes_the_same_bytes(tmp_path) -> None:
     proto = proto_scenario()
     for number, kind in enumerate((1, 2, 3, 4)):  # four types of agents: sets have 24 orders
         proto.tracks.add().CopyFrom(proto.tracks[1])
@@ -184,10 +184,12 @@ def test_every_process_writes_the_same_bytes(tmp_path, format) -> None:
     written = []
     for seed in "123":
         out = tmp_path / seed
-        command = [sys.executable, "-c", EXPORTED, str(source), str(out), format]
+        command = [sys.executable, "-c", EXPORTED, str(source), str(out)]
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run(command, env=environment, check=True)
-        written.append({file.name: file.read_bytes() for file in out.iterdir()})
+        files = [path for path in out.rglob("*") if path.is_file()]
+        written.append({str(path.relative_to(out)): path.read_bytes() for path in files})
+    assert {Path(name).parts[0] for name in written[0]} == set(FORMATS)
     assert written[0] == written[1] == written[2]
 
 

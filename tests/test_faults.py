@@ -76,6 +76,33 @@ def test_a_term_that_is_not_finite(monkeypatch):
     assert "step 3, from progress" in sentence
 
 
+def test_steps_are_those_of_the_episode_wherever_groups_fork(monkeypatch):
+    """Built-in terms and functions name the same step, though a record begins at the fork."""
+    states = []
+    made = trainer(scenarios_per_iteration=4, branch_within=9)
+    made.roller.watch = lambda state, outcome: states.append(state.step.tolist())
+    roll = made.roller.roll
+
+    def with_nan(*args):
+        record = roll(*args)
+        record.terms[3, 6, 0] = record.reward[3, 6] = math.nan
+        return record
+
+    monkeypatch.setattr(made.roller, "roll", with_nan)
+    sentence, token = stopped(made)
+    begin = states[0][6]
+    assert begin == token.lead > 0
+    assert f"step {begin + 3}, from progress" in sentence
+
+    def spoiled(state, outcome, scenarios):
+        bad = (state.scenario == NAMES.index(token.scenario)) & (state.step == begin + 4)
+        return torch.where(bad[:, None], math.nan, torch.zeros_like(outcome.reward))
+
+    sentence, _ = stopped(trainer(spoiled, scenarios_per_iteration=4, branch_within=9))
+    assert f"scenario {token.scenario}, " in sentence
+    assert f"step {begin + 3}, from " in sentence
+
+
 def test_a_reward_too_large_to_compare_names_its_term():
     sentence, _ = stopped(trainer(reward=RewardConfig(progress=1e25)))
     assert re.search(r"returns are too large to compare: .*, mostly progress \(\S+e\+2", sentence)

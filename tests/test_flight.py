@@ -45,7 +45,7 @@ def trained(folder: Path, monkeypatch, *options: str):
         rolled = roll(self)
         record, origin = rolled.record, rolled.origin
         for world in range(len(origin.name)):
-            seen[self._token(origin, world)] = (
+            seen[str(origin.token(world))] = (
                 self.iterations,
                 record.action[record.valid[:, world], world].clone(),
                 record.reward[record.driven[:, world], world].clone(),

@@ -35,14 +35,16 @@ def documented() -> dict[str, dict[tuple[str, ...], tuple[str, ...]]]:
     return tables
 
 
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("name", script.modules())
-def test_others_agree_as_the_page_says(name) -> None:
+def test_others_agree_as_the_page_says(name, every) -> None:
     """Without the data beside the repository only the random checks run, and not against it.
 
-    Errors may have shrunk, or doubled at most: another machine rounds otherwise.
+    Errors may have shrunk, or doubled at most: another machine rounds otherwise. Of the independent
+    checks, all cases of the page or an eighth of them.
     """
     golden, data = (d if (d := script.SHARED / n).is_dir() else None for n in ("golden", "data"))
-    rows = script.rows_of(name, golden, data)
+    rows = script.rows_of(name, golden, data, every)
     if not rows:
         pytest.skip(f"no golden data: {script.SHARED / 'golden'} is not a folder")
     for row in rows:
@@ -50,11 +52,14 @@ def test_others_agree_as_the_page_says(name) -> None:
     if not (golden and data):
         return
     page, found = documented()[name], {script.cells(row)[:2]: row for row in rows}
-    assert found.keys() == page.keys(), "run scripts/parity_page.py"
+    assert found.keys() <= page.keys(), "run scripts/parity_page.py"
+    assert every > 1 or found.keys() == page.keys(), "run scripts/parity_page.py"
     for key, row in found.items():
         cases, error, tolerance, flips = page[key]
         now = script.cells(row)
-        assert (now[2], *now[4:]) == (cases, tolerance, flips), f"{key}: the page is out of date"
+        assert now[4] == tolerance, f"{key}: the page is out of date"
+        if every == 1 or not re.search("shapely|scipy", row.reference):
+            assert (now[2], now[5]) == (cases, flips), f"{key}: the page is out of date"
         if error:
             assert row.max_error <= max(2.0 * float(error), 1e-12), f"{key}: not {error} any more"
 

@@ -15,7 +15,7 @@ from alpagym.types import EgoFeature
 from like_reference import Tally, check_step
 from simulating import Rig, error, host, poison, random_rig
 
-SEEDS = range(3)
+SEEDS = pytest.mark.parametrize("seeds", [2, pytest.param(3, marks=pytest.mark.heavy)])
 HEADING = EgoFeature.HEADING_ERROR
 EGO_CHANGES = [EgoFeature.ROUTE_OFFSET, HEADING, EgoFeature.SPEED_LIMIT, EgoFeature.STOP_DISTANCE]
 """Columns that jump."""
@@ -23,10 +23,11 @@ EGO_CHANGES = [EgoFeature.ROUTE_OFFSET, HEADING, EgoFeature.SPEED_LIMIT, EgoFeat
 
 @pytest.mark.parametrize("action", list(ActionType))
 @pytest.mark.parametrize("traffic", list(Traffic))
-def test_step(device, action, traffic, tol) -> None:
+@SEEDS
+def test_step(device, action, traffic, seeds, tol) -> None:
     tally = Tally()
     every_end = ("collision_at_fault", "offroad", "red_light", "goal")
-    for seed in SEEDS:
+    for seed in range(seeds):
         end_on = every_end if seed % 2 else ()
         rig = random_rig(seed, device=device, action=action, traffic=traffic, end_on=end_on)
         terms = len(sim.RewardTerm)
@@ -37,9 +38,10 @@ def test_step(device, action, traffic, tol) -> None:
 
 
 @pytest.mark.parametrize("traffic", list(Traffic))
-def test_step_of_many_egos_that_end_at_different_times(device, traffic, tol) -> None:
+@SEEDS
+def test_step_of_many_egos_that_end_at_different_times(device, traffic, seeds, tol) -> None:
     tally = Tally()
-    for seed in SEEDS:
+    for seed in range(seeds):
         rig = random_rig(
             seed, device=device, traffic=traffic, num_egos=7, end_on=("offroad", "collision_any")
         )

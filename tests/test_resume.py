@@ -94,7 +94,14 @@ def metrics(run: Path, text: str):
     return lambda: (run / "metrics.jsonl").is_file() and text in (run / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("moment", ['"imitation", "step": 0', '"step": 2', '"grpo", "step": 4'])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        '"step": 2',
+        pytest.param('"imitation", "step": 0', marks=pytest.mark.heavy),
+        pytest.param('"grpo", "step": 4', marks=pytest.mark.heavy),
+    ],
+)
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path, whole, moment):
     process = start(tmp_path)
     until(metrics(tmp_path / "run", moment), process)
@@ -108,12 +115,19 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path, whole, moment):
 
 
 @pytest.mark.parametrize("options", [PPO, PLANS], ids=["critic", "plans"])
-def test_critics_and_plans_go_on_too(tmp_path, options):
+def test_critics_and_plans_go_on_too(tmp_path, options, monkeypatch):
     assert cli.main(arguments(tmp_path / "whole", options=options)) == 0
-    process = start(tmp_path, options=options)
-    until(metrics(tmp_path / "run", '"grpo", "step": 3'), process)
-    process.kill()
-    process.communicate()
+    iterate = GrpoTrainer.iterate
+
+    def interrupted(self, iteration):
+        if iteration == 3:  # saved after the second
+            raise KeyboardInterrupt
+        return iterate(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GrpoTrainer, "iterate", interrupted)
+        assert cli.main(arguments(tmp_path, options=options)) == cli.INTERRUPTED
+    assert load_state(tmp_path / "run" / STATE_FILE)["iterations"] == 2
     assert cli.main(["train", f"resume={tmp_path / 'run'}"]) == 0
     assert_same(tmp_path / "run", tmp_path / "whole" / "run")
 
@@ -358,7 +372,14 @@ def catches_sigterm(process: subprocess.Popen) -> bool:
     return False  # a process that has ended
 
 
-@pytest.mark.parametrize(("workers", "after_s"), [(1, 0.0), (1, 0.5), (2, 1.5)])
+@pytest.mark.parametrize(
+    ("workers", "after_s"),
+    [
+        (2, 1.5),
+        pytest.param(1, 0.0, marks=pytest.mark.heavy),
+        pytest.param(1, 0.5, marks=pytest.mark.heavy),
+    ],
+)
 def test_sigterm_ends_what_cannot_be_saved_at_once(tmp_path, workers, after_s):
     """While modules load, or scenarios are made: long before there is a run directory."""
     ours = ("data.train", "data.workers")

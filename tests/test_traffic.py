@@ -278,15 +278,17 @@ def test_lane_changes_depend_on_nothing_but_keys(device) -> None:
                     assert torch.equal(getattr(many.state, name)[w : w + 1], tensor), (s, w, name)
 
 
+@pytest.mark.parametrize("every", [20, pytest.param(4, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("traffic", [Traffic.idm, Traffic.log_then_idm])
-def test_lane_changes_and_takeover_like_the_reference(device, traffic, tol) -> None:
+def test_lane_changes_and_takeover_like_the_reference(device, traffic, every, tol) -> None:
+    """Two steps of each `every`."""
     tally, changed = Tally(), 0
     options = {"device": device, "traffic": traffic, "lanes": True, "max_steps": 200}
     rig = Rig(lively(), seconds=20.0, **options)
     brake = rig.zero_action()
     brake[..., 0] = -2.0
     for t in range(100):
-        if t % 9 < 2:
+        if t % every < 2:
             before = rig.state.route.clone()
             check_step(rig, brake, tally, tol)
             changed += int((rig.state.route != before).sum())

@@ -9,27 +9,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 OPTIONS = [
     "data.train=6", "data.held_out=4", "data.workers=1", "imitation.max_epochs=1", "threads=1",
-    "grpo.iterations=20", "grpo.group_size=3", "grpo.scenarios_per_iteration=5", "device=cpu",
-    "policy.width=8", "policy.hidden=16", "num_replays=0", "save_every=4", "sim.max_steps=12",
-    "grpo.minibatch_size=64", "seed=3",
+    "grpo.iterations=8", "grpo.group_size=3", "grpo.scenarios_per_iteration=5", "device=cpu",
+    "policy.width=8", "policy.hidden=16", "num_replays=0", "save_every=2", "sim.max_steps=12",
+    "grpo.minibatch_size=64", "seed=3", "data.validation=3",
 ]  # fmt: skip
 """Five groups: no two ranks have as many."""
 TIMINGS = ("wall_s", "agent_steps_per_s", "rollout_s", "update_s", "stream_wait_s")
 
 
-def start(arguments: list[str], *launch: str, ranks: int = 2, **variables: str) -> subprocess.Popen:
+TRAIN = ("-m", "alpagym", "train")
+
+
+def start(
+    arguments: list[str],
+    *launch: str,
+    ranks: int = 2,
+    program: Sequence[str] = TRAIN,
+    **variables: str,
+) -> subprocess.Popen:
     """Begin `torchrun ... -m alpagym train ...`; what all ranks say comes as one text."""
     where = ["--standalone"] if not any("rdzv" in word for word in launch) else []
     command = [sys.executable, "-m", "torch.distributed.run", *where, *launch]
-    command += ["--nproc-per-node", str(ranks), "-m", "alpagym", "train", *arguments]
+    command += ["--nproc-per-node", str(ranks), *program, *arguments]
     tests = str(Path(__file__).parent)
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), tests]))
     return subprocess.Popen(
@@ -51,9 +61,9 @@ def finish(process: subprocess.Popen) -> str:
             process.communicate(timeout=60)
 
 
-def train(arguments: list[str], *launch: str, ranks: int = 2, **variables: str) -> str:
-    """Train to the end; returns what was said."""
-    process = start(arguments, *launch, ranks=ranks, **variables)
+def train(arguments: list[str], **options: Any) -> str:
+    """Train to the end, with options of `start`; returns what was said."""
+    process = start(arguments, **options)
     said = finish(process)
     assert process.returncode == 0, said
     return said

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from enum import Enum
+from functools import cache
 from typing import Any
 
 QUOTED = (
@@ -34,12 +35,51 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from alpagym.bench.options import PATHS_AND_LISTS, SCHEMAS
+    from alpagym.bench.options import PATHS_AND_LISTS
+
+    choices = _register()
+    quoted = PATHS_AND_LISTS if command.partition(" ")[0] == "bench" else QUOTED
+    with initialize(version_base=None, config_path=None):
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise UsageError(f"{override}: expected key=value, e.g. seed=1")
+            known = _options(command)
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = (
+                    f"; did you mean {near[0]}?"
+                    if near
+                    else f"; alpagym {command} --options lists all"
+                )
+                raise UsageError(f"{key}: no such option{hint}")
+            if key in ("reward", "grpo", "observation") and value not in choices[key]:
+                raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
+        if command == "train":
+            overrides = [_policy(o, choices["policy"]) for o in overrides]
+        if command == "eval":
+            quoted = (*quoted, "policy")  # which has colons and slashes where it is an address
+        try:
+            node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
+            OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
+            return node
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__ or error
+            lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+            raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+
+
+@cache
+def _register() -> dict[str, list[str]]:
+    """Tell Hydra once of all commands' options; returns names of presets by what they preset."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from alpagym.bench.options import SCHEMAS
     from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
@@ -53,8 +93,6 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
         TrainConfig,
     )
 
-    benching = command.partition(" ")[0] == "bench"
-    quoted = PATHS_AND_LISTS if benching else QUOTED
     store = ConfigStore.instance()
     store.store(name="train_schema", node=_writable(TrainConfig))
     presets: dict[str, Mapping[str, Any]] = {"reward": REWARD_PRESETS, "grpo": GRPO_PRESETS}
@@ -82,35 +120,15 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             for key, value in options.items():
                 OmegaConf.update(node, key, value)
             store.store(group=group, name=name, node=node, package="_global_")
-    with initialize(version_base=None, config_path=None):
-        known = None
-        for override in overrides:
-            key, equals, value = override.partition("=")
-            if not equals:
-                raise UsageError(f"{override}: expected key=value, e.g. seed=1")
-            known = known or [*_leaves(hydra_compose(command)), *GROUPS.get(command, ())]
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = (
-                    f"; did you mean {near[0]}?"
-                    if near
-                    else f"; alpagym {command} --options lists all"
-                )
-                raise UsageError(f"{key}: no such option{hint}")
-            if key in {*presets, "observation"} and value not in choices[key]:
-                raise UsageError(f"{key}: expected one of {', '.join(choices[key])}, got {value}")
-        if command == "train":
-            overrides = [_policy(o, choices["policy"]) for o in overrides]
-        if command == "eval":
-            quoted = (*quoted, "policy")  # which has colons and slashes where it is an address
-        try:
-            node = hydra_compose(command, [_quoted(o, quoted) for o in overrides])
-            OmegaConf.to_container(node, resolve=True)  # interpolations must lead somewhere
-            return node
-        except (HydraException, OmegaConfBaseException) as error:
-            cause = error.__cause__ or error
-            lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-            raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+    return choices
+
+
+@cache
+def _options(command: str) -> list[str]:
+    """Dotted names of all options of a command, inside of `hydra.initialize`."""
+    from hydra import compose as hydra_compose
+
+    return [*_leaves(hydra_compose(command)), *GROUPS.get(command, ())]
 
 
 def _policy(override: str, presets: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -75,11 +75,10 @@ class Ranks:
     local_rank: int = 0
     """Among those on this machine."""
     local_count: int = 1
-    restarts: int = 0
-    """How often `torchrun` has begun again, as far as this rank can tell: machines whose ranks were
-    stopped for those of another do not count it."""
     store: Any = None
     """Where they find each other: a `torch.distributed.Store`."""
+    launch: Any = None
+    """Likewise, of all ranks that one `torchrun` begins, again and again."""
 
     @classmethod
     def of_environment(cls) -> Ranks:
@@ -89,10 +88,10 @@ class Ranks:
             ValueError: half of what `torchrun` sets is missing.
             RankError: the other ranks are out of reach.
         """
-        known, restarts = os.environ, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        known = os.environ
         count = int(known.get("WORLD_SIZE") or "1")
-        if count == 1:
-            return cls(restarts=restarts)
+        if count == 1 and not known.get("TORCHELASTIC_RUN_ID"):
+            return cls()
         missing = [n for n in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not known.get(n)]
         if missing:
             raise ValueError(
@@ -101,15 +100,15 @@ class Ranks:
             )
         with _heard():
             store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-            store = dist.PrefixStore("alpagym", store)
-            attempt = _meet(store, rank, count)
+            launch = dist.PrefixStore("alpagym", store)
+            attempt = _meet(launch, rank, count)
         return cls(
             rank,
             count,
             int(known.get("LOCAL_RANK", rank)),
             int(known.get("LOCAL_WORLD_SIZE", count)),
-            max(restarts, attempt - 1),
-            dist.PrefixStore(str(attempt), store),
+            dist.PrefixStore(str(attempt), launch),
+            launch,
         )
 
     @property
@@ -121,24 +120,43 @@ class Ranks:
     def alone(self) -> bool:
         return self.count == 1
 
+    def keep(self, key: str, value: str) -> None:
+        """Keep a text for ranks that `torchrun` begins again."""
+        if self.launch is not None:
+            with _heard():
+                self.launch.set(f"kept/{key}", value)
+
+    def kept(self, key: str) -> str:
+        """What was kept since `torchrun` was started, by whatever rank; empty for nothing."""
+        if self.launch is None:
+            return ""
+        with _heard():
+            there = self.launch.check([f"kept/{key}"])
+            return self.launch.get(f"kept/{key}").decode() if there else ""
+
+    def speaks(self) -> bool:
+        """Whether it is for this rank to tell why all of them end: for the first that asks."""
+        if self.store is None:
+            return True
+        own = str(self.rank)
+        try:
+            return bool(self.store.compare_set("speaks", "", own) == own.encode())
+        except RuntimeError:  # who kept the store has ended, and has told why
+            return False
+
     @contextmanager
     def speaking(self) -> Iterator[bool]:
-        """Whether it is for this rank to tell, inside, why all of them end.
+        """Whether this rank `speaks`, inside, where it tells.
 
-        That is for the first which comes here. The others wait until it has told: `torchrun` stops
-        all of them when one has ended.
+        The others wait until it has told: `torchrun` stops all of them when one has ended.
         """
-        if self.store is None:
+        if speaks := self.speaks():
             yield True
-            return
-        try:
-            speaks = self.store.compare_set("speaks", "", str(self.rank)) == str(self.rank).encode()
-            if not speaks:
+        else:
+            with suppress(RuntimeError):
                 self.store.wait(["told"], HEARING)
-        except RuntimeError:  # who kept the store has ended, and has told why
-            speaks = False
-        yield speaks
-        if speaks:
+            yield False
+        if speaks and self.store is not None:
             self.store.set("told", "")
 
     def connect(self, device: torch.device, *, nccl: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import signal
 import threading
@@ -20,7 +21,6 @@ from alpagym.run_directory import (
     METRICS_FILE,
     REPORT_FILE,
     Row,
-    cut_short,
     free_directory,
     read_rows,
 )
@@ -113,24 +113,32 @@ class Begun:
         return "going on after imitation" if self.imitated else "beginning again: nothing was saved"
 
 
+def launched_run(yaml: str) -> str:
+    """Where ranks keep the directory of the run that they have begun: `Ranks.kept`.
+
+    By its options, since a program may train more than once.
+    """
+    return f"run/{hashlib.sha256(yaml.encode()).hexdigest()}"
+
+
 def take_up(
     config: TrainConfig, yaml: str, ranks: Ranks, locks: ExitStack
 ) -> tuple[Path, Begun | None]:
     """Where a run is written, and what is there of it; None for a new one. The same on all ranks.
 
-    Ranks that `torchrun` has begun again go on with what they had begun. The first rank takes the
-    lock of what is gone on with.
+    Ranks that `torchrun` has begun again go on with what they had begun, but never with a run that
+    was begun otherwise. The first rank takes the lock of what is gone on with.
 
     Raises:
         CheckpointError: nothing to go on with.
         FileExistsError: a run of this name is there already.
     """
-    restarts = max(ranks.everyone(ranks.restarts))
     if not ranks.first:
         return ranks.told((Path(), None))
     path, begun = Path(config.resume) if config.resume else None, None
-    if path is None and restarts > 0:
-        path = cut_short(config.runs, config.name, yaml)
+    if path is None and (own := ranks.kept(launched_run(yaml))):
+        cut_short = Path(own, "config.yaml").is_file() and not Path(own, REPORT_FILE).exists()
+        path = Path(own) if cut_short else None
     if path is not None:
         locks.enter_context(closing(Lock(path)))
         begun = Begun.of(path)

@@ -61,20 +61,6 @@ def free_directory(runs: str, name: str) -> Path:
     return path
 
 
-def cut_short(runs: str, name: str, config: str) -> Path | None:
-    """The newest run of the same options that is not complete; None where there is none.
-
-    Args:
-        runs: folder of runs.
-        name: of the only one that counts; empty for all in `runs`.
-        config: the options, as YAML.
-    """
-    there = [Path(runs) / name] if name else list(Path(runs).glob("*"))
-    written = {path: path / "config.yaml" for path in there if not (path / REPORT_FILE).exists()}
-    same = {p: w for p, w in written.items() if w.is_file() and w.read_text() == config}
-    return max(same, key=lambda path: same[path].stat().st_mtime_ns, default=None)
-
-
 class RunDirectory:
     """`runs/<name>/`, written to while a run goes on; what is there is complete at any moment."""
 
@@ -139,9 +125,12 @@ class RunDirectory:
         self._events.add(step, {f"{phase}/{k}": v for k, v in numbers.items()})
         self.attempt("tensorboard", self._events.flush)
 
-    def note(self, name: str, value: Mapping[str, Any]) -> None:
-        """Append a line of JSON to a file of the directory, now or when the disk takes it."""
-        if not self._writes:
+    def note(self, name: str, value: Mapping[str, Any], *, by_any: bool = False) -> None:
+        """Append a line of JSON to a file of the directory, now or when the disk takes it.
+
+        With `by_any` whoever calls does, if the directory is there: who writes else must wait.
+        """
+        if not self._writes and not (by_any and self.path.is_dir()):
             return
         file = self._files.setdefault(name, Appender(self.path / name))
         file.write((json.dumps(finite(dict(value))) + "\n").encode())

@@ -199,12 +199,13 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
         try:
             trainer.train(on_iteration)
         except TrainingError as error:
-            stopped = {"iteration": trainer.iterations, **trainer.flight}
-            job.run.note(FLIGHT_FILE, {**stopped, "findings": {"stopped": str(error)}})
+            findings = {"stopped": str(error)}
+            stopped = {"iteration": trainer.iterations, **trainer.flight, "findings": findings}
+            if job.ranks.speaks():
+                job.run.note(FLIGHT_FILE, stopped, by_any=True)
             show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
             kept = job.checkpoint(policy_name(trainer.iterations)).is_file()
-            noted = error.token and job.ranks.first and kept
-            hint = f"; `{show}` shows it" if noted else ""
+            hint = f"; `{show}` shows it" if error.token and kept else ""
             raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()
     job.save_all(trainer)

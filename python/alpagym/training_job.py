@@ -35,6 +35,7 @@ from alpagym.resume import (
     Begun,
     Lock,
     StopRequest,
+    launched_run,
     take_up,
 )
 from alpagym.reward_functions import UserRewards
@@ -176,6 +177,7 @@ def prepare(
         path.mkdir(parents=True, exist_ok=True)
         locks.enter_context(closing(Lock(path)))
         free_directory(str(path.parent), path.name)  # it still is
+        ranks.keep(launched_run(yaml), str(path))
     run = RunDirectory(path, yaml, started, begun.history, say, writes=ranks.first)
     stop.run = path
     run.write(FLIGHT_FILE, "".join(json.dumps(row) + "\n" for row in begun.flight))

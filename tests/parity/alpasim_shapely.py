@@ -67,7 +67,7 @@ class Tally:
         )
 
 
-def independent_rows(data: Path | None) -> list[Row]:
+def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
     """Overlap, zones, road and distances on 4000 random pairs of boxes and 2000 random places.
 
     With `data` also at every tenth step of the ego's log in every recorded scenario that can be
@@ -77,12 +77,12 @@ def independent_rows(data: Path | None) -> list[Row]:
     counts: dict[str, Tally] = defaultdict(Tally)
     for shrink, roundness in ((0.02, 0.5), (0.02, 0.0), (0.0, 0.5), (0.1, 0.9)):
         _pairs(rng, 1000, shrink, roundness, counts)
-    for _ in range(20):
+    for _ in range(20 // every):
         _places(random_map(rng), rng, counts)
     rows = [_row(name, "random", count) for name, count in counts.items()]
     if data is not None:
         counts = defaultdict(Tally)
-        for scenario in recordings(data):
+        for scenario in recordings(data, every):
             _replayed(scenario, counts)
         rows += [_row(name, "recorded", count) for name, count in counts.items() if count.cases]
     return rows

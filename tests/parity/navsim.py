@@ -48,22 +48,23 @@ def rows(golden: Path) -> list[Row]:
     ]
 
 
-def independent_rows(data: Path | None) -> list[Row]:
+def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
     """Terms of proposals against shapely, in float64: every decision must be the same.
 
     Random situations with eight proposals each; of every recording in `data` that has a frame each
     0.1 s, as NAVSIM needs it, with the record of its ego and that shifted at random as proposals.
     """
     rng = np.random.default_rng(20)
-    result = _against_shapely("random", [random_situation(rng, 25, 8) for _ in range(250)])
+    situations = [random_situation(rng, 25, 8) for _ in range(250 // every)]
+    result = _against_shapely("random", situations)
     if data is not None:
-        result += _against_shapely("recorded", _recorded(rng, data))
+        result += _against_shapely("recorded", _recorded(rng, data, every))
     return result
 
 
-def _recorded(rng: np.random.Generator, data: Path) -> list[tuple[np.ndarray, Scene]]:
+def _recorded(rng: np.random.Generator, data: Path, every: int) -> list[tuple[np.ndarray, Scene]]:
     result = []
-    for scenario in recordings(data):
+    for scenario in recordings(data, every):
         if abs(scenario.dt - 0.1) > 1e-6:
             continue
         states, scene = scene_of(recorded_drive(scenario), polygon_map_of(scenario))

@@ -43,8 +43,8 @@ def rows(golden: Path) -> list[Row]:
     return table.rows()
 
 
-def independent_rows(data: Path | None) -> list[Row]:
-    return nuplan_shapely.rows(data)
+def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
+    return nuplan_shapely.rows(data, every)
 
 
 class _Table:

@@ -29,7 +29,7 @@ EVERY = 10
 """Of the recorded frames, one in so many is compared."""
 
 
-def rows(data: Path | None) -> list[Row]:
+def rows(data: Path | None, every: int) -> list[Row]:
     rng = np.random.default_rng(2026)
     result = [
         *_collision_rows(rng),
@@ -38,7 +38,7 @@ def rows(data: Path | None) -> list[Row]:
         *_comfort_rows(rng),
     ]
     if data is not None:
-        result += _recorded_rows(recordings(data))
+        result += _recorded_rows(recordings(data, every))
     return result
 
 

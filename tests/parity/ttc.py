@@ -160,15 +160,15 @@ def closing_speed(a: np.ndarray, b: np.ndarray, velocity: np.ndarray, at: np.nda
     return np.abs(np.einsum("ni,ni->n", velocity, axes[np.arange(len(a)), last]))
 
 
-def independent_rows(data: Path | None) -> list[Row]:
+def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
     """Random pairs, and pairs of recorded agents near each other, against shapely."""
     found = _against_shapely("random", *random_pairs(np.random.default_rng(7), RANDOM_PAIRS))
-    return found if data is None else found + recorded_rows(data)
+    return found if data is None else found + recorded_rows(data, every)
 
 
-def recorded_rows(data: Path) -> list[Row]:
+def recorded_rows(data: Path, every: int) -> list[Row]:
     """Pairs of recorded agents."""
-    return _against_shapely("recorded", *recorded_pairs(recordings(data)))
+    return _against_shapely("recorded", *recorded_pairs(recordings(data, every)))
 
 
 def random_pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, ...]:

@@ -337,7 +337,7 @@ def _paths(z) -> list[Row]:
     return found
 
 
-def independent_rows(data: Path | None) -> list[Row]:
+def independent_rows(data: Path | None, every: int = 1) -> list[Row]:
     """Overlap and off-road of random boxes, and of recorded ones, against shapely."""
     rng = np.random.default_rng(11)
     a, b, _ = random_pairs(rng, PAIRS)
@@ -347,13 +347,13 @@ def independent_rows(data: Path | None) -> list[Row]:
     boxes = a[rng.integers(PAIRS, size=len(spots))].copy()
     boxes[:, :2] = spots + rng.normal(0.0, 3.0, spots.shape)
     found = [overlap_row("random", np.stack([a, b], 1)), offroad_row("random", lines, boxes)]
-    return found if data is None else found + recorded_rows(data)
+    return found if data is None else found + recorded_rows(data, every)
 
 
-def recorded_rows(data: Path) -> list[Row]:
+def recorded_rows(data: Path, every: int) -> list[Row]:
     """Neighbors within 8 m in each tenth frame, and a third of all boxes there."""
     pairs, offroad = [], []
-    for scenario in recordings(data):
+    for scenario in recordings(data, every):
         tracks = scenario.tracks
         pose = np.concatenate([tracks.xyz[..., :2], tracks.yaw[..., None]], -1)
         every = []

@@ -209,6 +209,21 @@ ABLATIONS = BASE | {
 """What each part of the default method does."""
 OBJECTIVES = BASE | {name: (f"grpo={name}",) for name in GRPO_PRESETS if name != "grpo"}
 """The others by name, PPO with a critic among them, on the same budget."""
+REWARDS = BASE | {
+    "reward_progress_0.1": ("reward.progress=0.1",),
+    "reward_progress_0.2": ("reward.progress=0.2",),
+    "reward_failures_-10": ("reward.collision_at_fault=-10", "reward.offroad=-10"),
+    "reward_failures_-40": ("reward.collision_at_fault=-40", "reward.offroad=-40"),
+    "reward_any_collision_0": ("reward.collision_any=0",),
+    "reward_any_collision_-6": ("reward.collision_any=-6",),
+    "reward_comfort_0": ("reward.comfort=0",),
+    "reward_comfort_-0.05": ("reward.comfort=-0.05",),
+    "reward_ttc_0": ("reward.ttc=0",),
+    "reward_ttc_-0.6": ("reward.ttc=-0.6",),
+    "reward_lane_for_route": ("reward.route=0", "reward.lane=-0.03"),
+    "reward_route_0": ("reward.route=0",),
+}
+"""Weights of the dense reward, one at a time."""
 
 COMMANDS: dict[str, tuple[Case, ...]] = {
     "step": (
@@ -260,6 +275,7 @@ COMMANDS: dict[str, tuple[Case, ...]] = {
         LearningCase("learning.sweep", SWEEP, SHORT),
         LearningCase("learning.ablations", ABLATIONS, SHORT),
         LearningCase("learning.objectives", OBJECTIVES, SHORT),
+        LearningCase("learning.rewards", REWARDS, SHORT),
     ),
 }
 """Cases by the command that runs them."""

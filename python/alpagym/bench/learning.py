@@ -24,6 +24,7 @@ from alpagym.run_directory import REPORT_FILE
 QUICK = (
     "data.train=6", "data.held_out=4", "imitation.max_epochs=2", "grpo.iterations=2",
     "grpo.scenarios_per_iteration=3", "policy.width=8", "policy.hidden=16", "sim.max_steps=10",
+    "data.validation=3",
 )  # fmt: skip
 ONLY_IMITATION = ("grpo.iterations=0", "num_replays=0")
 METRICS = ("failure_rate", "progress", "scene_score")

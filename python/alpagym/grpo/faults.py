@@ -31,6 +31,8 @@ def place(origin: Origin, world: int) -> str:
 def first_not_finite(record: Recording, every: int) -> tuple[int, int, str, str] | None:
     """The first action or reward that is not finite: step, world, which of both, and its cause.
 
+    Steps are counted from where the record begins.
+
     Args:
         record: of W rollouts.
         every: steps from one decision to the next.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alpagym.grpo.batches import OwnBatch, own_batch, shuffled_rollouts, shuffled_steps
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.loss import grpo_loss, reduce_log_prob, step_weights
+from alpagym.grpo.tokens import Token
 from alpagym.imitation import Demonstrations, imitation_loss
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
@@ -62,6 +63,11 @@ class Origin:
         at = worlds.cpu()
         names = [self.name[world] for world in at.tolist()]
         return Origin(names, self.seed[at], self.member[at], self.lead[at])
+
+    def token(self, world: int) -> Token:
+        """The name of a rollout."""
+        seed, member, lead = (int(t[world]) for t in (self.seed, self.member, self.lead))
+        return Token(self.name[world], seed, member, lead)
 
 
 NUMBERS = ("seed", "member", "lead")

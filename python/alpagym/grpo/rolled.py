@@ -11,6 +11,7 @@ from alpagym import sim
 from alpagym.grpo.advantage import Advantages
 from alpagym.grpo.learner import Lesson, Origin
 from alpagym.grpo.rollout import Recording
+from alpagym.ranks import Ranks
 from alpagym.rows import decode
 from alpagym.types import Scenarios
 
@@ -27,6 +28,24 @@ class Driven:
     """`Recording.valid`, of decisions: bool [D, W]"""
     terms: Tensor
     """Raw reward terms, summed over each drive. [W, R]"""
+
+    @classmethod
+    def of(cls, record: Recording, ranks: Ranks, own: slice, count: int, every: int) -> Driven:
+        """What all ranks are told of what each has recorded.
+
+        Args:
+            record: of this rank's worlds.
+            ranks: who tells each other.
+            own: which of all worlds are this rank's.
+            count: W.
+            every: steps from one decision to the next.
+        """
+        terms = (record.terms * record.driven.unsqueeze(-1)).sum(0)
+        if ranks.alone:
+            return cls(record.reward, record.driven, record.valid, terms)
+        going = ranks.join(record.driven.to(torch.uint8), 1, own, count).bool()
+        reward = ranks.join(record.reward, 1, own, count)
+        return cls(reward, going, going[::every], ranks.join(terms, 0, own, count))
 
     @property
     def steps(self) -> int:
@@ -72,6 +91,16 @@ class Rolled:
             "failure_rate": float(driven.failed.float().mean()),
             "episode_steps": float(driven.going.sum(0).float().mean()),
         } | {f"term_{t.name.lower()}": float(driven.terms[:, t].mean()) for t in term}
+
+    def extremes(self) -> dict[str, str | list[str]]:
+        """Which rollouts returned least and most, and the scenarios of dead groups."""
+        returns, origin = self.compared.returns.flatten(), self.origin
+        dead = torch.nonzero(self.compared.dead.cpu()).squeeze(1) * self.compared.returns.shape[1]
+        return {
+            "return_min": str(origin.token(int(returns.argmin()))),
+            "return_max": str(origin.token(int(returns.argmax()))),
+            "dead_scenarios": sorted({origin.name[world] for world in dead.tolist()}),
+        }
 
     def lesson(self, worlds: Tensor | None = None) -> Lesson:
         """What it teaches; of some worlds, copied, with rows that need no scenarios."""

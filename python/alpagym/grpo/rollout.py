@@ -55,6 +55,7 @@ class Roller:
     Attributes:
         scenarios: that groups drive.
         weights: of the reward terms, [1, R], or [W, R] where groups draw them.
+        forked_at: step of the episode at which the last recording begins, int32 [W].
         watch: told of every state of the worlds and the outcome that led there; of the forked
             states, which nothing led to, first. Not while a captured rollout is replayed.
     """
@@ -113,6 +114,7 @@ class Roller:
         self._config, self.every = config, config.replan_every
         size = sim.action_size(config)
         sizes = sizes or Sizes(size, size, size)
+        self.forked_at = torch.zeros_like(self._state.step)
         self._noise = torch.zeros(worlds, 1, sizes.noise, device=device)
         self._memory = torch.zeros(worlds, sizes.memory, device=device)
         self._action = torch.zeros(worlds, 1, size, device=device)
@@ -188,6 +190,7 @@ class Roller:
         if lead is not None:
             self._drive_ahead(policy, lead)
         self._state.member.copy_(self._member)
+        self.forked_at.copy_(self._state.step)
         ego_features = record.observation.ego.shape[-1] - len(self._observed)
         record.observation.ego[..., ego_features:] = condition(self.weights, self._observed)
         if self._captured:

@@ -33,7 +33,7 @@ from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rolled import Driven, Rolled
 from alpagym.grpo.rollout import Recording, Roller
 from alpagym.grpo.sampler import Sampler
-from alpagym.grpo.tokens import Token, digest
+from alpagym.grpo.tokens import digest
 from alpagym.imitation import Demonstrations
 from alpagym.policies.policy import Policy
 from alpagym.ranks import ALONE, Ranks
@@ -214,13 +214,13 @@ class GrpoTrainer:
             lesson, refills, more = self._refill(rolled)
             steps += more
             live = lesson.valid.shape[1] / rolled.driven.valid.shape[1]
-        self.flight |= self._extremes(rolled)
+        self.flight |= rolled.extremes()
         self.ranks.agree("what was driven", [lesson.advantage, lesson.valid])
         rolled_at = time.perf_counter()
         self.agent_steps += steps
         values, world = self.learner.update(lesson)
         if world >= 0:
-            self.flight["ratio_max"] = self._token(lesson.origin, world)
+            self.flight["ratio_max"] = str(lesson.origin.token(world))
         if bad := not_finite(values):
             world = culprit(lesson, world, values.get("ratio_max", 0.0))
             of_term = ""
@@ -229,7 +229,7 @@ class GrpoTrainer:
             raise TrainingError(
                 f"iteration {iteration}: {bad}, first of all by {place(lesson.origin, world)}"
                 f"{of_term}: lower grpo.learning_rate or look at the reward",
-                self._token(lesson.origin, world),
+                str(lesson.origin.token(world)),
             )
         critic = self.learner.critic
         learned = [*self.policy.parameters(), *(critic.parameters() if critic is not None else ())]
@@ -270,7 +270,7 @@ class GrpoTrainer:
             lead=lead.repeat_interleave(size),
         )
         self.policy.eval()
-        groups = [self._parsed(origin, world).group for world in range(0, len(seed) * size, size)]
+        groups = [origin.token(world).group for world in range(0, len(seed) * size, size)]
         own: dict[str, Any] = {"groups": groups[self._starts]}
         with self.learner.precision():
             at, keys, leads = (t[self._starts].to(device) for t in (scenario, seed, lead))
@@ -283,12 +283,13 @@ class GrpoTrainer:
                 raise TrainingError(
                     f"reward is not finite in {place(origin, world)}, "
                     f"step {error.step - 1}, from {error.name}, which gave {error.value}",
-                    self._token(origin, world),
+                    str(origin.token(world)),
                 ) from error
         own["digest"] = digest(record)
         self.flight["rolls"] += self.ranks.everyone(own)
         self._check(record, origin)
-        driven, column = self._join(record), None
+        driven = Driven.of(record, self.ranks, self._worlds, len(origin.name), self.roller.every)
+        column = None
         if not self.ranks.alone:
             column = torch.full((len(origin.name),), -1, device=device)
             column[self._worlds] = torch.arange(record.valid.shape[1], device=device)
@@ -300,23 +301,9 @@ class GrpoTrainer:
             raise TrainingError(
                 f"returns are too large to compare: that of {place(origin, world)} is {total:.4g}"
                 f"{self._made_of(rolled, world, ', mostly ')}",
-                self._token(origin, world),
+                str(origin.token(world)),
             )
         return rolled
-
-    def _join(self, record: Recording) -> Driven:
-        """What all ranks are told of what each has driven."""
-
-        def of_all(t: Tensor, dim: int) -> Tensor:
-            length = self.config.scenarios_per_iteration * self.config.group_size
-            return self.ranks.join(t, dim, self._worlds, length)
-
-        terms = (record.terms * record.driven.unsqueeze(-1)).sum(0)
-        if self.ranks.alone:
-            return Driven(record.reward, record.driven, record.valid, terms)
-        going = of_all(record.driven.to(torch.uint8), 1).bool()
-        valid = going[:: self.roller.every]
-        return Driven(of_all(record.reward, 1), going, valid, of_all(terms, 0))
 
     def _draw(self) -> Tensor:
         """Scenarios of the next rollout, of the resident ones or of the stream's next."""
@@ -393,21 +380,14 @@ class GrpoTrainer:
         """Stop at the first action or reward that is not finite, and name where it was."""
         if found := first_not_finite(record, self.roller.every):
             step, own, what, cause = found
-            world = self._worlds.start + own
+            world, step = self._worlds.start + own, int(self.roller.forked_at[own]) + step
             raise TrainingError(
                 f"{what} is not finite in {place(origin, world)}, step {step}, {cause}",
-                self._token(origin, world),
+                str(origin.token(world)),
             )
 
     def _name(self, scenario: int) -> str:
         return str(self.names[scenario] if self.names else scenario)
-
-    def _token(self, origin: Origin, world: int) -> str:
-        return str(self._parsed(origin, world))
-
-    def _parsed(self, origin: Origin, world: int) -> Token:
-        seed, member, lead = (int(t[world]) for t in (origin.seed, origin.member, origin.lead))
-        return Token(origin.name[world], seed, member, lead)
 
     def _made_of(self, rolled: Rolled, world: int, words: str) -> str:
         """What a rollout's reward is mostly made of, after `words`; nothing on other ranks."""
@@ -415,13 +395,3 @@ class GrpoTrainer:
         if not 0 <= own < self._worlds.stop - self._worlds.start:
             return ""
         return f"{words}{largest_term(rolled.record, self.roller.weights, own)}"
-
-    def _extremes(self, rolled: Rolled) -> dict[str, str | list[str]]:
-        """Which rollouts returned least and most, and the scenarios of dead groups."""
-        returns, origin = rolled.compared.returns.flatten(), rolled.origin
-        dead = torch.nonzero(rolled.compared.dead.cpu()).squeeze(1) * self.config.group_size
-        return {
-            "return_min": self._token(origin, int(returns.argmin())),
-            "return_max": self._token(origin, int(returns.argmax())),
-            "dead_scenarios": sorted({origin.name[world] for world in dead.tolist()}),
-        }

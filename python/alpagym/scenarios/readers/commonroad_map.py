@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,16 @@ class Lanelet:
     signs: list[int] = field(default_factory=list)
     lights: list[int] = field(default_factory=list)
 
-    @property
+    @cached_property
     def center(self) -> np.ndarray:
         return 0.5 * (self.left + self.right)
 
-    @property
+    @cached_property
+    def length(self) -> float:
+        """Of the center [m]."""
+        return float(arc_length(self.center)[-1])
+
+    @cached_property
     def polygon(self) -> np.ndarray:
         return np.concatenate([self.left, self.right[::-1]])
 

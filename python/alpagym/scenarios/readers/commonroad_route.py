@@ -101,7 +101,7 @@ def find_way(
         length: how long the line has to be at least [m].
         edges: directed road edges that the ego's box should not cross [m], [n, 3] each.
     """
-    lanes = {i: v for i, v in lanelets.items() if v.is_lane and arc_length(v.center)[-1] > 0.1}
+    lanes = {i: v for i, v in lanelets.items() if v.is_lane and v.length > 0.1}
     place = _locate(lanes, start, yaw)
     ahead = np.array([np.cos(yaw), np.sin(yaw)])
     if place is None:
@@ -123,8 +123,9 @@ def find_way(
     for shift, stiffness in itertools.product(SHIFTS, STIFFNESS):
         beside = _shifted(rough, shift)
         option = _smooth(beside, start, ahead, speed, changes, goal_s, goal_point, unit * stiffness)
-        off = 1000 * _off_road(option, segments, 0.0, until)
-        off += _off_road(option, segments, EDGE_MARGIN, until)
+        off = _off_road(option, segments, EDGE_MARGIN, until)
+        if off:  # else the car itself crosses no edge either
+            off += 1000 * _off_road(option, segments, 0.0, until)
         if off < fewest:
             line, fewest = option, off
         if not off:
@@ -159,7 +160,7 @@ def _targets(lanes: dict[int, Lanelet], goal: Region) -> dict[int, tuple[float, 
     targets: dict[int, tuple[float, np.ndarray | None]] = {}
     for i in goal.lanelets:
         if i in lanes:
-            targets[i] = (0.5 * float(arc_length(lanes[i].center)[-1]), None)
+            targets[i] = (0.5 * lanes[i].length, None)
     for polygon in goal.polygons:
         middle = 0.5 * (polygon.min(0) + polygon.max(0))
         near: list[tuple[float, int, float]] = []
@@ -188,7 +189,7 @@ def _search(
             total = so_far + targets[i][0]
             if best is None or total < best[0]:
                 best = (total, i)
-        length = float(arc_length(lanes[i].center)[-1])
+        length = lanes[i].length
         options = [(n, length, False) for n in lanes[i].successors]
         # A little more for what is changed late, so that of equal ways the early change wins.
         for n in (lanes[i].left_neighbor, lanes[i].right_neighbor):
@@ -218,14 +219,14 @@ def _centers(
         the last lane [m].
     """
     parts, changes, travelled, goal = [], [], 0.0, np.nan
-    first = s / max(float(arc_length(lanes[chain[0][0]].center)[-1]), 1e-6)
+    first = s / max(lanes[chain[0][0]].length, 1e-6)
     k = 0
     while k < len(chain):
         # Lanes k to j lie beside each other: all changes happen halfway along what is left of them.
         j = k
         while j + 1 < len(chain) and chain[j + 1][1]:
             j += 1
-        lengths = [float(arc_length(lanes[i].center)[-1]) for i, _ in chain[k : j + 1]]
+        lengths = [lanes[i].length for i, _ in chain[k : j + 1]]
         begin = first if k == 0 else 0.0
         stop = min(end / lengths[-1], 1.0) if j + 1 == len(chain) and np.isfinite(end) else 1.0
         cut = 0.5 * (begin + max(stop, begin)) if j > k else 1.0

@@ -363,6 +363,16 @@ def test_each_planning_problem_is_a_scenario_of_one_recording(tmp_path):
     assert first.tracks.id[first.ego] == 900
 
 
+def test_problems_of_one_file_do_not_change_each_other(tmp_path):
+    problems = [problem(900 + k, x=5.0 + 12.0 * k, y=0.5 * k, speed=5.0 * k) for k in range(4)]
+    together = load(tmp_path, document(ROADS, obstacle(7, 60.0, 2.0), *problems))
+    for own, scenario in zip(problems, together, strict=True):
+        alone = one(tmp_path, ROADS, obstacle(7, 60.0, 2.0), own)
+        for name in ("xyz", "yaw", "velocity", "valid"):
+            assert np.array_equal(getattr(alone.tracks, name), getattr(scenario.tracks, name))
+        assert np.array_equal(alone.map.points, scenario.map.points)
+
+
 def test_without_a_problem_the_vehicle_seen_longest_is_the_ego(tmp_path):
     s = one(
         tmp_path, ROADS, STATIC,

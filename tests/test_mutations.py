@@ -30,7 +30,7 @@ def check(subjects: Sequence[str], count: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_mutations(group: str, tmp_path: Path) -> None:
-    check(GROUPS[group], 20, tmp_path)
+    check(GROUPS[group], 50, tmp_path)
 
 
 @pytest.mark.heavy

@@ -20,7 +20,7 @@ from alpagym.metrics import alpasim
 from alpagym.metrics.drive import drive_of
 from alpasim_drivers import Refusal, ScriptedDriver, ahead
 from alpasim_runtimes import DEFAULT, PATIENCE, ServedRuntime, request, rollouts
-from test_alpasim_sessions import FREE
+from test_alpasim_eval import FREE
 
 MADE = [
     factory.curve(frames=48),

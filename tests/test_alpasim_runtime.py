@@ -236,6 +236,17 @@ def test_a_start_beyond_the_record_is_the_scenes_fault(served, driver) -> None:
     )
 
 
+def test_a_record_that_folds_back_is_the_scenes_fault(driver) -> None:
+    path = np.array([(0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (0.0, 0.2, 0.0)])
+    folded = factory.assemble("folded", [], [factory.Actor(path, 0.0, 10.0)])
+    with ServedRuntime([folded, MADE[1]]) as served:
+        specs = rollouts("folded"), rollouts(STRAIGHT)
+        found = served.simulate([driver], *specs).rollout_returns
+    assert [one.success for one in found] == [False, True]
+    assert found[0].error.startswith("folded: no route: waypoint ")
+    assert found[0].error_code == runtime.RolloutErrorCode.Value("ROLLOUT_ERROR_CODE_INVALID_SCENE")
+
+
 @pytest.mark.parametrize("way", ["cancel", "hang up"])
 def test_a_client_that_vanishes_leaves_nothing_behind(served, way) -> None:
     with ScriptedDriver() as driver:

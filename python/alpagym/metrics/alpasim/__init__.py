@@ -130,8 +130,8 @@ def _line_map(scenario: Scenario, path: np.ndarray) -> LineMap | None:
         for k, line in enumerate(lanes)
         if ((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any()
     ]
-    near = _bare([lanes[k] for k in boxed], edges).candidates(path).any(axis=0)
-    kept = tuple(k for k, there in zip(boxed, near, strict=True) if there)
+    near = np.flatnonzero(_bare([lanes[k] for k in boxed], edges).candidates(path).any(axis=0))
+    kept = tuple(boxed[int(k)] for k in near)
     return _line_map_of(road_map, kept or (0,))  # a map with lanes elsewhere is one with lanes
 
 

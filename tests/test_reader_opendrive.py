@@ -16,7 +16,8 @@ from alpagym.scenarios.opendrive.build import Built, add_edges, build
 from alpagym.scenarios.opendrive.roads import read_roads
 from alpagym.scenarios.opendrive.traffic import COUNT, scenarios_on
 from alpagym.scenarios.polyline import arc_length, project
-from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE
+from alpagym.scenarios.procedural.network import NO_STOP, STOP_SIGN, YIELD_LINE, Lane, Network
+from alpagym.scenarios.procedural.routes import trace
 from alpagym.scenarios.scenario import (
     ROUTE_SPACING,
     AgentFlag,
@@ -386,3 +387,13 @@ def test_a_road_too_short_for_traffic_is_refused(tmp_path) -> None:
     path = straight(tmp_path / "a.xodr", length=30.0)
     with pytest.raises(ScenarioError, match="no usable traffic on this map"):
         load_scenarios(path)
+
+
+def test_lanes_of_other_points_are_changed_between() -> None:
+    lane = np.column_stack([np.linspace(0.0, 100.0, 11), np.zeros(11)])
+    beside = np.column_stack([np.linspace(0.0, 100.0, 5), np.full(5, 3.5)])
+    net = Network(lanes=[Lane(lane, 10.0), Lane(beside, 10.0)])
+    path = trace(net, [0], 0.0, change=(1, 30.0, 40.0)).points
+    assert np.all(np.diff(path[:, 0]) > 0.0)
+    assert np.abs(path[path[:, 0] < 29.0, 1]).max() < 1e-6
+    assert np.abs(path[path[:, 0] > 72.0, 1] - 3.5).max() < 1e-6

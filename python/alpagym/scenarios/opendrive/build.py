@@ -19,7 +19,7 @@ STEP = 1.0
 """Lanes are sampled so often before points that are needless are dropped [m]."""
 TOLERANCE = 0.02
 """How far a dropped point may lie from its line [m]."""
-MAX_DRAWN = 150_000
+MAX_DRAWN = 100_000
 """Corners of the sides of all lanes that the scenarios of one file come near to."""
 MAX_CORNERS, MAX_OWN_CROSSINGS, MAX_CROSSINGS = 60_000, 2_000, 30_000
 """Of the outlines of the roads of one scenario."""

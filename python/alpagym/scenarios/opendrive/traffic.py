@@ -32,8 +32,9 @@ SPACING, MAX_PLACES = 5.0, 600
 """Vehicles stand nearer than that where there are more places this far apart on all lanes [m]."""
 MAX_WORK = 240_000
 """What may be spent on one file in all attempts at its scenarios, roughly in units of 10 us."""
-WORK_OF_DRAWING, WORK_OF_LANE = 20, 10
-"""Of a lane that no scenario came near before, and of each that is near."""
+WORK_OF_SECTION, WORK_OF_DRAWING, WORK_OF_LANE = 60, 20, 10
+"""Of a section of a road that no scenario came near before, of each of its lanes, and of each lane
+that is near."""
 WORK_OF_CORNER, WORK_OF_METER, WORK_OF_AGENT = 2, 0.04, 150
 """Of outlines of the roads near, of their edges, and of who drives there."""
 MIN_AGENTS = 3
@@ -86,14 +87,15 @@ def _scenario(
             for name, points in reference.items()
             if np.hypot(*(points - center).T).min() < RADIUS
         }
+        new = [s for name in near - file.drawn.keys() for s in file.roads[name].sections]
+        patience.left -= WORK_OF_SECTION * len(new)
+        patience.left -= WORK_OF_DRAWING * sum(len(section.lanes) for section in new)
         if patience.left < 0:
             raise ScenarioError(
                 f"{path}: after {attempt} attempts at scenario {seed}, roads so intricate are "
                 "given no more"
             )
-        new = [s for name in near - file.drawn.keys() for s in file.roads[name].sections]
         built = build(file, near, path)
-        patience.left -= WORK_OF_DRAWING * sum(len(section.lanes) for section in new)
         patience.left -= WORK_OF_LANE * len(built.network.lanes)
         flows = _flows(built, center)
         if not flows:

@@ -87,12 +87,19 @@ def trace(
 
 
 def _change(a: np.ndarray, b: np.ndarray, start: float, length: float) -> np.ndarray:
-    """A path that leaves lane `a` for the parallel lane `b` (both [n, 2]) along a quintic."""
-    s = arc_length(a)
+    """A path that leaves lane `a` for the lane `b` beside it, [n, 2] and [m, 2], along a quintic.
+
+    Lanes of as many points have them side by side; of others the same shares of both lengths are.
+    """
+    s = beside = arc_length(a)
+    if len(b) != len(a):
+        beside = arc_length(b)
+        beside = beside * (s[-1] / beside[-1])
     fine = np.unique(np.concatenate([s, np.arange(start, start + length, 1.0), [start + length]]))
     u = np.clip((fine - start) / length, 0.0, 1.0)
     weight = (u**3 * (10.0 + u * (6.0 * u - 15.0)))[:, None]
     on_a, on_b = (
-        np.stack([np.interp(fine, s, p[:, 0]), np.interp(fine, s, p[:, 1])], 1) for p in (a, b)
+        np.stack([np.interp(fine, at, line[:, 0]), np.interp(fine, at, line[:, 1])], 1)
+        for line, at in ((a, s), (b, beside))
     )
     return (1.0 - weight) * on_a + weight * on_b

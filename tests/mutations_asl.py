@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,4 +147,5 @@ def _odd(message: Any, rng: np.random.Generator) -> None:
     elif isinstance(value, float):
         setattr(message, field.name, draw(rng, REALS))
     elif isinstance(value, int) and not isinstance(value, bool):
-        setattr(message, field.name, draw(rng, NUMBERS if field.name != "rollout_index" else [0]))
+        with suppress(ValueError):  # too large for a field of 32 bits
+            setattr(message, field.name, draw(rng, NUMBERS))

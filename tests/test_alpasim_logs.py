@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from alpagym.eval import evaluate_command
 from alpagym.interop.alpasim.asl.log import read_log
 from alpagym.interop.alpasim.asl.recorder import log_path
 from alpagym.interop.alpasim.asl.scoring import score_log
@@ -19,6 +23,7 @@ from alpagym.metrics.drive import drive_of
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.scenario import Scenario, ScenarioError
+from alpagym.training_config import DataConfig, EvalConfig
 from alpasim_drivers import ScriptedDriver, ahead
 from alpasim_runtimes import DEFAULT, ServedRuntime, rollouts
 from test_alpasim_sessions import CONFIG, drive, scenarios_of
@@ -269,3 +274,53 @@ def test_unknown_entries_are_passed_over(driven, tmp_path) -> None:
     more = [found[0], log.LogEntry(egomotion_estimate_error=poses), b"\xda\x02\x01x", b""]
     read = read_log(write(tmp_path / "a.asl", more + found[1:]))
     assert np.array_equal(read.pose, read_log(path).pose)
+
+
+def score(**options) -> tuple[dict, str]:
+    shown = io.StringIO()
+    data = DataConfig(held_out=3, egos_per_scenario=1, workers=1)
+    value = evaluate_command(EvalConfig(data=data, **options), [], Console(file=shown, width=200))
+    json.dumps(value, allow_nan=False)
+    return value, shown.getvalue()
+
+
+def test_the_command_scores_logs_as_the_drive_that_wrote_them(tmp_path) -> None:
+    sessions = replace(CONFIG, log=str(tmp_path))
+    with ScriptedDriver() as driver:
+        drove, _ = score(policy=driver.address, metrics="alpasim", alpasim=sessions, device="cpu")
+    told, shown = score(asl=str(tmp_path))
+    ours, theirs = drove["metrics"]["alpasim"], told["metrics"]["alpasim"]
+    assert theirs["num_scored"] == 3, shown
+    for name, value in ours.items():
+        if isinstance(value, float):
+            assert theirs[name] == pytest.approx(value, abs=2e-4), name
+    assert "alpasim: 3 of 3 drives" in shown
+    # A log that is cut short is told, and the others are scored.
+    broken = next(tmp_path.rglob("*.asl"))
+    broken.write_bytes(broken.read_bytes()[:-5])
+    told, shown = score(asl=str(tmp_path))
+    assert told["metrics"]["alpasim"]["num_scored"] == 2
+    assert list(told["not_read"]) == [str(broken)]
+    assert f"not read: {broken}: entry " in shown
+
+
+def test_logs_without_a_map_have_no_scene_score(driven) -> None:
+    folder, *_ = driven
+    told, _ = score(asl=str(folder))
+    assert told["metrics"]["alpasim"]["num_scored"] == 0
+    row = told["per_rollout"][0]
+    assert row["not_scored"] == f"no map: {row['scene']} is not among the scenarios"
+    assert row["returned"]["collision_any"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"policy": "log"}, "policy: expected none with asl=, which drives nothing"),
+        ({"metrics": "nuplan"}, "metrics: expected alpasim with asl=, got nuplan"),
+        ({}, "asl: expected a log or a folder of logs, found none at /nowhere"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(options, sentence) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        score(asl="/nowhere", **options)

@@ -124,13 +124,17 @@ def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
 
 
 def _alpasim(shared: Shared) -> dict[str, float]:
+    return alpasim_row(_judged_by_alpasim(shared))
+
+
+def alpasim_row(result: alpasim.AlpasimScore) -> dict[str, float]:
     """Offline aggregates after truncation, and the scene score."""
-    result = _judged_by_alpasim(shared)
     score = np.nan if result.scene is None else result.scene.score
     return result.processed | {"scene_score": score}
 
 
-def _alpasim_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def alpasim_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of all drives together, one of each scenario."""
     groups, _ = run_level(rows, [0] * len(rows))
     return {k: v for k, v in groups[0].items() if k not in ("rollout_uid", "n_clips")}
 
@@ -198,7 +202,7 @@ def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 Row = Callable[[Shared], dict[str, float]]
 Total = Callable[[Sequence[dict[str, float]]], dict[str, float]]
 SUITES: dict[str, tuple[Row, Total]] = {
-    "alpasim": (_alpasim, _alpasim_total),
+    "alpasim": (_alpasim, alpasim_total),
     "nuplan": (_nuplan, _nuplan_total),
     "navsim": (_navsim, _means),
     "waymax": (_waymax, _means),

@@ -324,9 +324,10 @@ class _Session:
 
     def _boxes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Box centers x, y, yaw [3, A], and who is there, bool [A]."""
-        if frame >= self._time.engaged:
-            return self._state(frame).pose, self._state(frame).valid
         tracks = self._stage.scenario.tracks
+        if frame >= self._time.engaged:
+            state, count = self._state(frame), tracks.num_agents  # the pool has more rows
+            return state.pose[:, :count], state.valid[:count]
         pose = np.stack([*tracks.xyz[:, frame, :2].T, tracks.yaw[:, frame]])
         return pose, tracks.valid[:, frame]
 

@@ -122,6 +122,8 @@ class Recorder:
             with suppress(OSError):  # of what was not written yet, and is not wanted
                 file.close()
             self._part.unlink(missing_ok=True)
+            with suppress(OSError):  # of another log of the session
+                self.path.parent.rmdir()
 
     def _add(self, **entry: Any) -> None:
         if self._file is None:

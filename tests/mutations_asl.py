@@ -126,8 +126,11 @@ def _fields(entries: list[Any], rng: np.random.Generator) -> list[Any]:
 
 
 def _odd(message: Any, rng: np.random.Generator) -> None:
-    field = draw(rng, message.DESCRIPTOR.fields if rng.random() < 0.1 else
-                 [f for f, _ in message.ListFields()] or message.DESCRIPTOR.fields)  # fmt: skip
+    held = [field for field, _ in message.ListFields()]
+    fields = held if held and rng.random() < 0.9 else message.DESCRIPTOR.fields
+    if not fields:
+        return
+    field = draw(rng, fields)
     value = getattr(message, field.name)
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         repeated = isinstance(value, list) or hasattr(value, "add")

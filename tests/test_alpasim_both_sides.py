@@ -20,12 +20,14 @@ from alpagym.interop.alpasim.driver.service import Driver
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
 from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import taken_over
-from alpagym.interop.alpasim.wire.connection import listen, make_server
+from alpagym.interop.alpasim.wire.connection import Tls, listen, make_server
 from alpagym.interop.alpasim.wire.services import EGODRIVER, handler_of
 from alpagym.scenarios.procedural import KINDS, generate
 from alpasim_runtimes import DEFAULT, PATIENCE, ServedRuntime, request, rollouts
 from alpasim_talk import policy_of
+from test_alpasim_wire import certificates
 
+__all__ = ["certificates"]  # a fixture
 SAME = SessionConfig(
     route="simulator", recorded_motion=True, skip_driver_during_force_gt=True, force_gt=0.5
 )
@@ -35,8 +37,9 @@ SAME = SessionConfig(
 class ServedDriver:
     """A policy behind `EgodriverService`, on a thread of its own."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, tls: Tls | None = None) -> None:
         self.policy, self.config = policy_of(kind)
+        self._tls = tls
 
     def __enter__(self) -> ServedDriver:
         begun: Future[int] = Future()
@@ -54,7 +57,7 @@ class ServedDriver:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         self.driver = Driver(Planner(self.policy, self.config))
         server = make_server(handler_of(EGODRIVER, self.driver))
-        port = listen(server)
+        port = listen(server, tls=self._tls)
         await server.start()
         begun.set_result(port)
         await self._over.wait()
@@ -94,6 +97,23 @@ def test_our_runtime_and_our_driver() -> None:
         assert [one.error for one in answer.rollout_returns] == [""] * 2 * len(made)
         assert all("progress" in one.aggregated_metrics for one in answer.rollout_returns)
         assert driver.driver.statistics.drives == 2 * 13 * len(made)
+
+
+def test_a_driver_behind_tls(certificates) -> None:
+    shown = str(certificates / "server.pem")
+    scenarios, _ = taken_over([generate("straight", 5)], SAME, 1)
+    config = replace(SAME, tls_authority=shown, max_seconds=1.0, retries=0, call_timeout=20.0)
+    with ServedDriver("plans", Tls(shown, str(certificates / "server.key"))) as served:
+        there = Address("127.0.0.1", served.port, encrypted=True)
+        found = evaluate_driver(there, scenarios, served.config, config)
+        assert found.results.undriven == {}
+        assert found.results.steps.tolist() == [5]
+        for address, options in (
+            (replace(there, encrypted=False), config),  # in the clear
+            (there, replace(config, tls_authority="")),  # nobody has signed it
+        ):
+            with pytest.raises(ValueError, match=r"^policy: expected a driver at grpcs?://127"):
+                evaluate_driver(address, scenarios, served.config, options)
 
 
 def test_a_driver_of_others_follows_our_routes() -> None:

@@ -20,7 +20,7 @@ from alpagym.metrics import alpasim
 from alpagym.metrics.drive import drive_of
 from alpasim_drivers import Refusal, ScriptedDriver, ahead
 from alpasim_runtimes import DEFAULT, PATIENCE, ServedRuntime, request, rollouts
-from test_alpasim_sessions import FREE
+from test_alpasim_eval import FREE
 
 MADE = [
     factory.curve(frames=48),
@@ -234,6 +234,17 @@ def test_a_start_beyond_the_record_is_the_scenes_fault(served, driver) -> None:
     assert found[0].error == (
         "straight 0: expected the ego in 19 frames from frame 300 on, got frames 0 to 43"
     )
+
+
+def test_a_record_that_folds_back_is_the_scenes_fault(driver) -> None:
+    path = np.array([(0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (0.0, 0.2, 0.0)])
+    folded = factory.assemble("folded", [], [factory.Actor(path, 0.0, 10.0)])
+    with ServedRuntime([folded, MADE[1]]) as served:
+        specs = rollouts("folded"), rollouts(STRAIGHT)
+        found = served.simulate([driver], *specs).rollout_returns
+    assert [one.success for one in found] == [False, True]
+    assert found[0].error.startswith("folded: no route: waypoint ")
+    assert found[0].error_code == runtime.RolloutErrorCode.Value("ROLLOUT_ERROR_CODE_INVALID_SCENE")
 
 
 @pytest.mark.parametrize("way", ["cancel", "hang up"])

@@ -310,9 +310,12 @@ def test_eval_writes_json(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ([], "expected either checkpoint=<run> or policy=<log|idm|constant_velocity>"),
+        ([], "expected either checkpoint=<run> or policy=<log|idm|constant_velocity|grpc:"),
         (["policy=log", "checkpoint=x"], "expected either checkpoint=<run> or policy="),
-        (["policy=me"], "policy: expected one of log, idm, constant_velocity, got me"),
+        (
+            ["policy=me"],
+            "policy: expected one of log, idm, constant_velocity or grpc://host:port, ",
+        ),
         (["checkpoint=/no/such"], "/no/such: no such policy file"),
         (["policy=log", "scenarios=/no/such"], "/no/such: no such file or folder"),
         (["policy=log", "device=tpu"], "device: expected cpu"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +26,7 @@ from alpagym.interop.alpasim.timeline import Timeline
 from alpagym.interop.alpasim.wire.messages import egodriver
 from alpagym.interop.alpasim.world_pool import Snapshot, World, WorldPool
 from alpagym.metrics.alpasim.episode import Plan, Reply
-from alpagym.scenarios.scenario import Scenario
+from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 Ends = Callable[[Snapshot], bool]
 """Whether what happened in the step before a state ends a session."""
@@ -60,10 +60,10 @@ class Stage:
 
     @cached_property
     def route(self) -> RouteGenerator | None:
-        """Of which each session takes a copy.
+        """Of which each session takes a copy; None where it is not from here.
 
         Raises:
-            ValueError: the path folds back on itself.
+            ScenarioError: the path folds back on itself.
         """
         offset, kind = self.config.route_start_offset, self.config.route
         if kind in ("none", "simulator"):
@@ -73,7 +73,10 @@ class Stage:
                 return scenario_route(self.scenario, start_offset=offset)
             except ValueError:
                 pass  # no lanes, or none where the ego was
-        return scenario_route(self.scenario, on_map=False, start_offset=offset)
+        try:
+            return scenario_route(self.scenario, on_map=False, start_offset=offset)
+        except ValueError as error:
+            raise ScenarioError(f"{self.scenario.id}: no route: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -244,14 +247,15 @@ class _Session:
             [self._rig(f) for f in frames],
             [self._rates(f) for f in frames],
         )
-        calls: list[Awaitable[Any]] = [self.call("submit_egomotion_observation", motion)]
+        messages = [("submit_egomotion_observation", motion)]
         if self._route is not None:
             waypoints = prepare_for_policy(self._route.generate(rig[:3], rig[3]))
         if waypoints is not None:
-            calls.append(self.call("submit_route", told.route(uuid, now_us, waypoints)))
+            messages.append(("submit_route", told.route(uuid, now_us, waypoints)))
         if self._config.send_ground_truth:
             truth = told.ground_truth(uuid, now_us, self._stage.record, self._time.frame_us, rig)
-            calls.append(self.call("submit_recording_ground_truth", truth))
+            messages.append(("submit_recording_ground_truth", truth))
+        calls = [self.call(method, message) for method, message in messages]
         calls += [self._send_image(frame, camera) for camera in self._stage.cameras]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,9 +21,12 @@ from alpagym.metrics.alpasim.metric import Metric
 from alpagym.metrics.alpasim.scorers import measure
 from alpagym.metrics.alpasim.timed_poses import fill_gaps
 from alpagym.metrics.drive import Drive
-from alpagym.scenarios.scenario import MapType, Scenario
+from alpagym.scenarios.scenario import MapType, RoadMap, Scenario
 
 __all__ = ["AlpasimScore", "episode_of", "line_map", "score", "score_episode"]
+
+MAPS_KEPT = 64
+"""Maps whose lines, and stretches whose outlines are kept: scenarios are driven again and again."""
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,49 @@ def _cause(drive: Drive, metrics: Mapping[str, Metric]) -> str:
 
 def line_map(scenario: Scenario, path: np.ndarray) -> LineMap | None:
     """Lanes that are candidates somewhere on the path [T, 3], and all road edges."""
-    lanes, edges = (
-        [
-            scenario.map.polyline(int(k)).astype(np.float64)
-            for k in np.flatnonzero(scenario.map.type == kind)
-        ]
-        for kind in (MapType.LANE, MapType.ROAD_EDGE)
-    )
+    road_map = _Same(scenario.map)
+    lanes, edges = _lines(road_map)
     if not lanes:
         return None
     low, high = path[:, :2].min(0) - CANDIDATE_RADIUS, path[:, :2].max(0) + CANDIDATE_RADIUS
-    boxed = [line for line in lanes if ((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any()]
-    near = np.flatnonzero(_bare(boxed, edges).candidates(path).any(axis=0))
-    kept = [boxed[int(k)] for k in near]
-    return _bare(kept or lanes[:1], edges)  # a map with lanes elsewhere is still a map with lanes
+    boxed = [
+        k
+        for k, line in enumerate(lanes)
+        if ((line[:, :2] >= low) & (line[:, :2] <= high)).all(1).any()
+    ]
+    near = np.flatnonzero(_bare([lanes[k] for k in boxed], edges).candidates(path).any(axis=0))
+    kept = tuple(boxed[int(k)] for k in near)
+    return _line_map_of(road_map, kept or (0,))  # a map with lanes elsewhere is one with lanes
+
+
+class _Same:
+    """A road map, equal to itself alone: what is made of it is kept for its other drives."""
+
+    def __init__(self, road_map: RoadMap) -> None:
+        self.map = road_map
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.map is other.map
+
+    def __hash__(self) -> int:
+        return id(self.map)
+
+
+@lru_cache(maxsize=MAPS_KEPT)
+def _lines(road_map: _Same) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Center lines and road edges."""
+    types = road_map.map.type
+    lanes, edges = (
+        [road_map.map.polyline(int(k)).astype(np.float64) for k in np.flatnonzero(types == kind)]
+        for kind in (MapType.LANE, MapType.ROAD_EDGE)
+    )
+    return lanes, edges
+
+
+@lru_cache(maxsize=MAPS_KEPT)
+def _line_map_of(road_map: _Same, kept: tuple[int, ...]) -> LineMap:
+    lanes, edges = _lines(road_map)
+    return _bare([lanes[k] for k in kept], edges)
 
 
 def _bare(lanes: list[np.ndarray], edges: list[np.ndarray]) -> LineMap:

@@ -110,17 +110,24 @@ def _row(one: Row, shared: Shared) -> dict[str, float]:
     return row
 
 
-def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
-    """AlpaSim's score if it has one and its progress means something."""
-    if shared.alpasim.unscored:
-        raise ValueError(shared.alpasim.unscored)
-    length = shared.drive.log_length
+def judged(result: alpasim.AlpasimScore, length: float) -> alpasim.AlpasimScore:
+    """AlpaSim's score if it has one and its progress along `length` [m] of record means something.
+
+    Raises:
+        ValueError: it has none, or means nothing.
+    """
+    if result.unscored:
+        raise ValueError(result.unscored)
     if length < SHORTEST_RECORD:
         raise ValueError(
             f"progress: expected a record of {SHORTEST_RECORD:g} m or more, below which AlpaSim's "
             f"is rounding, got {length:.2f} m"
         )
-    return shared.alpasim
+    return result
+
+
+def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
+    return judged(shared.alpasim, shared.drive.log_length)
 
 
 def _alpasim(shared: Shared) -> dict[str, float]:

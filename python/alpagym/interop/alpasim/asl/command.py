@@ -12,7 +12,8 @@ from rich.console import Console
 from alpagym.interop.alpasim.asl.log import RolloutLog, read_log
 from alpagym.interop.alpasim.asl.scoring import score_log
 from alpagym.interop.alpasim.wire import require
-from alpagym.metrics.suites import alpasim_row, alpasim_total
+from alpagym.metrics.suites import alpasim_row, alpasim_total, judged
+from alpagym.scenarios.polyline import arc_length
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.scenarios.sources import PROCEDURAL, held_out_only
 from alpagym.tables import json_numbers, plain_printer, reasons, suite_table
@@ -109,9 +110,11 @@ def _row(log: RolloutLog, scenario: Scenario | None) -> dict[str, Any]:
         score = score_log(log, scenario)
     except ValueError as error:
         return row | {"not_scored": str(error)}
-    row |= {"returned": score.returned, "not_scored": score.unscored}
-    if score.scene is None:
-        if scenario is None:
-            row["not_scored"] = f"no map: {log.scene} is not among the scenarios"
-        return row
-    return row | {"numbers": alpasim_row(score)}
+    row["returned"] = score.returned
+    if scenario is None:
+        return row | {"not_scored": f"no map: {log.scene} is not among the scenarios"}
+    try:
+        length = float(arc_length(log.record.pose[:, :2])[-1])
+        return row | {"numbers": alpasim_row(judged(score, length))}
+    except ValueError as error:
+        return row | {"not_scored": str(error)}

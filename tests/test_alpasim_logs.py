@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from alpagym import cli
 from alpagym.eval import evaluate_command
 from alpagym.interop.alpasim.asl.log import read_log
 from alpagym.interop.alpasim.asl.recorder import log_path
+from alpagym.interop.alpasim.asl.replays import replay_of
 from alpagym.interop.alpasim.asl.scoring import score_log
 from alpagym.interop.alpasim.remote_evaluation import RemoteDrives
 from alpagym.interop.alpasim.wire.messages import common, log
@@ -26,7 +28,7 @@ from alpagym.scenarios.scenario import Scenario, ScenarioError
 from alpagym.training_config import DataConfig, EvalConfig
 from alpasim_drivers import ScriptedDriver, ahead
 from alpasim_runtimes import DEFAULT, ServedRuntime, rollouts
-from test_alpasim_sessions import CONFIG, drive, scenarios_of
+from test_alpasim_eval import CONFIG, drive, scenarios_of
 
 
 def entries(path: Path) -> list:
@@ -324,3 +326,18 @@ def test_logs_without_a_map_have_no_scene_score(driven) -> None:
 def test_what_cannot_be_scored_is_refused(options, sentence) -> None:
     with pytest.raises(ValueError, match=sentence):
         score(asl="/nowhere", **options)
+
+
+def test_logs_are_shown(driven, tmp_path) -> None:
+    folder, scenarios, found = driven
+    path = logged(folder, scenarios[0])
+    shown, rollout = replay_of(read_log(path), scenarios[0]), found.rollouts[0]
+    begin = rollout.start_frame
+    driven_x = rollout.x[:, rollout.ego] - shown.scenario.origin[0]
+    assert shown.x[begin:, 0] == pytest.approx(driven_x, abs=2e-5)
+    moved = scenarios[0].map.points - shown.scenario.origin
+    assert shown.scenario.map.points == pytest.approx(moved, abs=1e-4)
+    assert shown.offroad.any() == bool(score_log(read_log(path), scenarios[0]).returned["offroad"])
+    page = tmp_path / "page.html"
+    assert cli.main(["render", f"asl={folder}", f"out={page}"]) == 0
+    assert scenarios[0].id in page.read_text()

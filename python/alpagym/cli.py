@@ -179,6 +179,13 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         return 0
     config = to_config(compose(command, overrides))
     if command == "render":
+        if config.asl:
+            from alpagym.interop.alpasim.asl.replays import render_logs
+            from alpagym.interop.alpasim.wire import require
+
+            require()
+            print(render_logs(Path(config.asl), config.scenarios, config.out))
+            return 0
         from alpagym.render.command import render_command
 
         run = to_config(_options_of(Path(config.run), "run"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from alpagym.interop.alpasim.asl.log import RolloutLog, read_log
+from alpagym.interop.alpasim.asl.log import RolloutLog, logs_at, read_log
 from alpagym.interop.alpasim.asl.scoring import score_log
 from alpagym.interop.alpasim.wire import require
 from alpagym.metrics.suites import alpasim_row, alpasim_total, judged
@@ -37,7 +37,7 @@ def score_command(config: EvalConfig, console: Console) -> dict[str, Any]:
     if config.metrics not in ("", "alpasim"):
         raise ValueError(f"metrics: expected alpasim with asl=, got {config.metrics}")
     say = plain_printer(console)
-    paths = _logs(Path(config.asl))
+    paths = logs_at(Path(config.asl))
     logs, unread = [], {}
     for path in paths:
         try:
@@ -71,18 +71,6 @@ def score_command(config: EvalConfig, console: Console) -> dict[str, Any]:
             for row in rows
         ],
     }
-
-
-def _logs(path: Path) -> list[Path]:
-    """All logs of a folder, or the one.
-
-    Raises:
-        ValueError: none.
-    """
-    found = sorted(path.rglob("*.asl")) if path.is_dir() else [path] * path.is_file()
-    if not found:
-        raise ValueError(f"asl: expected a log or a folder of logs, found none at {path}")
-    return found
 
 
 def _maps(config: EvalConfig, logs: list[RolloutLog], console: Console) -> dict[str, Scenario]:

@@ -65,6 +65,18 @@ class RolloutLog:
     ended_by_driver: bool
 
 
+def logs_at(path: Path) -> list[Path]:
+    """All logs of a folder, or the one.
+
+    Raises:
+        ValueError: none.
+    """
+    found = sorted(path.rglob("*.asl")) if path.is_dir() else [path] * path.is_file()
+    if not found:
+        raise ValueError(f"asl: expected a log or a folder of logs, found none at {path}")
+    return found
+
+
 def read_log(path: Path) -> RolloutLog:
     """Read a log.
 

@@ -32,7 +32,7 @@ def score_log(log: RolloutLog, scenario: Scenario | None = None) -> AlpasimScore
     others[0] = False
     start = int(log.times_us[0])
     lanes = None
-    shift = np.zeros(3) if scenario is None else _shift(log, scenario)
+    shift = np.zeros(3) if scenario is None else place_of(log, scenario)
     if scenario is not None:
         lanes = line_map(scenario, ego[:, :3] - shift)
     return score_episode(
@@ -52,7 +52,7 @@ def score_log(log: RolloutLog, scenario: Scenario | None = None) -> AlpasimScore
     )
 
 
-def _shift(log: RolloutLog, scenario: Scenario) -> np.ndarray:
+def place_of(log: RolloutLog, scenario: Scenario) -> np.ndarray:
     """Origin of the scenario in the log's frame [m], [3].
 
     Our sessions are in the scenario's frame, AlpaSim's in that of its file.

@@ -39,6 +39,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
+  suite=challenge                 AlpaSim's challenge; asl=FOLDER scores its logs (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity

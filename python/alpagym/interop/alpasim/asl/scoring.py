@@ -28,8 +28,8 @@ def score_log(log: RolloutLog, scenario: Scenario | None = None) -> AlpasimScore
         ValueError: numbers that cannot be scored.
     """
     there, pose = fill_gaps(log.there, log.times_us, log.pose[..., [0, 1, 3]])
-    ego, others = log.pose[:, 0], log.there.any(0)
-    others[0] = False
+    ego = log.pose[:, 0]
+    others = log.there.any(0) & (np.arange(len(log.names)) > 0)
     start = int(log.times_us[0])
     lanes = None
     shift = np.zeros(3) if scenario is None else place_of(log, scenario)

@@ -182,6 +182,7 @@ SUBJECTS: dict[str, Subject] = {
     "nuplan": _nuplan,
     "opendrive": _opendrive,
     "usdz": _usdz,
+    "asl": _of("mutations_asl", "subject"),
     **{name: _of("mutations_files", name) for name in FILES},
     **{name: _of("mutations_tables", name) for name in TABLES},
 }

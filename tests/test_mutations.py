@@ -14,7 +14,7 @@ from alpagym.scenarios.readers import READERS
 from mutating import run
 from mutations import FILES, SUBJECTS, TABLES
 
-GROUPS = {"files": FILES, "tables": TABLES, "nuplan": ["nuplan"], "usdz": ["usdz"],
+GROUPS = {"files": FILES, "tables": TABLES, "nuplan": ["nuplan"], "usdz": ["usdz", "asl"],
           "opendrive": ["opendrive"]}  # fmt: skip
 """Subjects that are read in one process: what it takes to start is more than 50 small files."""
 

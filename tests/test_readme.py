@@ -84,5 +84,5 @@ def test_it_names_every_choice_and_format() -> None:
         "optional-dependencies"
     ]
     named = {extra for _, extra in formats if extra}
-    assert named == {"womd", "av2", "nvidia", "commonroad", "nuplan", "opendrive"}
+    assert named == {"womd", "av2", "nvidia", "alpasim", "commonroad", "nuplan", "opendrive"}
     assert named <= extras.keys()

@@ -39,6 +39,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
+  suite=challenge                 AlpaSim's challenge; asl=FOLDER scores its logs (eval)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
@@ -179,6 +180,13 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         return 0
     config = to_config(compose(command, overrides))
     if command == "render":
+        if config.asl:
+            from alpagym.interop.alpasim.asl.replays import render_logs
+            from alpagym.interop.alpasim.wire import require
+
+            require()
+            print(render_logs(Path(config.asl), config.scenarios, config.out))
+            return 0
         from alpagym.render.command import render_command
 
         run = to_config(_options_of(Path(config.run), "run"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from alpagym import sim
+from alpagym import challenge, sim
 from alpagym.checkpoint import check_made_for, load_policy
 from alpagym.config import SimConfig
 from alpagym.devices import choose_device, device_name
@@ -28,6 +27,7 @@ from alpagym.scenarios.sources import held_out_only
 from alpagym.tables import (
     calls_table,
     comparison,
+    json_numbers,
     paired_table,
     plain_printer,
     reasons,
@@ -83,6 +83,12 @@ def evaluate_command(
     """
     console = console or Console(stderr=True)
     check(config)
+    if config.asl:
+        from alpagym.interop.alpasim.asl.command import score_command
+
+        return score_command(config, console)
+    if config.suite:
+        config, given = challenge.rehearsed(config), [*given, *challenge.RULES]
     device = choose_device(config.device)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
@@ -97,8 +103,10 @@ def evaluate_command(
     for contender, sim_config in zip(contenders, simulators, strict=True):
         if isinstance(contender.driver, Address):
             far = _drive_remotely(contender.driver, scenarios, sim_config, config, device)
-            for line in reasons(
-                contender.label, far.results.undriven, [s.id for s in scenarios], "failed"
+            ids = [s.id for s in scenarios]
+            for line in (
+                *reasons(contender.label, far.results.undriven, ids, "failed"),
+                *reasons(contender.label, far.unlogged, ids, "without a log"),
             ):
                 say(line)
             results = far.results
@@ -121,11 +129,13 @@ def evaluate_command(
         rows = [_row(s, results, i) for i, s in enumerate(scenarios)]
         if config.metrics and len(contenders) > 1:
             say(f"{contender.label}:")
-        suites = _measure(
-            config.metrics, contender, far, scenarios, sim_config, device, rows, console
-        )
+        suites = _measure(config, contender, far, scenarios, sim_config, device, rows, console)
         if far is not None:
             console.print(calls_table(far.summary["calls"]))
+        board = {}
+        if config.suite:
+            used = challenge.resources_of(contender.driver, far, scenarios[0], sim_config, device)
+            board = challenge.report(contender.label, rows, far, used, console)
         told.append(
             {
                 "driver": contender.label,
@@ -134,6 +144,7 @@ def evaluate_command(
                 **results.summary(),
                 "metrics": suites,
                 **({} if far is None else {"sessions": far.summary}),
+                **board,
                 "per_scenario": rows,
             }
         )
@@ -188,13 +199,14 @@ def _begun(
     """The scenarios, begun for all contenders where a driver that is far away takes over."""
     pairs = zip(contenders, simulators, strict=True)
     every = [made.replan_every for c, made in pairs if isinstance(c.driver, Address)]
-    if not every:
+    if not every and not config.suite:
         return scenarios
     from alpagym.interop.alpasim.timeline import taken_over
     from alpagym.interop.alpasim.wire import require
 
-    require()
-    begun, left_out = taken_over(scenarios, config.alpasim, every[0])
+    if every:
+        require()
+    begun, left_out = taken_over(scenarios, config.alpasim, every[0] if every else 1)
     if left_out:
         say(f"{len(left_out)} left out, the first: {next(iter(left_out.values()))}")
     starts = {s.id: s.start_frame for s in scenarios}
@@ -288,7 +300,7 @@ def _compare(
 def _difference(found: Difference) -> dict[str, Any]:
     numbers = {"first": found.first, "second": found.second, "difference": found.value}
     return {
-        **_json_numbers(numbers),
+        **json_numbers(numbers),
         "ci95": None if found.interval is None else list(found.interval),
         "num_drives": found.num_drives,
         "num_recordings": found.num_recordings,
@@ -312,7 +324,7 @@ def _numbers(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _measure(
-    asked: str,
+    config: EvalConfig,
     contender: Contender,
     far: RemoteDrives | None,
     scenarios: Sequence[Scenario],
@@ -326,9 +338,10 @@ def _measure(
     They are driven here, or are those of a driver that is far away. Adds each scenario's numbers
     to its row; returns the totals, and prints them.
     """
-    from alpagym.metrics.drive import drive_of
+    from alpagym.metrics.drive import Drive, drive_of
     from alpagym.metrics.suites import SUITES, measure
 
+    asked = config.metrics
     names = list(SUITES) if asked == "all" else [asked] if asked else []
     if not names:
         return {}
@@ -341,33 +354,27 @@ def _measure(
         assert not isinstance(contender.driver, Address)
         unending = replace(sim_config, end_on=())
         _, rollouts = evaluate(contender.driver, scenarios, unending, device=device, record=asked)
-    drives = [drive_of(rollout) for rollout in rollouts]
+    drives: Sequence[Drive] = [drive_of(rollout) for rollout in rollouts]
+    if config.suite:
+        drives, replies = challenge.from_first_plan(drives, replies)
     totals = {}
     with console.status(f"metrics of {len(drives)} drives"):
         all_measured = measure(names, drives, replies)
     for name, measured in all_measured.items():
         for k, numbers in zip(which, measured.rows, strict=True):
-            rows[k].setdefault("metrics", {})[name] = _json_numbers(numbers)
+            rows[k].setdefault("metrics", {})[name] = json_numbers(numbers)
         for i, reason in measured.unscored.items():
             rows[which[i]].setdefault("not_scored", {})[name] = reason
         scored = len(drives) - len(measured.unscored)
         totals[name] = {
             "num_scored": scored,
             "num_drives": measured.counts,
-            **_json_numbers(measured.total),
+            **json_numbers(measured.total),
         }
         console.print(suite_table(name, measured.total, len(drives), scored, measured.counts))
         for line in reasons(name, measured.unscored, [scenarios[k].id for k in which]):
             plain_printer(console)(line)
     return totals
-
-
-def _json_numbers(numbers: dict[str, float]) -> dict[str, float | str | None]:
-    """NaN as null and infinity as a word: JSON has neither."""
-    return {
-        name: value if math.isfinite(value) else None if math.isnan(value) else str(value)
-        for name, value in numbers.items()
-    }
 
 
 def _row(scenario: Scenario, results: Results, i: int) -> dict[str, Any]:

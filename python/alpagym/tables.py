@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -121,6 +122,14 @@ def reasons(
         f"{suite}: {len(which)} {what} (first {ids[which[0]]}): {unscored[which[0]]}"
         for which in alike.values()
     ]
+
+
+def json_numbers(numbers: dict[str, float]) -> dict[str, float | str | None]:
+    """NaN as null and infinity as a word: JSON has neither."""
+    return {
+        name: value if math.isfinite(value) else None if math.isnan(value) else str(value)
+        for name, value in numbers.items()
+    }
 
 
 def plain_printer(console: Console) -> Callable[[str], None]:

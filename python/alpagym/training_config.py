@@ -341,6 +341,12 @@ class EvalConfig:
     metrics: str = ""
     """Metrics of others to measure too: `alpasim`, `nuplan`, `navsim`, `waymax`, `ttc`, `alpagym`
     or `all`. They judge drives that no failure ends."""
+    suite: str = ""
+    """`challenge` drives and scores by the protocol of AlpaSim's closed-loop challenge of 2026;
+    empty for none."""
+    asl: str = ""
+    """A log of AlpaSim, or a folder of them, to score instead of driving; its scenes are looked up
+    by id among `scenarios`, for their maps."""
     output: str = ""
     """JSON file to write; empty for none."""
     device: str = "auto"
@@ -362,6 +368,10 @@ class RenderConfig:
     """Of a rollout in training, as `flight.jsonl` has them: `scenario@seed.member+lead`."""
     run: str = ""
     """The run directory."""
+    asl: str = ""
+    """A log of AlpaSim, or a folder of them, to show instead."""
+    scenarios: str = ""
+    """File or folder with the maps of such logs, by id; empty for none."""
     out: str = "rollout.html"
     """Page to write."""
     device: str = ""

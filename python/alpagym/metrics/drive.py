@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -114,6 +114,17 @@ class Drive:
     def log_length(self) -> float:
         """Length of the ego's recorded path [m]."""
         return float(arc_length(self.log_pose[:, :2])[-1])
+
+
+def from_row(drive: Drive, row: int) -> Drive:
+    """A drive without what was before a row, which is not after its start."""
+    return replace(
+        drive,
+        first_frame=drive.first_frame + row,
+        start=drive.start - row,
+        pose=drive.pose[row:],
+        valid=drive.valid[row:],
+    )
 
 
 def drive_of(rollout: Rollout) -> Drive:

@@ -110,27 +110,38 @@ def _row(one: Row, shared: Shared) -> dict[str, float]:
     return row
 
 
-def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
-    """AlpaSim's score if it has one and its progress means something."""
-    if shared.alpasim.unscored:
-        raise ValueError(shared.alpasim.unscored)
-    length = shared.drive.log_length
+def judged(result: alpasim.AlpasimScore, length: float) -> alpasim.AlpasimScore:
+    """AlpaSim's score if it has one and its progress along `length` [m] of record means something.
+
+    Raises:
+        ValueError: it has none, or means nothing.
+    """
+    if result.unscored:
+        raise ValueError(result.unscored)
     if length < SHORTEST_RECORD:
         raise ValueError(
             f"progress: expected a record of {SHORTEST_RECORD:g} m or more, below which AlpaSim's "
             f"is rounding, got {length:.2f} m"
         )
-    return shared.alpasim
+    return result
+
+
+def _judged_by_alpasim(shared: Shared) -> alpasim.AlpasimScore:
+    return judged(shared.alpasim, shared.drive.log_length)
 
 
 def _alpasim(shared: Shared) -> dict[str, float]:
+    return alpasim_row(_judged_by_alpasim(shared))
+
+
+def alpasim_row(result: alpasim.AlpasimScore) -> dict[str, float]:
     """Offline aggregates after truncation, and the scene score."""
-    result = _judged_by_alpasim(shared)
     score = np.nan if result.scene is None else result.scene.score
     return result.processed | {"scene_score": score}
 
 
-def _alpasim_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def alpasim_total(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of all drives together, one of each scenario."""
     groups, _ = run_level(rows, [0] * len(rows))
     return {k: v for k, v in groups[0].items() if k not in ("rollout_uid", "n_clips")}
 
@@ -198,7 +209,7 @@ def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 Row = Callable[[Shared], dict[str, float]]
 Total = Callable[[Sequence[dict[str, float]]], dict[str, float]]
 SUITES: dict[str, tuple[Row, Total]] = {
-    "alpasim": (_alpasim, _alpasim_total),
+    "alpasim": (_alpasim, alpasim_total),
     "nuplan": (_nuplan, _nuplan_total),
     "navsim": (_navsim, _means),
     "waymax": (_waymax, _means),

@@ -26,8 +26,7 @@ class Latencies:
 
     def add(self, seconds: float) -> None:
         """Count a call."""
-        k = int(math.log(max(seconds, SHORTEST) / SHORTEST) / math.log(RATIO))
-        self._counts[min(k, BINS - 1)] += 1
+        self._counts[_bin(seconds)] += 1
         self._longest = max(self._longest, seconds)
 
     def percentile(self, share: float) -> float:
@@ -38,6 +37,13 @@ class Latencies:
         k = int(np.searchsorted(np.cumsum(self._counts), math.ceil(share * total)))
         return min(SHORTEST * RATIO ** (k + 1), self._longest)
 
+    def share_over(self, seconds: float) -> float:
+        """The share of calls that took longer, to within a bin; NaN without calls."""
+        total = len(self)
+        if total == 0:
+            return math.nan
+        return float(self._counts[_bin(seconds) + 1 :].sum()) / total
+
     def summary(self) -> dict[str, float]:
         """How many calls, and p50, p90, p99 and longest in milliseconds."""
         shares = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
@@ -45,3 +51,8 @@ class Latencies:
             "num_calls": len(self),
             **{name: round(1e3 * self.percentile(share), 3) for name, share in shares.items()},
         }
+
+
+def _bin(seconds: float) -> int:
+    k = int(math.log(max(seconds, SHORTEST) / SHORTEST) / math.log(RATIO))
+    return min(k, BINS - 1)

@@ -18,6 +18,7 @@ from alpagym.evaluation import Results, results_of
 from alpagym.interop.alpasim.address import Address
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
+from alpagym.interop.alpasim.latencies import Latencies
 from alpagym.interop.alpasim.rollouts import rollout_of, since
 from alpagym.interop.alpasim.session import Ends, Order, Played, Stage, play
 from alpagym.interop.alpasim.session_options import SessionConfig
@@ -42,6 +43,11 @@ class RemoteDrives:
     """Their plans, of box centers; times are those of `drive_of` the rollout."""
     summary: dict[str, Any]
     """Calls and sessions, as a report shows them."""
+    ended_by_driver: list[int]
+    """Scenarios, by index, whose session the driver asked to end."""
+    unlogged: dict[int, str]
+    """Why logs that were asked for are missing, by index of the scenario."""
+    drive_latencies: Latencies
 
 
 def evaluate_driver(
@@ -156,7 +162,9 @@ def _gathered(
         for k, played in enumerate(drives)
         if whole and isinstance(played, Played) and len(played.states) > 1
     }
-    stopped = sum(isinstance(played, Played) and played.ended_by_driver for played in drives)
+    done = {k: played for k, played in enumerate(drives) if isinstance(played, Played)}
+    stopped = [k for k, played in done.items() if played.ended_by_driver]
+    unlogged = {k: played.log_error for k, played in done.items() if played.log_error}
     return RemoteDrives(
         results,
         {k: rollout_of(scenarios[k], times[k], played) for k, played in kept.items()},
@@ -164,9 +172,13 @@ def _gathered(
         {
             "driver_version": version,
             "num_failed_sessions": len(undriven),
-            "num_ended_by_driver": stopped,
+            "num_ended_by_driver": len(stopped),
+            "num_logs_not_written": len(unlogged),
             **statistics.summary(),
         },
+        stopped,
+        unlogged,
+        statistics.latencies["drive"],
     )
 
 

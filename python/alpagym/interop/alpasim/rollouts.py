@@ -10,7 +10,7 @@ from alpagym import sim
 from alpagym.interop.alpasim.session import Played
 from alpagym.interop.alpasim.timeline import Timeline
 from alpagym.metrics.alpasim.episode import Plan, Reply
-from alpagym.metrics.drive import Drive, drive_of
+from alpagym.metrics.drive import Drive, drive_of, from_row
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.scenario import Scenario
 
@@ -60,11 +60,4 @@ def since(frame: int, time: Timeline, played: Played) -> list[Reply]:
 def drive_from_first_plan(scenario: Scenario, time: Timeline, played: Played) -> Drive:
     """What AlpaSim evaluates: from the frame of the first plan on, the record's rows included."""
     drive = drive_of(rollout_of(scenario, time, played))
-    left_out = time.first - drive.first_frame
-    return replace(
-        drive,
-        first_frame=time.first,
-        start=drive.start - left_out,
-        pose=drive.pose[left_out:],
-        valid=drive.valid[left_out:],
-    )
+    return from_row(drive, time.first - drive.first_frame)

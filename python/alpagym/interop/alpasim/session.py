@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from alpagym.interop.alpasim import driver_messages as told
+from alpagym.interop.alpasim.asl.recorder import Recorder
 from alpagym.interop.alpasim.cameras import Camera, Renderer, View
 from alpagym.interop.alpasim.driver_client import DriverClient, DriverError
 from alpagym.interop.alpasim.plans import DelayedPlans, action_of, checked_plan
@@ -99,6 +102,8 @@ class Played:
     """All plans, of box centers in the world frame; times are those of the session."""
     ended_by_driver: bool = False
     """It asked for the end."""
+    log_error: str = ""
+    """Why the log that was asked for was not written; empty if it was."""
 
 
 async def play(
@@ -143,12 +148,19 @@ async def _play_once(
     """A session that is closed whatever happens."""
     stage = order.stage
     route = copy.copy(await asyncio.to_thread(lambda: stage.route))
-    session = _Session(driver, order, route, plan_steps)
+    log = Recorder(Path(stage.config.log), order) if stage.config.log else None
+    session = _Session(driver, order, route, plan_steps, log)
     start = told.start_session(order.uuid, order.driver_seed, stage.scenario.id, stage.cameras)
     try:
-        await driver.call("start_session", start)
-        return await session.drive(world, ends)
+        await session.call("start_session", start)
+        played = await session.drive(world, ends)
+        if log is not None:
+            await asyncio.to_thread(log.finish)
+            played.log_error = log.error
+        return played
     finally:
+        if log is not None:
+            log.discard()
         await _close(driver, order.uuid)
 
 
@@ -163,15 +175,30 @@ async def _close(driver: DriverClient, uuid: str) -> None:
 
 class _Session:
     def __init__(
-        self, driver: DriverClient, order: Order, route: RouteGenerator | None, plan_steps: int
+        self,
+        driver: DriverClient,
+        order: Order,
+        route: RouteGenerator | None,
+        plan_steps: int,
+        log: Recorder | None,
     ) -> None:
-        self._driver, self._order, self._route = driver, order, route
+        self._driver, self._order, self._route, self._log = driver, order, route, log
         self._stage, self._time = order.stage, order.timeline
         self._config, self._plan_steps = order.stage.config, plan_steps
         self._plans = DelayedPlans(round(self._config.planner_delay * 1e6))
         self._told_to = order.timeline.context - 1
         self._record = self._stage.recorded(self._time)
         self._played = Played([])
+
+    async def call(self, method: str, request: Any) -> Any:
+        """A call of the session, with its entries in the log."""
+        if self._log is None:
+            return await self._driver.call(method, request)
+        self._log.sent(method, request)
+        answer = await self._driver.call(method, request)
+        if method == "drive":
+            self._log.answered(answer)
+        return answer
 
     async def drive(self, world: World, ends: Ends | None) -> Played:
         order, time = self._order, self._time
@@ -182,6 +209,8 @@ class _Session:
                 state = await world.begin(self._stage.index, frame, order.world_seed)
             if frame == time.engaged:
                 self._played.states.append(state)
+            if frame <= time.engaged:
+                self._log_boxes(range(frame, min(frame + time.every, time.engaged)) or [frame])
             assert not looks or state.route is not None  # the pool looks for them
             await self._tell(frame, state.route if looks else None)
             if forced and self._config.skip_driver_during_force_gt:
@@ -197,6 +226,7 @@ class _Session:
                 action = action_of(plan, time.time_us(now), rig, self._plan_steps)
                 state = await world.step(action)
                 self._played.states.append(state)
+                self._log_boxes([now + 1])
                 if state.done or (ends is not None and ends(state)):
                     return self._played
         return self._played
@@ -225,7 +255,7 @@ class _Session:
         if self._config.send_ground_truth:
             truth = told.ground_truth(uuid, now_us, self._stage.record, self._time.frame_us, rig)
             messages.append(("submit_recording_ground_truth", truth))
-        calls = [self._driver.call(method, message) for method, message in messages]
+        calls = [self.call(method, message) for method, message in messages]
         calls += [self._send_image(frame, camera) for camera in self._stage.cameras]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -239,7 +269,7 @@ class _Session:
         """
         now_us = self._time.time_us(frame)
         query_us = self._time.time_us(frame + self._time.every)
-        answer = await self._driver.call(
+        answer = await self.call(
             "drive",
             egodriver.DriveRequest(
                 session_uuid=self._order.uuid, time_now_us=now_us, time_query_us=query_us
@@ -296,14 +326,30 @@ class _Session:
     def _state(self, frame: int) -> Snapshot:
         return self._played.states[frame - self._time.engaged]
 
+    def _boxes(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Box centers x, y, yaw [3, A], and who is there, bool [A]."""
+        tracks = self._stage.scenario.tracks
+        if frame >= self._time.engaged:
+            state, count = self._state(frame), tracks.num_agents  # the pool has more rows
+            return state.pose[:, :count], state.valid[:count]
+        pose = np.stack([*tracks.xyz[:, frame, :2].T, tracks.yaw[:, frame]])
+        return pose, tracks.valid[:, frame]
+
+    def _log_boxes(self, frames: Iterable[int]) -> None:
+        """Heights of all but the ego are the record's."""
+        if self._log is None:
+            return
+        scenario = self._stage.scenario
+        for frame in frames:
+            z = scenario.tracks.xyz[:, frame, 2].copy()
+            if frame >= self._time.engaged:
+                z[scenario.ego] = self._state(frame).z
+            pose, valid = self._boxes(frame)
+            self._log.boxes(self._time.time_us(frame), pose, z, valid)
+
     async def _send_image(self, frame: int, camera: Camera) -> None:
         stage, now_us = self._stage, self._time.time_us(frame)
-        if frame < self._time.engaged:
-            tracks = stage.scenario.tracks
-            pose = np.stack([*tracks.xyz[:, frame, :2].T, tracks.yaw[:, frame]])
-            valid = tracks.valid[:, frame]
-        else:
-            pose, valid = self._state(frame).pose, self._state(frame).valid
+        pose, valid = self._boxes(frame)
         view = View(stage.scenario, now_us, self._rig(frame), pose, valid)
         assert stage.renderer is not None
         try:
@@ -314,4 +360,4 @@ class _Session:
                 f"{now_us * 1e-6:g} s with {type(error).__name__}: {error}"
             ) from error
         image = told.image(self._order.uuid, now_us, camera.name, data)
-        await self._driver.call("submit_image_observation", image)
+        await self.call("submit_image_observation", image)

@@ -37,6 +37,9 @@ class SessionConfig:
     """Of rendered images [pixels]."""
     renderer: str = "placeholder"
     """What makes the images: `placeholder`, or `module:function` (`docs/alpasim.md`)."""
+    log: str = ""
+    """Folder for AlpaSim's logs of sessions, `rollouts/<scene>/<session>/rollout.asl`; empty for
+    none."""
     concurrent: int = 256
     """Sessions at a time."""
     calls: int = 1024

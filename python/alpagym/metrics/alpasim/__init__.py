@@ -9,7 +9,7 @@ judged by the northernmost, and scoring ends 4 m beside the recorded path.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +23,7 @@ from alpagym.metrics.alpasim.timed_poses import fill_gaps
 from alpagym.metrics.drive import Drive
 from alpagym.scenarios.scenario import MapType, RoadMap, Scenario
 
-__all__ = ["AlpasimScore", "episode_of", "score"]
+__all__ = ["AlpasimScore", "episode_of", "line_map", "score", "score_episode"]
 
 MAPS_KEPT = 64
 """Maps whose lines, and stretches whose outlines are kept: scenarios are driven again and again."""
@@ -62,14 +62,22 @@ def score(drive: Drive, replies: Sequence[Reply] | None = None) -> AlpasimScore:
     Raises:
         ValueError: The ego is missing from a row, or a number is not finite.
     """
-    metrics = measure(episode_of(drive, replies))
+    found = score_episode(episode_of(drive, replies))
+    if found.scene is not None:
+        return found
+    return replace(found, unscored=_cause(drive, found.metrics) or found.unscored)
+
+
+def score_episode(episode: Episode) -> AlpasimScore:
+    """AlpaSim's metrics of what its scorers read."""
+    metrics = measure(episode)
     result = processed(metrics)
     row = {} if result is None else result.row
     scene, unscored = None, ""
     try:
         scene = scene_score(row)
     except ValueError as error:
-        unscored = _cause(drive, metrics) or str(error)
+        unscored = str(error)
     return AlpasimScore(metrics, returned(metrics), row, scene, unscored)
 
 
@@ -95,7 +103,7 @@ def episode_of(drive: Drive, replies: Sequence[Reply] | None = None) -> Episode:
         actor_size=drive.size[others, :2],
         log=Plan(np.round(drive.log_times * 1e6).astype(np.int64), drive.log_pose),
         engaged_us=int(np.round(drive.start * drive.dt * 1e6)),
-        lanes=_line_map(scenario, np.concatenate([drive.ego_pose[:, :2], z[:, None]], 1)),
+        lanes=line_map(scenario, np.concatenate([drive.ego_pose[:, :2], z[:, None]], 1)),
         replies=replies,
     )
 
@@ -118,7 +126,7 @@ def _cause(drive: Drive, metrics: Mapping[str, Metric]) -> str:
     return ""
 
 
-def _line_map(scenario: Scenario, path: np.ndarray) -> LineMap | None:
+def line_map(scenario: Scenario, path: np.ndarray) -> LineMap | None:
     """Lanes that are candidates somewhere on the path [T, 3], and all road edges."""
     road_map = _Same(scenario.map)
     lanes, edges = _lines(road_map)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 import traceback
 import uuid
 from collections.abc import Sequence
@@ -66,12 +67,15 @@ class RuntimeService:
         self.num_open = 0
         """Rollouts that go on, or wait for a driver or a world."""
         self._may_end = shut_down
-        self._num_done = self._num_failed = 0
+        self._num_done = self._num_failed = self._num_unlogged = 0
 
     def sentence(self) -> str:
         """What has been done so far."""
         drive = self.statistics.latencies["drive"]
-        text = f"{self._num_done} rollouts, {self._num_failed} of them failed; {len(drive)} plans"
+        text = f"{self._num_done} rollouts, {self._num_failed} of them failed"
+        if self._num_unlogged:
+            text += f", {self._num_unlogged} without the log that was asked for"
+        text += f"; {len(drive)} plans"
         if len(drive):
             for percent in (50, 90, 99):
                 text += f", p{percent} {1e3 * drive.percentile(percent / 100):.1f} ms"
@@ -170,6 +174,9 @@ class RuntimeService:
             time = timeline(stage.scenario, self._config, every=self._every, offset_us=offset)
             order = Order(name, stage, time, seed, seed % 2**63)
             played = await play(slots.borrowed, self._pool, order)
+            if played.log_error:
+                print(f"runtime: {played.log_error}", file=sys.stderr, flush=True)
+                self._num_unlogged += 1
             return await asyncio.to_thread(succeeded, spec, order, played)
         except ScenarioError as error:
             return failed(spec, name, str(error), scene=True)

@@ -1,0 +1,1 @@
+"""AlpaSim's logs of rollouts, `rollout.asl`: written of our sessions, read from anywhere."""

@@ -95,6 +95,22 @@ def test_only_so_much_is_kept() -> None:
     assert len(told(track)._time_us) == 21
 
 
+@pytest.mark.parametrize("states", [True, False])
+def test_a_long_message_may_be_sent_again(states) -> None:
+    """Of 3 s, of which only the last 2 s are kept."""
+    track, speed = driven(100_000, 31)
+    message = egomotion("a", track, speed if states else None)
+    made = session()
+    for _ in range(2):
+        made.add_egomotion(message.trajectory, message.dynamic_states)
+    assert made.motion()[0] == pytest.approx(SPEED, abs=5e-3)
+    for age in (0.5, 19.5):  # of a gap between poses that are kept
+        between = Track(track.time_us[-1:] - round(age * 1e5), track.pose[-1:], track.z[-1:])
+        wrong = egomotion("a", between).trajectory
+        with pytest.raises(ValueError, match=r"^egomotion: expected times after \d+ us, got \d+"):
+            made.add_egomotion(wrong, [])
+
+
 def test_plans_begin_now_and_grow_older() -> None:
     track, speed = driven(100_000)
     made = told(track, speed)

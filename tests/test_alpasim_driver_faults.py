@@ -14,6 +14,7 @@ import torch
 from grpc import StatusCode
 
 import alpagym.interop.alpasim as package
+from alpagym.interop.alpasim.poses import MOST
 from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_talk import (
     START_US,
@@ -60,6 +61,12 @@ def infinite_route():
     return route("a", START_US, rows)
 
 
+def too_many_poses():
+    message = egomotion("a", straight(1), [8.0])
+    message.trajectory.MergeFromString(MOST * message.trajectory.SerializeToString())
+    return message
+
+
 def set_pose(index, part, name, value):
     return lambda m: setattr(getattr(m.trajectory.poses[index].pose, part), name, value)
 
@@ -94,6 +101,23 @@ BAD_CALLS = {
         "submit_egomotion_observation",
         bad_egomotion(lambda m: setattr(m.dynamic_states[1].linear_velocity, "y", np.nan)),
         (INVALID, "egomotion state 1: expected finite numbers"),
+    ),
+    "too many poses": (
+        "submit_egomotion_observation",
+        too_many_poses(),
+        (INVALID, f"egomotion: expected at most {MOST} poses, got {MOST + 1}"),
+    ),
+    "too many poses of the record": (
+        "submit_recording_ground_truth",
+        egodriver.GroundTruthRequest(
+            session_uuid="a", ground_truth={"trajectory": too_many_poses().trajectory}
+        ),
+        (INVALID, f"ground truth: expected at most {MOST} poses, got {MOST + 1}"),
+    ),
+    "too many waypoints": (
+        "submit_route",
+        route("a", START_US, np.zeros((MOST + 1, 3))),
+        (INVALID, f"route: expected at most {MOST} points, got {MOST + 1}"),
     ),
     "infinite route": (
         "submit_route",

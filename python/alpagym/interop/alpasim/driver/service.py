@@ -180,7 +180,8 @@ class Driver:
     async def submit_route(self, request: Any) -> Any:
         session = self._session(request)
         with self._refusing(StatusCode.INVALID_ARGUMENT):
-            session.set_route(request.route.timestamp_us, read_points(request.route.waypoints))
+            waypoints = read_points(request.route.waypoints, "route")
+            session.set_route(request.route.timestamp_us, waypoints)
         return common.Empty()
 
     async def submit_recording_ground_truth(self, request: Any) -> Any:

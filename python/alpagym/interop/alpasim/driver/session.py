@@ -62,16 +62,7 @@ class Session:
                 f"egomotion: expected a dynamic state for each of {len(track.time_us)} poses or "
                 f"none, got {len(states)}"
             )
-        speed = np.full(len(track.time_us), np.nan)
-        for i, state in enumerate(states):
-            parts = (state.linear_velocity, state.angular_velocity, state.linear_acceleration)
-            numbers = np.array([(v.x, v.y, v.z) for v in parts])
-            if not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"egomotion state {i}: expected finite numbers, got NaN or infinity"
-                )
-            if numbers.any():
-                speed[i] = numbers[0, 0]
+        speed = _speeds_told(states) if len(states) else np.full(len(track.time_us), np.nan)
         last = int(self._time_us[-1]) if len(self._time_us) else -1
         new = track.time_us > last
         known = (track.time_us <= self._forgotten_us) | np.isin(track.time_us, self._time_us)
@@ -185,6 +176,28 @@ class Session:
             pose,
             np.full(len(pose), self._z[-1]),
         )
+
+
+def _speeds_told(states: Any) -> np.ndarray:
+    """Speeds of messages `common.DynamicState` [m/s], NaN where all is zero, [N].
+
+    Raises:
+        ValueError: NaN or infinity in a state.
+    """
+    numbers = np.fromiter(
+        (
+            (v.x, v.y, v.z, w.x, w.y, w.z, a.x, a.y, a.z)
+            for v, w, a in (
+                (s.linear_velocity, s.angular_velocity, s.linear_acceleration) for s in states
+            )
+        ),
+        np.dtype((np.float64, 9)),
+        len(states),
+    )
+    bad = np.flatnonzero(~np.isfinite(numbers).all(1))
+    if len(bad):
+        raise ValueError(f"egomotion state {bad[0]}: expected finite numbers, got NaN or infinity")
+    return np.where(numbers.any(1), numbers[:, 0], np.nan)
 
 
 def _fitted(t: np.ndarray, pose: np.ndarray) -> tuple[float, float]:

@@ -28,8 +28,10 @@ def session() -> Session:
 
 
 def told(track: Track, speed=None, pieces: int = 1) -> Session:
+    """The first pose alone, then the others in so many messages."""
     made = session()
-    for part in np.array_split(np.arange(len(track.time_us)), pieces):
+    first, *later = np.arange(len(track.time_us))
+    for part in [np.array([first]), *np.array_split(np.array(later, int), pieces)]:
         piece = Track(track.time_us[part], track.pose[part], track.z[part])
         message = egomotion("a", piece, None if speed is None else speed[part])
         made.add_egomotion(message.trajectory, message.dynamic_states)
@@ -57,6 +59,27 @@ def test_motion_of_poses_alone(spacing_us, states) -> None:
     assert speed == pytest.approx(SPEED, abs=5e-3)
     assert accel == pytest.approx(ACCEL, abs=5e-2)
     assert curvature == pytest.approx(CURVATURE, abs=1e-3)
+
+
+@pytest.mark.parametrize("spacing_us", [20_000, 100_000])
+def test_speeds_in_the_local_frame_are_not_taken_for_those_along_the_rig(spacing_us) -> None:
+    """What AlpaSim tells before its first step, of a car that heads north."""
+    track, speed = driven(spacing_us)
+    turned = 0.5 * np.pi - track.pose[-1, 2]
+    cos, sin = np.cos(turned), np.sin(turned)
+    x, y, yaw = track.pose.T
+    north = np.stack([cos * x - sin * y, sin * x + cos * y, yaw + turned], -1)
+    message = egomotion("a", Track(track.time_us, north, track.z), speed)
+    for state, pose, v in zip(message.dynamic_states, north, speed, strict=True):
+        velocity = state.linear_velocity
+        velocity.x, velocity.y = v * np.cos(pose[2]), v * np.sin(pose[2])
+    found = session()
+    found.add_egomotion(message.trajectory, message.dynamic_states)
+    assert found.motion() == (
+        pytest.approx(SPEED, abs=5e-3),
+        pytest.approx(ACCEL, abs=5e-2),
+        pytest.approx(CURVATURE, abs=1e-3),
+    )
 
 
 def test_little_is_known_of_few_poses() -> None:

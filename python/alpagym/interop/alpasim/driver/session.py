@@ -50,7 +50,9 @@ class Session:
         """Take poses of the rig, and a dynamic state for each or none.
 
         Poses that were told before are passed over, those that are forgotten too. A dynamic state
-        of zeros tells nothing: AlpaSim sends it as long as the record drives.
+        of zeros tells nothing: AlpaSim sends it as long as the record drives. Nor do those of
+        several poses that a session begins with: AlpaSim gives them in the local frame, by
+        differences over times in float32.
 
         Raises:
             ValueError: poses or states that cannot be, times that go back, or another number of
@@ -63,6 +65,8 @@ class Session:
                 f"none, got {len(states)}"
             )
         speed = _speeds_told(states) if len(states) else np.full(len(track.time_us), np.nan)
+        if not len(self._time_us) and len(speed) > 1:
+            speed[:] = np.nan
         last = int(self._time_us[-1]) if len(self._time_us) else -1
         new = track.time_us > last
         known = (track.time_us <= self._forgotten_us) | np.isin(track.time_us, self._time_us)

@@ -150,12 +150,12 @@ BAD_CALLS = {
     "drive into the past": (
         "drive",
         egodriver.DriveRequest(session_uuid="a", time_now_us=START_US, time_query_us=3),
-        (INVALID, "drive: expected times that rise"),
+        (INVALID, f"2^63 us, time_now_us and time_query_us, got {START_US} and 3 us"),
     ),
     "drive at the end of time": (
         "drive",
         egodriver.DriveRequest(session_uuid="a", time_now_us=2**64 - 1, time_query_us=2**64 - 1),
-        (INVALID, "drive: expected times that rise"),
+        (INVALID, "expected times that rise and are below 2^63 us, time_now_us"),
     ),
     "started twice": (
         "start_session",
@@ -232,7 +232,7 @@ def test_calls_out_of_order() -> None:
         planned(await stub.drive(drive("a", time_us)))
         code, sentence = await refused(stub.drive(drive("a", time_us - STEP_US)))
         assert code == INVALID
-        assert f"expected times that rise, {time_us} us before" in sentence
+        assert f"expected times that rise and are below 2^63 us, {time_us} us before" in sentence
         await stub.close_session(egodriver.DriveSessionCloseRequest(session_uuid="a"))
         code, _ = await refused(stub.drive(drive("a", time_us)))
         assert code == StatusCode.NOT_FOUND

@@ -192,9 +192,11 @@ class Worlds:
         for w, uuid in enumerate(self.uuids):
             await stub.start_session(start(uuid, seed=w))
             track, speed = self.history(w)
-            await stub.submit_egomotion_observation(
-                egomotion(uuid, track, speed if self.told else None)
-            )
+            for i in range(len(speed)):
+                one = Track(track.time_us[[i]], track.pose[[i]], track.z[[i]])
+                await stub.submit_egomotion_observation(
+                    egomotion(uuid, one, speed[[i]] if self.told else None)
+                )
 
     async def ask(self, stub: Stub) -> list[Any]:
         """Tell all sessions of now, and give their answers."""

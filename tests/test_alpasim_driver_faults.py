@@ -14,6 +14,7 @@ import torch
 from grpc import StatusCode
 
 import alpagym.interop.alpasim as package
+from alpagym.interop.alpasim.poses import MOST
 from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_talk import (
     START_US,
@@ -60,6 +61,12 @@ def infinite_route():
     return route("a", START_US, rows)
 
 
+def too_many_poses():
+    message = egomotion("a", straight(1), [8.0])
+    message.trajectory.MergeFromString(MOST * message.trajectory.SerializeToString())
+    return message
+
+
 def set_pose(index, part, name, value):
     return lambda m: setattr(getattr(m.trajectory.poses[index].pose, part), name, value)
 
@@ -95,6 +102,23 @@ BAD_CALLS = {
         bad_egomotion(lambda m: setattr(m.dynamic_states[1].linear_velocity, "y", np.nan)),
         (INVALID, "egomotion state 1: expected finite numbers"),
     ),
+    "too many poses": (
+        "submit_egomotion_observation",
+        too_many_poses(),
+        (INVALID, f"egomotion: expected at most {MOST} poses, got {MOST + 1}"),
+    ),
+    "too many poses of the record": (
+        "submit_recording_ground_truth",
+        egodriver.GroundTruthRequest(
+            session_uuid="a", ground_truth={"trajectory": too_many_poses().trajectory}
+        ),
+        (INVALID, f"ground truth: expected at most {MOST} poses, got {MOST + 1}"),
+    ),
+    "too many waypoints": (
+        "submit_route",
+        route("a", START_US, np.zeros((MOST + 1, 3))),
+        (INVALID, f"route: expected at most {MOST} points, got {MOST + 1}"),
+    ),
     "infinite route": (
         "submit_route",
         infinite_route(),
@@ -126,12 +150,12 @@ BAD_CALLS = {
     "drive into the past": (
         "drive",
         egodriver.DriveRequest(session_uuid="a", time_now_us=START_US, time_query_us=3),
-        (INVALID, "drive: expected times that rise"),
+        (INVALID, f"2^63 us, time_now_us and time_query_us, got {START_US} and 3 us"),
     ),
     "drive at the end of time": (
         "drive",
         egodriver.DriveRequest(session_uuid="a", time_now_us=2**64 - 1, time_query_us=2**64 - 1),
-        (INVALID, "drive: expected times that rise"),
+        (INVALID, "expected times that rise and are below 2^63 us, time_now_us"),
     ),
     "started twice": (
         "start_session",
@@ -208,7 +232,7 @@ def test_calls_out_of_order() -> None:
         planned(await stub.drive(drive("a", time_us)))
         code, sentence = await refused(stub.drive(drive("a", time_us - STEP_US)))
         assert code == INVALID
-        assert f"expected times that rise, {time_us} us before" in sentence
+        assert f"expected times that rise and are below 2^63 us, {time_us} us before" in sentence
         await stub.close_session(egodriver.DriveSessionCloseRequest(session_uuid="a"))
         code, _ = await refused(stub.drive(drive("a", time_us)))
         assert code == StatusCode.NOT_FOUND

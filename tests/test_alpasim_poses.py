@@ -40,6 +40,18 @@ def test_no_poses() -> None:
     assert track.pose.shape == (0, 3)
 
 
+def test_no_more_than_asked_for() -> None:
+    message = Trajectory()
+    poses.write_trajectory(message, some_track(5))
+    assert len(poses.read_trajectory(message, most=5).time_us) == 5
+    with pytest.raises(ValueError, match=r"^plan: expected at most 4 poses, got 5$"):
+        poses.read_trajectory(message, "plan", most=4)
+    points = [p.pose.vec for p in message.poses]
+    assert poses.read_points(points, most=5).shape == (5, 3)
+    with pytest.raises(ValueError, match=r"^route: expected at most 4 points, got 5$"):
+        poses.read_points(points, "route", most=4)
+
+
 def test_yaw_of_tilted_quaternions() -> None:
     """Roll and pitch as on a slope do not change where the x axis points, seen from above."""
     yaw, pitch, roll = 2.0, 0.2, -0.1

@@ -28,8 +28,10 @@ def session() -> Session:
 
 
 def told(track: Track, speed=None, pieces: int = 1) -> Session:
+    """The first pose alone, then the others in so many messages."""
     made = session()
-    for part in np.array_split(np.arange(len(track.time_us)), pieces):
+    first, *later = np.arange(len(track.time_us))
+    for part in [np.array([first]), *np.array_split(np.array(later, int), pieces)]:
         piece = Track(track.time_us[part], track.pose[part], track.z[part])
         message = egomotion("a", piece, None if speed is None else speed[part])
         made.add_egomotion(message.trajectory, message.dynamic_states)
@@ -57,6 +59,27 @@ def test_motion_of_poses_alone(spacing_us, states) -> None:
     assert speed == pytest.approx(SPEED, abs=5e-3)
     assert accel == pytest.approx(ACCEL, abs=5e-2)
     assert curvature == pytest.approx(CURVATURE, abs=1e-3)
+
+
+@pytest.mark.parametrize("spacing_us", [20_000, 100_000])
+def test_speeds_in_the_local_frame_are_not_taken_for_those_along_the_rig(spacing_us) -> None:
+    """What AlpaSim tells before its first step, of a car that heads north."""
+    track, speed = driven(spacing_us)
+    turned = 0.5 * np.pi - track.pose[-1, 2]
+    cos, sin = np.cos(turned), np.sin(turned)
+    x, y, yaw = track.pose.T
+    north = np.stack([cos * x - sin * y, sin * x + cos * y, yaw + turned], -1)
+    message = egomotion("a", Track(track.time_us, north, track.z), speed)
+    for state, pose, v in zip(message.dynamic_states, north, speed, strict=True):
+        velocity = state.linear_velocity
+        velocity.x, velocity.y = v * np.cos(pose[2]), v * np.sin(pose[2])
+    found = session()
+    found.add_egomotion(message.trajectory, message.dynamic_states)
+    assert found.motion() == (
+        pytest.approx(SPEED, abs=5e-3),
+        pytest.approx(ACCEL, abs=5e-2),
+        pytest.approx(CURVATURE, abs=1e-3),
+    )
 
 
 def test_little_is_known_of_few_poses() -> None:
@@ -93,6 +116,22 @@ def test_only_so_much_is_kept() -> None:
     assert made.motion()[0] == pytest.approx(1.0, abs=1e-3)
     track, _ = driven(100_000, 500)
     assert len(told(track)._time_us) == 21
+
+
+@pytest.mark.parametrize("states", [True, False])
+def test_a_long_message_may_be_sent_again(states) -> None:
+    """Of 3 s, of which only the last 2 s are kept."""
+    track, speed = driven(100_000, 31)
+    message = egomotion("a", track, speed if states else None)
+    made = session()
+    for _ in range(2):
+        made.add_egomotion(message.trajectory, message.dynamic_states)
+    assert made.motion()[0] == pytest.approx(SPEED, abs=5e-3)
+    for age in (0.5, 19.5):  # of a gap between poses that are kept
+        between = Track(track.time_us[-1:] - round(age * 1e5), track.pose[-1:], track.z[-1:])
+        wrong = egomotion("a", between).trajectory
+        with pytest.raises(ValueError, match=r"^egomotion: expected times after \d+ us, got \d+"):
+            made.add_egomotion(wrong, [])
 
 
 def test_plans_begin_now_and_grow_older() -> None:

@@ -180,7 +180,8 @@ class Driver:
     async def submit_route(self, request: Any) -> Any:
         session = self._session(request)
         with self._refusing(StatusCode.INVALID_ARGUMENT):
-            session.set_route(request.route.timestamp_us, read_points(request.route.waypoints))
+            waypoints = read_points(request.route.waypoints, "route")
+            session.set_route(request.route.timestamp_us, waypoints)
         return common.Empty()
 
     async def submit_recording_ground_truth(self, request: Any) -> Any:
@@ -200,11 +201,13 @@ class Driver:
             )
         if session.answered_us == now_us:
             return session.answer  # asked again: the first answer was lost
-        last_us = -1 if session.answered_us is None else session.answered_us
-        if not last_us < now_us <= min(request.time_query_us, LAST_TIME_US):
+        last_us = session.answered_us
+        rise = now_us <= request.time_query_us and (last_us is None or last_us < now_us)
+        if not rise or now_us > LAST_TIME_US:
+            before = "" if last_us is None else f"{last_us} us before, then "
             raise self._fault(
                 StatusCode.INVALID_ARGUMENT,
-                f"drive: expected times that rise, {last_us} us before and then time_now_us and "
+                f"drive: expected times that rise and are below 2^63 us, {before}time_now_us and "
                 f"time_query_us, got {now_us} and {request.time_query_us} us",
             )
         session.driving = True

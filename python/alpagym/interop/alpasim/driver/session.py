@@ -37,6 +37,7 @@ class Session:
         self.answer: Any = None
         self._max_curvature = max_curvature
         self._time_us = np.zeros(0, np.int64)
+        self._forgotten_us = -1  # the last that is not kept
         self._pose = np.zeros((0, 3))  # x, y, yaw, which goes on beyond pi
         self._z = np.zeros(0)
         self._speed = np.zeros(0)  # NaN where it was not told
@@ -48,8 +49,10 @@ class Session:
     def add_egomotion(self, trajectory: Any, states: Any) -> None:
         """Take poses of the rig, and a dynamic state for each or none.
 
-        Poses of times that are there already are passed over. A dynamic state of zeros tells
-        nothing: AlpaSim sends it as long as the record drives.
+        Poses that were told before are passed over, those that are forgotten too. A dynamic state
+        of zeros tells nothing: AlpaSim sends it as long as the record drives. Nor do those of
+        several poses that a session begins with: AlpaSim gives them in the local frame, by
+        differences over times in float32.
 
         Raises:
             ValueError: poses or states that cannot be, times that go back, or another number of
@@ -61,21 +64,15 @@ class Session:
                 f"egomotion: expected a dynamic state for each of {len(track.time_us)} poses or "
                 f"none, got {len(states)}"
             )
-        speed = np.full(len(track.time_us), np.nan)
-        for i, state in enumerate(states):
-            parts = (state.linear_velocity, state.angular_velocity, state.linear_acceleration)
-            numbers = np.array([(v.x, v.y, v.z) for v in parts])
-            if not np.isfinite(numbers).all():
-                raise ValueError(
-                    f"egomotion state {i}: expected finite numbers, got NaN or infinity"
-                )
-            if numbers.any():
-                speed[i] = numbers[0, 0]
+        speed = _speeds_told(states) if len(states) else np.full(len(track.time_us), np.nan)
+        if not len(self._time_us) and len(speed) > 1:
+            speed[:] = np.nan
         last = int(self._time_us[-1]) if len(self._time_us) else -1
         new = track.time_us > last
-        for time_us in track.time_us[~new]:
-            if time_us not in self._time_us:
-                raise ValueError(f"egomotion: expected times after {last} us, got {time_us} us")
+        known = (track.time_us <= self._forgotten_us) | np.isin(track.time_us, self._time_us)
+        back = track.time_us[~new & ~known]
+        if len(back):
+            raise ValueError(f"egomotion: expected times after {last} us, got {back[0]} us")
         pose, before = track.pose[new], self._pose[-1:, 2]
         pose[:, 2] = np.unwrap(np.concatenate([before, pose[:, 2]]))[len(before) :]
         self._time_us = np.concatenate([self._time_us, track.time_us[new]])
@@ -84,7 +81,10 @@ class Session:
         self._speed = np.concatenate([self._speed, speed[new]])
         if len(self._time_us):
             old = np.searchsorted(self._time_us, self._time_us[-1] - round(KEPT_S * 1e6))
-            young = slice(max(int(old), len(self._time_us) - MOST_KEPT), None)
+            first = max(int(old), len(self._time_us) - MOST_KEPT)
+            if first:
+                self._forgotten_us = int(self._time_us[first - 1])
+            young = slice(first, None)
             self._time_us, self._pose = self._time_us[young], self._pose[young]
             self._z, self._speed = self._z[young], self._speed[young]
 
@@ -180,6 +180,28 @@ class Session:
             pose,
             np.full(len(pose), self._z[-1]),
         )
+
+
+def _speeds_told(states: Any) -> np.ndarray:
+    """Speeds of messages `common.DynamicState` [m/s], NaN where all is zero, [N].
+
+    Raises:
+        ValueError: NaN or infinity in a state.
+    """
+    numbers = np.fromiter(
+        (
+            (v.x, v.y, v.z, w.x, w.y, w.z, a.x, a.y, a.z)
+            for v, w, a in (
+                (s.linear_velocity, s.angular_velocity, s.linear_acceleration) for s in states
+            )
+        ),
+        np.dtype((np.float64, 9)),
+        len(states),
+    )
+    bad = np.flatnonzero(~np.isfinite(numbers).all(1))
+    if len(bad):
+        raise ValueError(f"egomotion state {bad[0]}: expected finite numbers, got NaN or infinity")
+    return np.where(numbers.any(1), numbers[:, 0], np.nan)
 
 
 def _fitted(t: np.ndarray, pose: np.ndarray) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -106,8 +105,6 @@ def _guarded(
             return bytes(response.SerializeToString())
         except Fault as fault:
             await context.abort(fault.code, str(fault))
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             traceback.print_exc()
             reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -18,7 +18,7 @@ from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
 from alpagym.interop.alpasim.wire.messages import common, runtime
 from alpagym.metrics import alpasim
 from alpagym.metrics.drive import drive_of
-from alpasim_drivers import Refusal, ScriptedDriver, ahead
+from alpasim_drivers import Refusal, ScriptedDriver, Session, ahead
 from alpasim_runtimes import DEFAULT, PATIENCE, ServedRuntime, request, rollouts
 from test_alpasim_eval import FREE
 
@@ -268,6 +268,46 @@ def test_a_client_that_vanishes_leaves_nothing_behind(served, way) -> None:
         assert served.simulate([driver], rollouts(STRAIGHT)).rollout_returns[0].success
 
 
+def hangs(driver: ScriptedDriver):
+    def answer(session, request):
+        assert driver.released.wait(PATIENCE)
+        return ahead(session, request)
+
+    return answer
+
+
+def test_one_name_is_driven_once_at_a_time(served) -> None:
+    spec = rollouts(STRAIGHT, session_uuids=["mine"])
+    with ScriptedDriver() as driver:
+        driver._answer = hangs(driver)
+        call = served.stub.simulate.future(request([driver], spec), timeout=PATIENCE)
+        assert settled(lambda: "mine" in driver.sessions)
+        assert refused(served, request([driver], spec)) == (
+            "session_uuids: expected names that no request under way uses, got mine"
+        )
+        assert "mine" in driver.sessions
+        driver.released.set()
+        assert call.result().rollout_returns[0].success
+        # Another time the name is free.
+        assert served.simulate([driver], spec).rollout_returns[0].success
+
+
+def test_a_session_of_somebody_else_is_left_alone(served, driver) -> None:
+    theirs = driver.sessions["mine"] = Session("mine", STRAIGHT, 0)
+    (found,) = served.simulate([driver], rollouts(STRAIGHT, session_uuids=["mine"])).rollout_returns
+    assert found.error.endswith("start_session failed with ALREADY_EXISTS: mine")
+    assert driver.sessions == {"mine": theirs}
+    assert not driver.closed
+
+
+def test_a_start_whose_answer_is_lost_is_made_again(served, driver) -> None:
+    driver.starts_lost = 1
+    (found,) = served.simulate([driver], rollouts(STRAIGHT)).rollout_returns
+    assert found.success, found.error
+    assert not driver.sessions
+    assert [session.drives for session in driver.closed] == [0, 43 - 17]
+
+
 def refused(served: ServedRuntime, asked) -> str:
     with pytest.raises(grpc.RpcError) as caught:
         served.stub.simulate(asked, timeout=PATIENCE)
@@ -319,3 +359,16 @@ def test_prefetching_and_the_end(driver) -> None:
             served.stub.prefetch_scene(runtime.ScenePrefetchRequest(scene_id="nowhere"))
         served.stub.shut_down(common.Empty(), timeout=PATIENCE)
         assert settled(lambda: not served.alive)
+
+
+def test_an_end_amid_rollouts_closes_their_sessions() -> None:
+    with ScriptedDriver() as driver, ServedRuntime(MADE[:2], DEFAULT) as served:
+        driver._answer = hangs(driver)
+        call = served.stub.simulate.future(request([driver], rollouts(STRAIGHT, 3), at_once=3))
+        assert settled(lambda: len(driver.sessions) == 3)
+        served.stub.shut_down(common.Empty(), timeout=PATIENCE)
+        assert settled(lambda: not served.alive)
+        assert not driver.sessions
+        assert len(driver.closed) == 3
+        with pytest.raises(grpc.RpcError):
+            call.result()

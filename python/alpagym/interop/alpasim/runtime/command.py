@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+import grpc
 import torch
 
 from alpagym.devices import choose_device, device_name
@@ -22,6 +24,8 @@ from alpagym.scenarios.step_length import require_step
 
 GRACE = 10.0
 """Requests under way may take so long when the runtime ends [s]."""
+CLOSING = 10.0
+"""What is given up by then may take so long to close its sessions [s]."""
 
 
 def serve_runtime(config: RuntimeConfig, say: Callable[[str], None]) -> None:
@@ -50,6 +54,19 @@ def serve_runtime(config: RuntimeConfig, say: Callable[[str], None]) -> None:
     asyncio.run(_serve(config, begun, device, tls, say))
 
 
+async def stop(server: grpc.aio.Server, service: RuntimeService, grace: float) -> None:
+    """Take no more requests, and see that sessions of those under way are closed at their drivers.
+
+    Args:
+        server: what serves.
+        service: what is served.
+        grace: after which requests are given up [s].
+    """
+    await server.stop(grace)
+    with suppress(TimeoutError):  # requests that are given up close their sessions
+        await asyncio.wait_for(service.idle.wait(), CLOSING)
+
+
 async def _serve(
     config: RuntimeConfig,
     scenarios: Sequence[Scenario],
@@ -76,5 +93,5 @@ async def _serve(
             f"{session.concurrent} at a time, on {device_name(device)} ({safety})"
         )
         await service.ended.wait()
-        await server.stop(GRACE)
+        await stop(server, service, GRACE)
     say(f"runtime: {service.sentence()}")

@@ -65,6 +65,11 @@ class RuntimeService:
         """Set when the runtime is to end."""
         self.num_open = 0
         """Rollouts that go on, or wait for a driver or a world."""
+        self.idle = asyncio.Event()
+        """Set while no request is under way."""
+        self.idle.set()
+        self._num_requests = 0
+        self._in_use: set[str] = set()
         self._may_end = shut_down
         self._num_done = self._num_failed = 0
 
@@ -125,6 +130,27 @@ class RuntimeService:
             Fault: a request that makes no sense. A rollout that fails is no fault.
         """
         self._check(request)
+        asked = [(spec, *one) for spec in request.rollout_specs for one in _named(spec)]
+        names = {name for _, name, _ in asked}
+        self._in_use |= names
+        self._num_requests += 1
+        self.idle.clear()
+        try:
+            returns = await self._drive_all(request, asked)
+        finally:
+            self._in_use -= names
+            self._num_requests -= 1
+            if not self._num_requests:
+                self.idle.set()
+        return runtime.SimulationReturn(
+            runtime_version=version(),
+            physics_version=version(),
+            traffic_version=version(),
+            rollout_returns=returns,
+        )
+
+    async def _drive_all(self, request: Any, asked: Sequence[tuple[Any, str, int]]) -> list[Any]:
+        """A `RolloutReturn` for each spec, name and seed."""
         drivers = [
             DriverClient(
                 f"[{d.ip}]:{d.port}" if ":" in d.ip else f"{d.ip}:{d.port}",
@@ -134,23 +160,13 @@ class RuntimeService:
             )
             for d in request.available_drivers
         ]
-        count = sum(spec.nr_rollouts for spec in request.rollout_specs)
-        slots = DriverSlots(drivers, min(request.n_concurrent_per_driver, count))
+        slots = DriverSlots(drivers, min(request.n_concurrent_per_driver, len(asked)))
         try:
             async with asyncio.TaskGroup() as group:
-                rollouts = [
-                    group.create_task(self._rollout(spec, name, seed, slots))
-                    for spec in request.rollout_specs
-                    for name, seed in _named(spec)
-                ]
+                rollouts = [group.create_task(self._rollout(*one, slots)) for one in asked]
         finally:
             await asyncio.gather(*(driver.close() for driver in drivers))
-        return runtime.SimulationReturn(
-            runtime_version=version(),
-            physics_version=version(),
-            traffic_version=version(),
-            rollout_returns=[rollout.result() for rollout in rollouts],
-        )
+        return [rollout.result() for rollout in rollouts]
 
     async def _rollout(self, spec: Any, name: str, seed: int, slots: DriverSlots) -> Any:
         """A `RolloutReturn`, whatever happens."""
@@ -204,6 +220,11 @@ class RuntimeService:
         names = [name for spec in request.rollout_specs for name in spec.session_uuids]
         if len(set(names)) < len(names) or "" in names:
             raise _refused("session_uuids: expected names that are not empty and all different")
+        used = next((name for name in names if name in self._in_use), None)
+        if used is not None:
+            raise _refused(
+                f"session_uuids: expected names that no request under way uses, got {used:.100}"
+            )
 
     def _known(self, scenes: Sequence[str]) -> None:
         unknown = list(dict.fromkeys(scene for scene in scenes if scene not in self._stages))

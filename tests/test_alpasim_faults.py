@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ import scenario_factory as factory
 from alpagym.cli import main
 from alpagym.config import ActionType, SimConfig
 from alpagym.interop.alpasim.address import parse_address
+from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
 from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import taken_over
-from alpagym.interop.alpasim.wire.messages import egodriver
+from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_drivers import Refusal, ScriptedDriver, ahead
 
 CONFIG = SessionConfig(retries=1)
@@ -148,6 +150,27 @@ def test_a_call_that_did_not_arrive_is_made_again() -> None:
     assert found.results.undriven == {}
     assert found.summary["num_repeated_calls"] == 2
     assert found.summary["num_restarted_sessions"] == 0
+
+
+def test_a_driver_that_comes_back_soon_is_reached() -> None:
+    """Between two tries of a call, not after gRPC's own pause of a second and more."""
+
+    async def call(port: int) -> CallStatistics:
+        statistics = CallStatistics()
+        client = DriverClient(
+            f"127.0.0.1:{port}", SessionConfig(), asyncio.Semaphore(1), statistics
+        )
+        waiting = asyncio.create_task(client.call("get_version", common.Empty()))
+        while not statistics.retried:
+            await asyncio.sleep(0.01)
+        with ScriptedDriver(port=port):
+            await waiting
+        await client.close()
+        return statistics
+
+    with ScriptedDriver() as driver:
+        port = driver.port
+    assert not asyncio.run(call(port)).failures
 
 
 def test_a_session_whose_driver_went_away_is_driven_anew() -> None:

@@ -15,6 +15,7 @@ import pytest
 import scenario_factory as factory
 from alpagym.interop.alpasim.address import parse_address
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
+from alpagym.interop.alpasim.runtime.returns import answer_size
 from alpagym.interop.alpasim.wire.messages import common, runtime
 from alpagym.metrics import alpasim
 from alpagym.metrics.drive import drive_of
@@ -67,7 +68,8 @@ def test_what_there_is_is_told(served) -> None:
     assert [scene.scene_id for scene in info.scenes] == [s.id for s in served.scenarios]
     assert info.max_supported_concurrent_rollouts == 8
     assert info.scenes[1].metadata.end_time_us == 4_300_000
-    assert info.runtime_version.version_id.startswith("alpagym ")
+    assert info.runtime_version.version_id.startswith("alpagym-")
+    assert info.runtime_version.grpc_api_version.minor == 54
     capacities = {c.service_name: (c.total_capacity, c.skipped) for c in info.service_capacities}
     assert capacities["driver"] == (8, False)
     assert capacities["renderer"] == (8, True)
@@ -80,13 +82,14 @@ def test_a_rollout_as_trainers_ask_for_it(served, driver) -> None:
     assert (found.success, found.error, found.error_code) == (True, "", 0)
     assert found.rollout_uuid == "mine"
     assert found.rollout_spec == spec
+    assert 0.5 < found.ByteSize() / answer_size(44) < 1.0
     # The driver was told to forget the session before the answer came.
     assert not driver.sessions
     (session,) = driver.closed
     assert (session.uuid, session.scene, session.seed) == ("mine", STRAIGHT, 11)
     assert len(session.named("submit_recording_ground_truth")) == 43
     assert session.drives == 43 - 17  # not while the record drives
-    assert answer.runtime_version.version_id.startswith("alpagym ")
+    assert answer.runtime_version == served.info().runtime_version
 
 
 def test_metrics_have_alpasims_names_and_numbers(served, driver) -> None:
@@ -135,6 +138,8 @@ def test_seeds_names_and_offsets_of_many_rollouts(served, driver) -> None:
     found = list(answer.rollout_returns)
     assert all(one.success for one in found)
     assert [one.rollout_uuid for one in found[:4]] == ["a", "b", "c", "d"]
+    assert [list(one.rollout_spec.session_uuids) for one in found[2:5]] == [["c"], ["d"], []]
+    assert {one.rollout_spec.nr_rollouts for one in found[:3]} == {3}
     sessions = {s.uuid: s for s in driver.closed}
     assert [sessions[n].seed for n in "abc"] == [2**64 - 2, 2**64 - 1, 0]
     drawn = [sessions[one.rollout_uuid].seed for one in found[4:]]
@@ -322,6 +327,19 @@ def test_requests_that_make_no_sense(served) -> None:
         (request([1], good, *unknown), "scenario_id: expected any of the 7 of get_runtime_info, "),
         (request([1], good, at_once=0), "n_concurrent_per_driver: expected at least 1, got 0"),
         (request([], good), "available_drivers: expected at least one, got none"),
+        (
+            request([1] * 1001, good),
+            "available_drivers: expected at most 1000, got 1001",
+        ),
+        (
+            request([1], rollouts(STRAIGHT, 9000)),
+            "rollout_specs: expected an answer of at most 64 MiB (max_message_mib), got rollouts "
+            "whose metrics take 196 MiB; ask for fewer at a time",
+        ),
+        (
+            request([1], rollouts(STRAIGHT, session_uuids=["a" * 257])),
+            "session_uuids: expected names of at most 256 characters, got 257",
+        ),
         (request([0], good), "available_drivers: expected an ip and a port from 1 to 65535, got "),
         (request([1]), "rollout_specs: expected 1 to 10000 rollouts, got 0"),
         (request([1], rollouts(STRAIGHT, 2**32 - 1)), "rollout_specs: expected 1 to 10000 rollou"),

@@ -40,6 +40,16 @@ class DriverError(Exception):
         return self.code in GONE
 
 
+def tls_of(config: SessionConfig) -> Tls | None:
+    """The files that channels to drivers are to use, None where none is set.
+
+    Raises:
+        ValueError: half of a pair.
+    """
+    tls = Tls(config.tls_certificate, config.tls_key, config.tls_authority)
+    return tls if tls != Tls() else None
+
+
 class CallStatistics:
     """What calls to all drivers together took, and how they failed."""
 

@@ -12,10 +12,16 @@ import torch
 
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import check_simulator
+from alpagym.interop.alpasim.address import address_of
 from alpagym.interop.alpasim.runtime.options import RuntimeConfig
 from alpagym.interop.alpasim.runtime.service import RuntimeService
 from alpagym.interop.alpasim.timeline import taken_over
-from alpagym.interop.alpasim.wire.connection import Tls, is_loopback, listen, make_server
+from alpagym.interop.alpasim.wire.connection import (
+    Tls,
+    is_loopback,
+    listen,
+    make_server,
+)
 from alpagym.interop.alpasim.wire.services import RUNTIME, handler_of
 from alpagym.interop.alpasim.world_pool import WorldPool
 from alpagym.scenarios.scenario import Scenario
@@ -78,7 +84,14 @@ async def _serve(
     looks = session.route == "simulator"
     pool = WorldPool(scenarios, config.sim, session.concurrent, device=device, routes=looks)
     every = config.sim.replan_every
-    service = RuntimeService(scenarios, pool, session, every, shut_down=config.shut_down)
+    service = RuntimeService(
+        scenarios,
+        pool,
+        session,
+        every,
+        shut_down=config.shut_down,
+        max_message_mib=config.max_message_mib,
+    )
     server = make_server(handler_of(RUNTIME, service), max_message_mib=config.max_message_mib)
     port = listen(server, config.host, config.port, tls)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,7 +102,7 @@ async def _serve(
     async with pool:
         await server.start()
         say(
-            f"runtime: {config.host}:{port} serves {len(scenarios)} scenarios, "
+            f"runtime: {address_of(config.host, port)} serves {len(scenarios)} scenarios, "
             f"{session.concurrent} at a time, on {device_name(device)} ({safety})"
         )
         await service.ended.wait()

@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 
+from alpagym.interop.alpasim.address import address_of
+
 LOOPBACK = "127.0.0.1"
 """Where servers listen unless told otherwise: this machine alone reaches them."""
 MAX_MESSAGE_MIB = 64
@@ -54,11 +56,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def address_of(host: str, port: int) -> str:
-    """`host:port`, with brackets around a host of IPv6."""
-    return f"[{host}]:{port}" if ":" in host.strip("[]") and host[0] != "[" else f"{host}:{port}"
 
 
 def limits(max_message_mib: int = MAX_MESSAGE_MIB) -> list[tuple[str, int]]:

@@ -323,11 +323,11 @@ def _measure(
 ) -> dict[str, Any]:
     """Score drives that no failure ends by the metrics of others.
 
-    They are driven here, or are those of a driver that is far away. Adds each scenario's numbers
-    to its row; returns the totals, and prints them.
+    They are driven here, or are those of a driver that is far away; scenarios that it did not drive
+    have the score 0. Adds each scenario's numbers to its row; returns the totals, and prints them.
     """
     from alpagym.metrics.drive import drive_of
-    from alpagym.metrics.suites import SUITES, measure
+    from alpagym.metrics.suites import SCORES, SUITES, measure
 
     names = list(SUITES) if asked == "all" else [asked] if asked else []
     if not names:
@@ -342,6 +342,7 @@ def _measure(
         unending = replace(sim_config, end_on=())
         _, rollouts = evaluate(contender.driver, scenarios, unending, device=device, record=asked)
     drives = [drive_of(rollout) for rollout in rollouts]
+    undriven = sorted(set(range(len(scenarios))) - set(which))
     totals = {}
     with console.status(f"metrics of {len(drives)} drives"):
         all_measured = measure(names, drives, replies)
@@ -351,12 +352,20 @@ def _measure(
         for i, reason in measured.unscored.items():
             rows[which[i]].setdefault("not_scored", {})[name] = reason
         scored = len(drives) - len(measured.unscored)
+        total, counts = dict(measured.total), measured.counts
+        for score in SCORES.get(name, ()) if undriven else ():
+            driven = counts.get(score, 0)
+            counts[score] = driven + len(undriven)
+            total[score] = total[score] * driven / counts[score] if driven else 0.0
+            for k in undriven:
+                rows[k].setdefault("metrics", {}).setdefault(name, {})[score] = 0.0
         totals[name] = {
             "num_scored": scored,
-            "num_drives": measured.counts,
-            **_json_numbers(measured.total),
+            "num_not_driven": len(undriven),
+            "num_drives": counts,
+            **_json_numbers(total),
         }
-        console.print(suite_table(name, measured.total, len(drives), scored, measured.counts))
+        console.print(suite_table(name, total, len(drives), scored, counts, len(undriven)))
         for line in reasons(name, measured.unscored, [scenarios[k].id for k in which]):
             plain_printer(console)(line)
     return totals

@@ -79,6 +79,8 @@ class ScriptedDriver:
         self.lock = threading.Lock()
         self.released = threading.Event()
         """What hangs waits for this."""
+        self.starts_lost = 0
+        """So many starts of sessions are heard, but their answers do not arrive."""
 
     def __enter__(self) -> ScriptedDriver:
         self._server = grpc.server(ThreadPoolExecutor(64), options=limits(256))
@@ -126,6 +128,9 @@ class ScriptedDriver:
                     if uuid in self.sessions:
                         context.abort(grpc.StatusCode.ALREADY_EXISTS, uuid)
                     self.sessions[uuid] = Session(uuid, *told)
+                    if self.starts_lost:
+                        self.starts_lost -= 1
+                        context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
                 session = self.sessions.get(uuid)
                 if session is None:
                     context.abort(grpc.StatusCode.NOT_FOUND, f"no session {uuid}")

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from alpagym.config import SimConfig
+from alpagym.interop.alpasim.runtime.command import stop
 from alpagym.interop.alpasim.runtime.options import RuntimeConfig
 from alpagym.interop.alpasim.runtime.service import RuntimeService
 from alpagym.interop.alpasim.session_options import SessionConfig
@@ -70,7 +71,7 @@ class ServedRuntime:
                 await server.start()
                 begun.set_result(port)
                 await self.service.ended.wait()
-                await server.stop(1.0)
+                await stop(server, self.service, grace=0.2)
             self.tasks_left = len(asyncio.all_tasks()) - 1
         except BaseException as error:
             begun.set_exception(error)

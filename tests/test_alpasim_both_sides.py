@@ -108,12 +108,20 @@ def test_a_driver_behind_tls(certificates) -> None:
         found = evaluate_driver(there, scenarios, served.config, config)
         assert found.results.undriven == {}
         assert found.results.steps.tolist() == [5]
-        for address, options in (
-            (replace(there, encrypted=False), config),  # in the clear
-            (there, replace(config, tls_authority="")),  # nobody has signed it
-        ):
+        clear, unsigned = replace(there, encrypted=False), replace(config, tls_authority="")
+        for address in (clear, there):  # nobody has signed it
             with pytest.raises(ValueError, match=r"^policy: expected a driver at grpcs?://127"):
-                evaluate_driver(address, scenarios, served.config, options)
+                evaluate_driver(address, scenarios, served.config, unsigned)
+        with pytest.raises(
+            ValueError, match=r"^alpasim.tls_\*: expected a driver at grpcs://, got "
+        ):
+            evaluate_driver(clear, scenarios, served.config, config)
+        for options, reason in ((config, ""), (unsigned, "cannot be reached for start_session")):
+            with ServedRuntime(scenarios, options) as runtime:
+                asked = rollouts(scenarios[0].id)
+                (one,) = runtime.simulate([served.port], asked).rollout_returns
+            assert one.success is not bool(reason)
+            assert reason in one.error
 
 
 def test_a_driver_of_others_follows_our_routes() -> None:

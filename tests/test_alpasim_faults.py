@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -13,10 +14,11 @@ import scenario_factory as factory
 from alpagym.cli import main
 from alpagym.config import ActionType, SimConfig
 from alpagym.interop.alpasim.address import parse_address
+from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
 from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import taken_over
-from alpagym.interop.alpasim.wire.messages import egodriver
+from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_drivers import Refusal, ScriptedDriver, ahead
 
 CONFIG = SessionConfig(retries=1)
@@ -150,6 +152,27 @@ def test_a_call_that_did_not_arrive_is_made_again() -> None:
     assert found.summary["num_restarted_sessions"] == 0
 
 
+def test_a_driver_that_comes_back_soon_is_reached() -> None:
+    """Between two tries of a call, not after gRPC's own pause of a second and more."""
+
+    async def call(port: int) -> CallStatistics:
+        statistics = CallStatistics()
+        client = DriverClient(
+            f"127.0.0.1:{port}", SessionConfig(), asyncio.Semaphore(1), statistics
+        )
+        waiting = asyncio.create_task(client.call("get_version", common.Empty()))
+        while not statistics.retried:
+            await asyncio.sleep(0.01)
+        with ScriptedDriver(port=port):
+            await waiting
+        await client.close()
+        return statistics
+
+    with ScriptedDriver() as driver:
+        port = driver.port
+    assert not asyncio.run(call(port)).failures
+
+
 def test_a_session_whose_driver_went_away_is_driven_anew() -> None:
     gone = []
 
@@ -233,6 +256,38 @@ def test_eval_of_a_driver_tells_what_eval_of_others_tells(capsys) -> None:
     assert found["differences"]["progress"]["num_drives"] == 2
 
 
+def test_scenarios_that_were_not_driven_have_score_0(capsys) -> None:
+    failing = []
+
+    def answer(session, request):
+        if session.scene in failing:
+            raise Refusal(grpc.StatusCode.INTERNAL)
+        return ahead(session, request)
+
+    with ScriptedDriver(answer) as driver:
+        asked = f"policy={driver.address}", "metrics=all", "data.held_out=3"
+        whole = evaluated(capsys, *asked)
+        best = max(whole["per_scenario"], key=lambda row: row["metrics"]["alpasim"]["scene_score"])
+        failing.append(best["id"])
+        assert main(["eval", "device=cpu", "threads=1", *asked]) == 0
+        out, err = capsys.readouterr()
+    found = json.loads(out)
+    for suite, name in (
+        ("alpasim", "scene_score"),
+        ("nuplan", "closed_loop_score"),
+        ("navsim", "EPDMS"),
+    ):
+        assert f"{suite}: 2 of 2 drives; 1 not driven" in err
+        rows = {row["id"]: row["metrics"][suite][name] for row in found["per_scenario"]}
+        assert rows[best["id"]] == 0.0
+        total = found["metrics"][suite]
+        assert total[name] == pytest.approx(sum(rows.values()) / 3)
+        assert total["num_drives"][name] == 3
+        assert (total["num_scored"], total["num_not_driven"]) == (2, 1)
+        assert total[name] <= whole["metrics"][suite][name]
+    assert found["metrics"]["alpasim"]["num_drives"]["progress"] == 2
+
+
 def test_what_is_asked_for_wrongly(capsys) -> None:
     for policy, sentence in (
         ("grpc://", "policy: expected grpc://host:port or grpcs://host:port, got grpc://"),
@@ -247,6 +302,12 @@ def test_what_is_asked_for_wrongly(capsys) -> None:
         assert capsys.readouterr().err == f"alpagym: {sentence}\n"
     for option, sentence in (
         ("alpasim.force_gt=0.25", "alpasim.force_gt: expected a multiple of 0.1 s, the time from "),
+        (
+            "alpasim.tls_authority=a.pem",
+            "alpasim.tls_*: expected a driver at grpcs://, got grpc://",
+        ),
+        ("alpasim.max_seconds=1", "alpasim.max_seconds: expected more than alpasim.force_gt=1.7, "),
+        ("sim.plan_steps=10", "sim.plan_steps: expected at least 20, the 2 s that AlpaSim's "),
         ("alpasim.cameras=[left]", "alpasim.cameras: expected any of camera_front_wide_120fov, "),
         ("alpasim.route=scenic", "alpasim.route: expected one of map, recorded, simulator, none"),
         ("alpasim.renderer=no:way", "alpasim.renderer no:way: cannot import no: "),

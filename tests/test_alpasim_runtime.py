@@ -15,10 +15,11 @@ import pytest
 import scenario_factory as factory
 from alpagym.interop.alpasim.address import parse_address
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
+from alpagym.interop.alpasim.runtime.returns import answer_size
 from alpagym.interop.alpasim.wire.messages import common, runtime
 from alpagym.metrics import alpasim
 from alpagym.metrics.drive import drive_of
-from alpasim_drivers import Refusal, ScriptedDriver, ahead
+from alpasim_drivers import Refusal, ScriptedDriver, Session, ahead
 from alpasim_runtimes import DEFAULT, PATIENCE, ServedRuntime, request, rollouts
 from test_alpasim_eval import FREE
 
@@ -67,7 +68,8 @@ def test_what_there_is_is_told(served) -> None:
     assert [scene.scene_id for scene in info.scenes] == [s.id for s in served.scenarios]
     assert info.max_supported_concurrent_rollouts == 8
     assert info.scenes[1].metadata.end_time_us == 4_300_000
-    assert info.runtime_version.version_id.startswith("alpagym ")
+    assert info.runtime_version.version_id.startswith("alpagym-")
+    assert info.runtime_version.grpc_api_version.minor == 54
     capacities = {c.service_name: (c.total_capacity, c.skipped) for c in info.service_capacities}
     assert capacities["driver"] == (8, False)
     assert capacities["renderer"] == (8, True)
@@ -80,13 +82,14 @@ def test_a_rollout_as_trainers_ask_for_it(served, driver) -> None:
     assert (found.success, found.error, found.error_code) == (True, "", 0)
     assert found.rollout_uuid == "mine"
     assert found.rollout_spec == spec
+    assert 0.5 < found.ByteSize() / answer_size(44) < 1.0
     # The driver was told to forget the session before the answer came.
     assert not driver.sessions
     (session,) = driver.closed
     assert (session.uuid, session.scene, session.seed) == ("mine", STRAIGHT, 11)
     assert len(session.named("submit_recording_ground_truth")) == 43
     assert session.drives == 43 - 17  # not while the record drives
-    assert answer.runtime_version.version_id.startswith("alpagym ")
+    assert answer.runtime_version == served.info().runtime_version
 
 
 def test_metrics_have_alpasims_names_and_numbers(served, driver) -> None:
@@ -135,6 +138,8 @@ def test_seeds_names_and_offsets_of_many_rollouts(served, driver) -> None:
     found = list(answer.rollout_returns)
     assert all(one.success for one in found)
     assert [one.rollout_uuid for one in found[:4]] == ["a", "b", "c", "d"]
+    assert [list(one.rollout_spec.session_uuids) for one in found[2:5]] == [["c"], ["d"], []]
+    assert {one.rollout_spec.nr_rollouts for one in found[:3]} == {3}
     sessions = {s.uuid: s for s in driver.closed}
     assert [sessions[n].seed for n in "abc"] == [2**64 - 2, 2**64 - 1, 0]
     drawn = [sessions[one.rollout_uuid].seed for one in found[4:]]
@@ -268,6 +273,46 @@ def test_a_client_that_vanishes_leaves_nothing_behind(served, way) -> None:
         assert served.simulate([driver], rollouts(STRAIGHT)).rollout_returns[0].success
 
 
+def hangs(driver: ScriptedDriver):
+    def answer(session, request):
+        assert driver.released.wait(PATIENCE)
+        return ahead(session, request)
+
+    return answer
+
+
+def test_one_name_is_driven_once_at_a_time(served) -> None:
+    spec = rollouts(STRAIGHT, session_uuids=["mine"])
+    with ScriptedDriver() as driver:
+        driver._answer = hangs(driver)
+        call = served.stub.simulate.future(request([driver], spec), timeout=PATIENCE)
+        assert settled(lambda: "mine" in driver.sessions)
+        assert refused(served, request([driver], spec)) == (
+            "session_uuids: expected names that no request under way uses, got mine"
+        )
+        assert "mine" in driver.sessions
+        driver.released.set()
+        assert call.result().rollout_returns[0].success
+        # Another time the name is free.
+        assert served.simulate([driver], spec).rollout_returns[0].success
+
+
+def test_a_session_of_somebody_else_is_left_alone(served, driver) -> None:
+    theirs = driver.sessions["mine"] = Session("mine", STRAIGHT, 0)
+    (found,) = served.simulate([driver], rollouts(STRAIGHT, session_uuids=["mine"])).rollout_returns
+    assert found.error.endswith("start_session failed with ALREADY_EXISTS: mine")
+    assert driver.sessions == {"mine": theirs}
+    assert not driver.closed
+
+
+def test_a_start_whose_answer_is_lost_is_made_again(served, driver) -> None:
+    driver.starts_lost = 1
+    (found,) = served.simulate([driver], rollouts(STRAIGHT)).rollout_returns
+    assert found.success, found.error
+    assert not driver.sessions
+    assert [session.drives for session in driver.closed] == [0, 43 - 17]
+
+
 def refused(served: ServedRuntime, asked) -> str:
     with pytest.raises(grpc.RpcError) as caught:
         served.stub.simulate(asked, timeout=PATIENCE)
@@ -282,6 +327,19 @@ def test_requests_that_make_no_sense(served) -> None:
         (request([1], good, *unknown), "scenario_id: expected any of the 7 of get_runtime_info, "),
         (request([1], good, at_once=0), "n_concurrent_per_driver: expected at least 1, got 0"),
         (request([], good), "available_drivers: expected at least one, got none"),
+        (
+            request([1] * 1001, good),
+            "available_drivers: expected at most 1000, got 1001",
+        ),
+        (
+            request([1], rollouts(STRAIGHT, 9000)),
+            "rollout_specs: expected an answer of at most 64 MiB (max_message_mib), got rollouts "
+            "whose metrics take 196 MiB; ask for fewer at a time",
+        ),
+        (
+            request([1], rollouts(STRAIGHT, session_uuids=["a" * 257])),
+            "session_uuids: expected names of at most 256 characters, got 257",
+        ),
         (request([0], good), "available_drivers: expected an ip and a port from 1 to 65535, got "),
         (request([1]), "rollout_specs: expected 1 to 10000 rollouts, got 0"),
         (request([1], rollouts(STRAIGHT, 2**32 - 1)), "rollout_specs: expected 1 to 10000 rollou"),
@@ -319,3 +377,16 @@ def test_prefetching_and_the_end(driver) -> None:
             served.stub.prefetch_scene(runtime.ScenePrefetchRequest(scene_id="nowhere"))
         served.stub.shut_down(common.Empty(), timeout=PATIENCE)
         assert settled(lambda: not served.alive)
+
+
+def test_an_end_amid_rollouts_closes_their_sessions() -> None:
+    with ScriptedDriver() as driver, ServedRuntime(MADE[:2], DEFAULT) as served:
+        driver._answer = hangs(driver)
+        call = served.stub.simulate.future(request([driver], rollouts(STRAIGHT, 3), at_once=3))
+        assert settled(lambda: len(driver.sessions) == 3)
+        served.stub.shut_down(common.Empty(), timeout=PATIENCE)
+        assert settled(lambda: not served.alive)
+        assert not driver.sessions
+        assert len(driver.closed) == 3
+        with pytest.raises(grpc.RpcError):
+            call.result()

@@ -335,11 +335,11 @@ def _measure(
 ) -> dict[str, Any]:
     """Score drives that no failure ends by the metrics of others.
 
-    They are driven here, or are those of a driver that is far away. Adds each scenario's numbers
-    to its row; returns the totals, and prints them.
+    They are driven here, or are those of a driver that is far away; scenarios that it did not drive
+    have the score 0. Adds each scenario's numbers to its row; returns the totals, and prints them.
     """
     from alpagym.metrics.drive import Drive, drive_of
-    from alpagym.metrics.suites import SUITES, measure
+    from alpagym.metrics.suites import SCORES, SUITES, measure
 
     asked = config.metrics
     names = list(SUITES) if asked == "all" else [asked] if asked else []
@@ -357,6 +357,7 @@ def _measure(
     drives: Sequence[Drive] = [drive_of(rollout) for rollout in rollouts]
     if config.suite:
         drives, replies = challenge.from_first_plan(drives, replies)
+    undriven = sorted(set(range(len(scenarios))) - set(which))
     totals = {}
     with console.status(f"metrics of {len(drives)} drives"):
         all_measured = measure(names, drives, replies)
@@ -366,12 +367,20 @@ def _measure(
         for i, reason in measured.unscored.items():
             rows[which[i]].setdefault("not_scored", {})[name] = reason
         scored = len(drives) - len(measured.unscored)
+        total, counts = dict(measured.total), measured.counts
+        for score in SCORES.get(name, ()) if undriven else ():
+            driven = counts.get(score, 0)
+            counts[score] = driven + len(undriven)
+            total[score] = total[score] * driven / counts[score] if driven else 0.0
+            for k in undriven:
+                rows[k].setdefault("metrics", {}).setdefault(name, {})[score] = 0.0
         totals[name] = {
             "num_scored": scored,
-            "num_drives": measured.counts,
-            **json_numbers(measured.total),
+            "num_not_driven": len(undriven),
+            "num_drives": counts,
+            **json_numbers(total),
         }
-        console.print(suite_table(name, measured.total, len(drives), scored, measured.counts))
+        console.print(suite_table(name, total, len(drives), scored, counts, len(undriven)))
         for line in reasons(name, measured.unscored, [scenarios[k].id for k in which]):
             plain_printer(console)(line)
     return totals

@@ -71,16 +71,20 @@ def suite_table(
     drives: int,
     scored: int,
     counts: Mapping[str, int],
+    undriven: int = 0,
 ) -> Table:
     """The metrics of one suite over all drives.
 
-    A column tells how many drives (by `counts`) a number is of, if some are of fewer than scored.
+    A column tells how many drives (by `counts`) a number is of, if some are of others than scored;
+    the title how many more there should have been.
     """
     title = f"{suite}: {scored} of {drives} drives"
+    if undriven:
+        title += f"; {undriven} not driven"
     table = Table(title=title, min_width=len(title))
     table.add_column("", no_wrap=True)
     table.add_column("value", justify="right")
-    partly = any(counts.get(name, scored) < scored for name in total)
+    partly = any(counts.get(name, scored) != scored for name in total)
     if partly:
         table.add_column("drives", justify="right")
     for name, value in total.items():

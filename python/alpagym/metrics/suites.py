@@ -217,3 +217,9 @@ SUITES: dict[str, tuple[Row, Total]] = {
     "alpagym": (_alpagym, _means),
 }
 """How each suite scores a drive, and how drives together."""
+SCORES = {
+    "alpasim": ("scene_score",),
+    "nuplan": ("closed_loop_score",),
+    "navsim": ("EPDMS", "PDMS"),
+}
+"""Numbers that sum a drive up, the higher the better, and 0 at worst."""

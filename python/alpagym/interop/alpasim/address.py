@@ -9,6 +9,11 @@ SCHEMES = ("grpc", "grpcs")
 """In the clear, and by TLS."""
 
 
+def address_of(host: str, port: int) -> str:
+    """`host:port`, with brackets around a host of IPv6."""
+    return f"[{host}]:{port}" if ":" in host.strip("[]") and host[0] != "[" else f"{host}:{port}"
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a driver is."""
@@ -20,7 +25,7 @@ class Address:
     @property
     def target(self) -> str:
         """`host:port`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return address_of(self.host, self.port)
 
     def __str__(self) -> str:
         return f"{SCHEMES[self.encrypted]}://{self.target}"

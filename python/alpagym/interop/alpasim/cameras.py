@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -98,9 +99,13 @@ def load_renderer(name: str) -> Renderer:
     """`placeholder`, or what users bring along.
 
     Raises:
-        ValueError: an unknown renderer.
+        ValueError: an unknown renderer, or Pillow is not there for `placeholder`.
     """
     if name == "placeholder":
+        if importlib.util.find_spec("PIL") is None:
+            raise ValueError(
+                "alpasim.renderer: placeholder needs Pillow: pip install alpagym[alpasim]"
+            )
         return placeholder
     renderer: Renderer = load_named("alpasim.renderer", "function", name, ENTRY_POINTS)
     return renderer

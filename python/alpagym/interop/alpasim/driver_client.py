@@ -25,10 +25,29 @@ GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 class DriverError(Exception):
     """A driver does not do its part; the message is one sentence."""
 
-    def __init__(self, sentence: str, *, gone: bool = False) -> None:
+    def __init__(
+        self, sentence: str, code: grpc.StatusCode | None = None, *, repeated: bool = False
+    ) -> None:
         super().__init__(sentence)
-        self.gone = gone
+        self.code = code
+        """What the call ended with; None where it was answered."""
+        self.repeated = repeated
+        """It was not the first try, of which the driver may have heard as well."""
+
+    @property
+    def gone(self) -> bool:
         """It cannot be reached: another time it may be there."""
+        return self.code in GONE
+
+
+def tls_of(config: SessionConfig) -> Tls | None:
+    """The files that channels to drivers are to use, None where none is set.
+
+    Raises:
+        ValueError: half of a pair.
+    """
+    tls = Tls(config.tls_certificate, config.tls_key, config.tls_authority)
+    return tls if tls != Tls() else None
 
 
 class CallStatistics:
@@ -119,13 +138,14 @@ class DriverClient:
             await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         self.statistics.failures[f"{method}: {failed.code().name}"] += 1
         self.gone = failed.code() in GONE
-        raise self._told(method, failed, deadline)
+        sentence = self._told(method, failed, deadline)
+        raise DriverError(sentence, failed.code(), repeated=attempt > 0)
 
-    def _told(self, method: str, error: grpc.aio.AioRpcError, deadline: float) -> DriverError:
+    def _told(self, method: str, error: grpc.aio.AioRpcError, deadline: float) -> str:
         who, detail = f"driver {self.address}", " ".join((error.details() or "").split())
         detail = detail[:LONGEST_DETAIL]
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DriverError(f"{who}: expected an answer to {method} within {deadline:g} s")
+            return f"{who}: expected an answer to {method} within {deadline:g} s"
         if error.code() in GONE:
-            return DriverError(f"{who}: cannot be reached for {method}: {detail}", gone=True)
-        return DriverError(f"{who}: {method} failed with {error.code().name}: {detail}")
+            return f"{who}: cannot be reached for {method}: {detail}"
+        return f"{who}: {method} failed with {error.code().name}: {detail}"

@@ -17,7 +17,12 @@ from alpagym.config import SimConfig
 from alpagym.evaluation import Results, results_of
 from alpagym.interop.alpasim.address import Address
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
-from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
+from alpagym.interop.alpasim.driver_client import (
+    CallStatistics,
+    DriverClient,
+    DriverError,
+    tls_of,
+)
 from alpagym.interop.alpasim.latencies import Latencies
 from alpagym.interop.alpasim.rollouts import rollout_of, since
 from alpagym.interop.alpasim.session import Ends, Order, Played, Stage, play
@@ -73,9 +78,12 @@ def evaluate_driver(
 
     Raises:
         ValueError, ScenarioError: as `timeline`; a scenario recorded otherwise than every
-            `sim_config.dt`; an unknown camera or renderer; a driver that cannot be reached.
+            `sim_config.dt`; an unknown camera or renderer; TLS files for a driver in the
+            clear; a driver that cannot be reached.
     """
     require_step(scenarios, sim_config.dt)
+    if tls_of(config) is not None and not address.encrypted:
+        raise ValueError(f"alpasim.tls_*: expected a driver at grpcs://, got {address}")
     times = [timeline(s, config, every=sim_config.replan_every) for s in scenarios]
     over, statistics = ends(sim_config), CallStatistics()
     cameras = cameras_of(config.cameras, config.image_height, config.image_width)
@@ -86,10 +94,41 @@ def evaluate_driver(
     ]
     worlds, looks = min(config.concurrent, len(scenarios)), config.route == "simulator"
     pool = WorldPool(scenarios, sim_config, worlds, device=device, routes=looks)
-    drives: list[Played | str] = [""] * len(scenarios)
-    going = _drive(address, config, pool, orders, None if whole else over, statistics, drives)
+    drives: list[_Driven | str] = [""] * len(scenarios)
+    going = _drive(address, config, pool, orders, over, whole, statistics, drives)
     version = asyncio.run(going)
-    return _gathered(scenarios, times, drives, over, whole, version, statistics)
+    return _gathered(scenarios, times, drives, version, statistics)
+
+
+@dataclass(frozen=True, repr=False)
+class _Driven:
+    """What is kept of a session."""
+
+    total: np.ndarray
+    """Of raw reward terms, until the drive is over, float32 [R]."""
+    happened: np.ndarray
+    """Which of them were ever above 0, bool [R]."""
+    progress: float
+    steps: int
+    ended_by_driver: bool
+    log_error: str
+    """Why its log is missing, empty where it is not."""
+    played: Played | None
+    """All of it, where that is asked for."""
+
+
+def _driven(played: Played, over: Ends, whole: bool) -> _Driven:
+    states = _until(played.states, over)
+    terms = np.array([s.terms for s in states[1:]]).reshape(-1, len(sim.RewardTerm))
+    return _Driven(
+        terms.sum(0),
+        (terms > 0).any(0),
+        states[-1].progress,
+        len(states) - 1,
+        played.ended_by_driver,
+        played.log_error,
+        played if whole else None,
+    )
 
 
 async def _drive(
@@ -97,20 +136,21 @@ async def _drive(
     config: SessionConfig,
     pool: WorldPool,
     orders: Sequence[Order],
-    over: Ends | None,
+    over: Ends,
+    whole: bool,
     statistics: CallStatistics,
-    drives: list[Played | str],
+    drives: list[_Driven | str],
 ) -> str:
     """Fill `drives` with what was driven, or why it was not; the driver's version."""
-    tls = Tls(config.tls_certificate, config.tls_key, config.tls_authority)
     calls = asyncio.Semaphore(config.calls)
-    client = DriverClient(
-        address.target, config, calls, statistics, tls if address.encrypted else None
-    )
+    tls = tls_of(config) or Tls() if address.encrypted else None
+    client = DriverClient(address.target, config, calls, statistics, tls)
 
     async def drive(k: int) -> None:
         try:
-            drives[k] = await play(lambda: nullcontext(client), pool, orders[k], over)
+            ends_at = None if whole else over
+            played = await play(lambda: nullcontext(client), pool, orders[k], ends_at)
+            drives[k] = _driven(played, over, whole)
         except (DriverError, ValueError) as error:
             drives[k] = str(error)
 
@@ -135,36 +175,30 @@ def ends(config: SimConfig) -> Ends:
 def _gathered(
     scenarios: Sequence[Scenario],
     times: Sequence[Timeline],
-    drives: Sequence[Played | str],
-    over: Ends,
-    whole: bool,
+    drives: Sequence[_Driven | str],
     version: str,
     statistics: CallStatistics,
 ) -> RemoteDrives:
     count, terms = len(scenarios), len(sim.RewardTerm)
     total, happened = np.zeros((count, terms), np.float32), np.zeros((count, terms), bool)
     progress, steps = np.zeros(count, np.float32), np.zeros(count, np.int32)
-    for k, played in enumerate(drives):
-        if isinstance(played, str):
-            continue
-        driven = _until(played.states, over)
-        for state in driven[1:]:
-            total[k] += state.terms
-            happened[k] |= state.terms > 0
-        progress[k], steps[k] = driven[-1].progress, len(driven) - 1
+    for k, drive in enumerate(drives):
+        if isinstance(drive, _Driven):
+            total[k], happened[k] = drive.total, drive.happened
+            progress[k], steps[k] = drive.progress, drive.steps
     results = results_of(scenarios, total, happened, progress, steps)
-    undriven = {k: played for k, played in enumerate(drives) if isinstance(played, str)}
+    undriven = {k: reason for k, reason in enumerate(drives) if isinstance(reason, str)}
     for values in (results.progress, results.scene_score):
         values[list(undriven)] = 0.0
     results.undriven = undriven
     kept = {
-        k: played
-        for k, played in enumerate(drives)
-        if whole and isinstance(played, Played) and len(played.states) > 1
+        k: drive.played
+        for k, drive in enumerate(drives)
+        if isinstance(drive, _Driven) and drive.played is not None and drive.steps > 0
     }
-    done = {k: played for k, played in enumerate(drives) if isinstance(played, Played)}
-    stopped = [k for k, played in done.items() if played.ended_by_driver]
-    unlogged = {k: played.log_error for k, played in done.items() if played.log_error}
+    done = {k: drive for k, drive in enumerate(drives) if isinstance(drive, _Driven)}
+    stopped = [k for k, drive in done.items() if drive.ended_by_driver]
+    unlogged = {k: drive.log_error for k, drive in done.items() if drive.log_error}
     return RemoteDrives(
         results,
         {k: rollout_of(scenarios[k], times[k], played) for k, played in kept.items()},

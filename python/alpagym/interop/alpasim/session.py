@@ -11,9 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 
-from alpagym.interop.alpasim import driver_messages as told
+from alpagym.interop.alpasim import driver_messages as messages
 from alpagym.interop.alpasim.asl.recorder import Recorder
 from alpagym.interop.alpasim.cameras import Camera, Renderer, View
 from alpagym.interop.alpasim.driver_client import DriverClient, DriverError
@@ -127,10 +128,13 @@ async def play(
         ValueError: the scenario has no route that AlpaSim would give, or the renderer fails.
     """
     tries = order.stage.config.retries
+    tried: set[DriverClient] = set()
     while True:
         async with borrowed() as driver, pool.world() as world:
+            again = driver in tried
+            tried.add(driver)
             try:
-                return await _play_once(driver, world, order, ends, pool.config.plan_steps)
+                return await _play_once(driver, world, order, ends, pool.config.plan_steps, again)
             except DriverError as error:
                 if not error.gone or tries == 0:
                     raise
@@ -144,15 +148,29 @@ async def _play_once(
     order: Order,
     ends: Ends | None,
     plan_steps: int,
+    again: bool,
 ) -> Played:
-    """A session that is closed whatever happens."""
+    """A session that is closed whatever happens, unless somebody else began it.
+
+    One that is there already is ours if this driver was called for it before (`again`).
+    """
     stage = order.stage
     route = copy.copy(await asyncio.to_thread(lambda: stage.route))
     log = Recorder(Path(stage.config.log), order) if stage.config.log else None
     session = _Session(driver, order, route, plan_steps, log)
-    start = told.start_session(order.uuid, order.driver_seed, stage.scenario.id, stage.cameras)
+    start = messages.start_session(order.uuid, order.driver_seed, stage.scenario.id, stage.cameras)
+    ours = True
     try:
-        await session.call("start_session", start)
+        try:
+            await session.call("start_session", start)
+        except DriverError as error:
+            if error.code is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+            ours = again or error.repeated
+            if not ours:
+                raise
+            await _close(driver, order.uuid)
+            await driver.call("start_session", start)
         played = await session.drive(world, ends)
         if log is not None:
             await asyncio.to_thread(log.finish)
@@ -161,7 +179,8 @@ async def _play_once(
     finally:
         if log is not None:
             log.discard()
-        await _close(driver, order.uuid)
+        if ours:
+            await _close(driver, order.uuid)
 
 
 async def _close(driver: DriverClient, uuid: str) -> None:
@@ -241,21 +260,23 @@ class _Session:
         uuid, now_us = self._order.uuid, self._time.time_us(frame)
         rig, frames = self._rig(frame), range(self._told_to + 1, frame + 1)
         self._told_to = frame
-        motion = told.egomotion(
+        motion = messages.egomotion(
             uuid,
             [self._time.time_us(f) for f in frames],
             [self._rig(f) for f in frames],
             [self._rates(f) for f in frames],
         )
-        messages = [("submit_egomotion_observation", motion)]
+        sent = [("submit_egomotion_observation", motion)]
         if self._route is not None:
             waypoints = prepare_for_policy(self._route.generate(rig[:3], rig[3]))
         if waypoints is not None:
-            messages.append(("submit_route", told.route(uuid, now_us, waypoints)))
+            sent.append(("submit_route", messages.route(uuid, now_us, waypoints)))
         if self._config.send_ground_truth:
-            truth = told.ground_truth(uuid, now_us, self._stage.record, self._time.frame_us, rig)
-            messages.append(("submit_recording_ground_truth", truth))
-        calls = [self.call(method, message) for method, message in messages]
+            truth = messages.ground_truth(
+                uuid, now_us, self._stage.record, self._time.frame_us, rig
+            )
+            sent.append(("submit_recording_ground_truth", truth))
+        calls = [self.call(method, message) for method, message in sent]
         calls += [self._send_image(frame, camera) for camera in self._stage.cameras]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):
@@ -359,5 +380,5 @@ class _Session:
                 f"renderer {self._config.renderer}: failed for {camera.name} at "
                 f"{now_us * 1e-6:g} s with {type(error).__name__}: {error}"
             ) from error
-        image = told.image(self._order.uuid, now_us, camera.name, data)
+        image = messages.image(self._order.uuid, now_us, camera.name, data)
         await self.call("submit_image_observation", image)

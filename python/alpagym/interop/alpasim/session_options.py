@@ -53,7 +53,7 @@ class SessionConfig:
     away is driven anew."""
     tls_authority: str = ""
     """PEM file with the certificates that drivers at `grpcs://` must be signed by; empty for the
-    system's."""
+    system's. `serve runtime` dials drivers by TLS as soon as one of the three files is given."""
     tls_certificate: str = ""
     """PEM file with the certificate shown to them; empty for none."""
     tls_key: str = ""

@@ -48,7 +48,7 @@ def timeline(
     `offset_us` [us], rounded to frames.
 
     Raises:
-        ValueError: a time that steps do not divide.
+        ValueError: a time that steps do not divide, or no time left after `force_gt`.
         ScenarioError: the record is too short.
     """
     frame_us = round(scenario.dt * 1e6)
@@ -61,7 +61,13 @@ def timeline(
     engaged = first + forced
     last = scenario.tracks.num_frames - 1
     if config.max_seconds > 0.0:
-        last = min(last, first + _frames("max_seconds", config.max_seconds, scenario.dt, every))
+        most = _frames("max_seconds", config.max_seconds, scenario.dt, every)
+        if most <= forced:
+            raise ValueError(
+                f"alpasim.max_seconds: expected more than alpasim.force_gt={config.force_gt:g}, in "
+                f"which the record drives, got {config.max_seconds:g}"
+            )
+        last = min(last, first + most)
     if engaged >= last or not present[context : engaged + 1].all():
         have = int(np.argmin(present[context:])) or len(present) - context
         raise ScenarioError(
@@ -85,7 +91,7 @@ def taken_over(
         Those whose record is long enough, and why others are not among them, by id.
 
     Raises:
-        ValueError: a time that steps do not divide.
+        ValueError: as `timeline`.
         ScenarioError: none is long enough.
     """
     kept, left_out = [], {}

@@ -19,6 +19,7 @@ import torch
 
 from alpagym import sim
 from alpagym.config import ALPASIM_SIZES, DRIVES_ON, ActionType, ObservationKind, SimConfig
+from alpagym.interop.alpasim.driver.plans import LOOKED_AT
 from alpagym.interop.alpasim.told import waypoints_of
 from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
@@ -103,7 +104,15 @@ class WorldPool:
             worlds: how many there are, W.
             device: where they are.
             routes: look for the simulator's route as well.
+
+        Raises:
+            ValueError: actions too short for the controller.
         """
+        if config.plan_steps < LOOKED_AT:
+            raise ValueError(
+                f"sim.plan_steps: expected at least {LOOKED_AT}, the 2 s that AlpaSim's controller "
+                f"looks ahead, got {config.plan_steps}"
+            )
         config = replace(config, action=ActionType.trajectory, replan_every=1, end_on=())
         if routes:
             sizes: dict[str, Any] = {**ALPASIM_SIZES}

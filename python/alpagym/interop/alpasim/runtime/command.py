@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+import grpc
 import torch
 
 from alpagym.devices import choose_device, device_name
 from alpagym.evaluation import check_simulator
+from alpagym.interop.alpasim.address import address_of
 from alpagym.interop.alpasim.runtime.options import RuntimeConfig
 from alpagym.interop.alpasim.runtime.service import RuntimeService
 from alpagym.interop.alpasim.timeline import taken_over
-from alpagym.interop.alpasim.wire.connection import Tls, is_loopback, listen, make_server
+from alpagym.interop.alpasim.wire.connection import (
+    Tls,
+    is_loopback,
+    listen,
+    make_server,
+)
 from alpagym.interop.alpasim.wire.services import RUNTIME, handler_of
 from alpagym.interop.alpasim.world_pool import WorldPool
 from alpagym.scenarios.scenario import Scenario
@@ -22,6 +30,8 @@ from alpagym.scenarios.step_length import require_step
 
 GRACE = 10.0
 """Requests under way may take so long when the runtime ends [s]."""
+CLOSING = 10.0
+"""What is given up by then may take so long to close its sessions [s]."""
 
 
 def serve_runtime(config: RuntimeConfig, say: Callable[[str], None]) -> None:
@@ -50,6 +60,19 @@ def serve_runtime(config: RuntimeConfig, say: Callable[[str], None]) -> None:
     asyncio.run(_serve(config, begun, device, tls, say))
 
 
+async def stop(server: grpc.aio.Server, service: RuntimeService, grace: float) -> None:
+    """Take no more requests, and see that sessions of those under way are closed at their drivers.
+
+    Args:
+        server: what serves.
+        service: what is served.
+        grace: after which requests are given up [s].
+    """
+    await server.stop(grace)
+    with suppress(TimeoutError):  # requests that are given up close their sessions
+        await asyncio.wait_for(service.idle.wait(), CLOSING)
+
+
 async def _serve(
     config: RuntimeConfig,
     scenarios: Sequence[Scenario],
@@ -61,7 +84,14 @@ async def _serve(
     looks = session.route == "simulator"
     pool = WorldPool(scenarios, config.sim, session.concurrent, device=device, routes=looks)
     every = config.sim.replan_every
-    service = RuntimeService(scenarios, pool, session, every, shut_down=config.shut_down)
+    service = RuntimeService(
+        scenarios,
+        pool,
+        session,
+        every,
+        shut_down=config.shut_down,
+        max_message_mib=config.max_message_mib,
+    )
     server = make_server(handler_of(RUNTIME, service), max_message_mib=config.max_message_mib)
     port = listen(server, config.host, config.port, tls)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,9 +102,9 @@ async def _serve(
     async with pool:
         await server.start()
         say(
-            f"runtime: {config.host}:{port} serves {len(scenarios)} scenarios, "
+            f"runtime: {address_of(config.host, port)} serves {len(scenarios)} scenarios, "
             f"{session.concurrent} at a time, on {device_name(device)} ({safety})"
         )
         await service.ended.wait()
-        await server.stop(GRACE)
+        await stop(server, service, GRACE)
     say(f"runtime: {service.sentence()}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import alpagym
 from alpagym import sim
 from alpagym.interop.alpasim.rollouts import drive_from_first_plan, since
 from alpagym.interop.alpasim.session import Order, Played
-from alpagym.interop.alpasim.wire.messages import common, runtime
+from alpagym.interop.alpasim.wire.messages import runtime
 from alpagym.metrics import alpasim
 from alpagym.metrics.alpasim.metric import REDUCTION, Metric, metric
 
@@ -17,11 +16,16 @@ AGGREGATIONS = {
     how: runtime.TimeAggregation.Value(f"TIME_AGGREGATION_{how.upper()}")
     for how in ("mean", "max", "min", "last")
 }
+FRAME_SIZE = 25 * 17
+"""Of what is returned of one frame [bytes]: metrics, of which each has a time, a number and whether
+it is valid."""
+ROLLOUT_SIZE = 4096
+"""Of what else is returned of one rollout, its spec included [bytes]."""
 
 
-def version() -> Any:
-    """A `VersionId` of this package."""
-    return common.VersionId(version_id=f"alpagym {alpagym.__version__}", git_hash=sim.commit())
+def answer_size(frames: int) -> int:
+    """Of a `RolloutReturn` about, rather more than less [bytes]."""
+    return ROLLOUT_SIZE + FRAME_SIZE * frames
 
 
 def failed(spec: Any, uuid: str, sentence: str, *, scene: bool = False) -> Any:

@@ -12,20 +12,32 @@ from typing import Any
 
 import grpc
 
+from alpagym.interop.alpasim.address import address_of
 from alpagym.interop.alpasim.cameras import cameras_of, load_renderer
-from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient, DriverError
-from alpagym.interop.alpasim.runtime.returns import failed, succeeded, version
+from alpagym.interop.alpasim.driver_client import (
+    CallStatistics,
+    DriverClient,
+    DriverError,
+    tls_of,
+)
+from alpagym.interop.alpasim.runtime.returns import answer_size, failed, succeeded
 from alpagym.interop.alpasim.runtime.slots import DriverSlots
 from alpagym.interop.alpasim.session import Order, Stage, play
 from alpagym.interop.alpasim.session_options import SessionConfig
 from alpagym.interop.alpasim.timeline import timeline
+from alpagym.interop.alpasim.wire.connection import MAX_MESSAGE_MIB
 from alpagym.interop.alpasim.wire.messages import common, runtime
 from alpagym.interop.alpasim.wire.services import Fault
+from alpagym.interop.alpasim.wire.version import version
 from alpagym.interop.alpasim.world_pool import WorldPool
 from alpagym.scenarios.scenario import Scenario, ScenarioError
 
 MOST_ROLLOUTS = 10_000
 """In one request."""
+MOST_DRIVERS = 1_000
+"""In one request."""
+LONGEST_NAME = 256
+"""Of a session, in characters."""
 MOST_NAMED = 5
 """Unknown scenes in a message."""
 
@@ -41,6 +53,7 @@ class RuntimeService:
         every: int,
         *,
         shut_down: bool = True,
+        max_message_mib: int = MAX_MESSAGE_MIB,
     ) -> None:
         """Nothing runs before the first request.
 
@@ -50,9 +63,11 @@ class RuntimeService:
             config: how sessions go.
             every: steps from plan to plan.
             shut_down: whether clients may end the runtime.
+            max_message_mib: largest answer [MiB].
 
         Raises:
-            ValueError: an unknown camera or renderer.
+            ValueError: an unknown camera or renderer, or half of a pair of TLS files.
+            OSError: a TLS file that cannot be read.
         """
         cameras = cameras_of(config.cameras, config.image_height, config.image_width)
         renderer = load_renderer(config.renderer) if cameras else None
@@ -60,12 +75,21 @@ class RuntimeService:
             s.id: Stage(s, k, config, cameras, renderer) for k, s in enumerate(scenarios)
         }
         self._pool, self._config, self._every = pool, config, every
+        self._max_message_mib = max_message_mib
+        self._tls = tls_of(config)
+        if self._tls is not None:
+            self._tls.read()
         self._open_calls = asyncio.Semaphore(config.calls)
         self.statistics = CallStatistics()
         self.ended = asyncio.Event()
         """Set when the runtime is to end."""
         self.num_open = 0
         """Rollouts that go on, or wait for a driver or a world."""
+        self.idle = asyncio.Event()
+        """Set while no request is under way."""
+        self.idle.set()
+        self._num_requests = 0
+        self._in_use: set[str] = set()
         self._may_end = shut_down
         self._num_done = self._num_failed = self._num_unlogged = 0
 
@@ -129,32 +153,44 @@ class RuntimeService:
             Fault: a request that makes no sense. A rollout that fails is no fault.
         """
         self._check(request)
-        drivers = [
-            DriverClient(
-                f"[{d.ip}]:{d.port}" if ":" in d.ip else f"{d.ip}:{d.port}",
-                self._config,
-                self._open_calls,
-                self.statistics,
-            )
-            for d in request.available_drivers
-        ]
-        count = sum(spec.nr_rollouts for spec in request.rollout_specs)
-        slots = DriverSlots(drivers, min(request.n_concurrent_per_driver, count))
+        asked = [one for spec in request.rollout_specs for one in _orders(spec)]
+        names = {name for _, name, _ in asked}
+        self._in_use |= names
+        self._num_requests += 1
+        self.idle.clear()
         try:
-            async with asyncio.TaskGroup() as group:
-                rollouts = [
-                    group.create_task(self._rollout(spec, name, seed, slots))
-                    for spec in request.rollout_specs
-                    for name, seed in _named(spec)
-                ]
+            returns = await self._drive_all(request, asked)
         finally:
-            await asyncio.gather(*(driver.close() for driver in drivers))
+            self._in_use -= names
+            self._num_requests -= 1
+            if not self._num_requests:
+                self.idle.set()
         return runtime.SimulationReturn(
             runtime_version=version(),
             physics_version=version(),
             traffic_version=version(),
-            rollout_returns=[rollout.result() for rollout in rollouts],
+            rollout_returns=returns,
         )
+
+    async def _drive_all(self, request: Any, asked: Sequence[tuple[Any, str, int]]) -> list[Any]:
+        """A `RolloutReturn` for each spec, name and seed."""
+        drivers = [
+            DriverClient(
+                address_of(d.ip, d.port),
+                self._config,
+                self._open_calls,
+                self.statistics,
+                self._tls,
+            )
+            for d in request.available_drivers
+        ]
+        slots = DriverSlots(drivers, min(request.n_concurrent_per_driver, len(asked)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                rollouts = [group.create_task(self._rollout(*one, slots)) for one in asked]
+        finally:
+            await asyncio.gather(*(driver.close() for driver in drivers))
+        return [rollout.result() for rollout in rollouts]
 
     async def _rollout(self, spec: Any, name: str, seed: int, slots: DriverSlots) -> Any:
         """A `RolloutReturn`, whatever happens."""
@@ -190,6 +226,11 @@ class RuntimeService:
         """Refuse a request that makes no sense, before anything is driven."""
         if not request.available_drivers:
             raise _refused("available_drivers: expected at least one, got none")
+        if len(request.available_drivers) > MOST_DRIVERS:
+            raise _refused(
+                f"available_drivers: expected at most {MOST_DRIVERS}, "
+                f"got {len(request.available_drivers)}"
+            )
         for driver in request.available_drivers:
             if not driver.ip or not 0 < driver.port < 65536:
                 raise _refused(
@@ -202,6 +243,7 @@ class RuntimeService:
         if not 0 < count <= MOST_ROLLOUTS:
             raise _refused(f"rollout_specs: expected 1 to {MOST_ROLLOUTS} rollouts, got {count}")
         self._known([spec.scenario_id for spec in request.rollout_specs])
+        self._check_size(request.rollout_specs)
         for spec in request.rollout_specs:
             if spec.session_uuids and len(spec.session_uuids) != spec.nr_rollouts:
                 raise _refused(
@@ -209,8 +251,32 @@ class RuntimeService:
                     f"{spec.scenario_id}, got {len(spec.session_uuids)}"
                 )
         names = [name for spec in request.rollout_specs for name in spec.session_uuids]
+        longest = max(map(len, names), default=0)
+        if longest > LONGEST_NAME:
+            raise _refused(
+                f"session_uuids: expected names of at most {LONGEST_NAME} characters, got {longest}"
+            )
         if len(set(names)) < len(names) or "" in names:
             raise _refused("session_uuids: expected names that are not empty and all different")
+        used = next((name for name in names if name in self._in_use), None)
+        if used is not None:
+            raise _refused(
+                f"session_uuids: expected names that no request under way uses, got {used:.100}"
+            )
+
+    def _check_size(self, specs: Sequence[Any]) -> None:
+        """Refuse what could be driven, but not be answered in one message."""
+        size = 0
+        for spec in specs:
+            stage = self._stages[spec.scenario_id]
+            begun = timeline(stage.scenario, self._config, every=self._every)
+            size += spec.nr_rollouts * answer_size(begun.last - begun.first + 1)
+        if size > self._max_message_mib * 2**20:
+            raise _refused(
+                f"rollout_specs: expected an answer of at most {self._max_message_mib} MiB "
+                f"(max_message_mib), got rollouts whose metrics take {size / 2**20:.0f} MiB; ask "
+                "for fewer at a time"
+            )
 
     def _known(self, scenes: Sequence[str]) -> None:
         unknown = list(dict.fromkeys(scene for scene in scenes if scene not in self._stages))
@@ -223,11 +289,21 @@ class RuntimeService:
             )
 
 
-def _named(spec: Any) -> list[tuple[str, int]]:
-    """Name and seed of the session of each rollout."""
+def _orders(spec: Any) -> list[tuple[Any, str, int]]:
+    """Of each rollout the spec as it is returned, without names of others; its name; its seed."""
     names = list(spec.session_uuids) or [str(uuid.uuid4()) for _ in range(spec.nr_rollouts)]
     first = spec.random_seed or secrets.randbits(63)
-    return [(name, (first + k) % 2**64) for k, name in enumerate(names)]
+    orders = []
+    bare = runtime.RolloutSpec()
+    bare.CopyFrom(spec)
+    bare.ClearField("session_uuids")
+    for k, name in enumerate(names):
+        own = runtime.RolloutSpec()
+        own.CopyFrom(bare)
+        if spec.session_uuids:
+            own.session_uuids.append(name)
+        orders.append((own, name, (first + k) % 2**64))
+    return orders
 
 
 def _refused(sentence: str) -> Fault:

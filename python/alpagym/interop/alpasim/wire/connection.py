@@ -9,15 +9,18 @@ from typing import Any
 
 import grpc
 
+from alpagym.interop.alpasim.address import address_of
+
 LOOPBACK = "127.0.0.1"
 """Where servers listen unless told otherwise: this machine alone reaches them."""
 MAX_MESSAGE_MIB = 64
 """Largest message in either direction: AlpaSim's own bound for images."""
 REQUESTS_AT_ONCE = 10_000
 """Calls under way at a server; more end with RESOURCE_EXHAUSTED."""
-
 LONGEST_WAIT_S = 600
 """For a server to begin with a call."""
+REDIALED_MS = 100
+"""Pause before a channel dials anew who was not there [ms], shorter than those of who calls."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def address_of(host: str, port: int) -> str:
-    """`host:port`, with brackets around a host of IPv6."""
-    return f"[{host}]:{port}" if ":" in host.strip("[]") and host[0] != "[" else f"{host}:{port}"
 
 
 def limits(max_message_mib: int = MAX_MESSAGE_MIB) -> list[tuple[str, int]]:
@@ -116,7 +114,13 @@ def dial(
     address: str, tls: Tls | None = None, *, max_message_mib: int = MAX_MESSAGE_MIB
 ) -> grpc.aio.Channel:
     """A channel to `host:port`; nothing is sent before the first call."""
-    options: list[tuple[str, Any]] = list(limits(max_message_mib))
+    options: list[tuple[str, Any]] = [
+        *limits(max_message_mib),
+        # By default whoever was not there is dialed again after 1 s or more, and calls until then
+        # fail without a try.
+        ("grpc.initial_reconnect_backoff_ms", REDIALED_MS),
+        ("grpc.max_reconnect_backoff_ms", REDIALED_MS),
+    ]
     if tls is None:
         return grpc.aio.insecure_channel(address, options)
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(*tls.read()), options)

@@ -114,7 +114,7 @@ def _driven(played: Played, over: Ends, whole: bool) -> _Driven:
     terms = np.array([s.terms for s in states[1:]]).reshape(-1, len(sim.RewardTerm))
     return _Driven(
         terms.sum(0),
-        (terms > 0).any(0),
+        np.asarray((terms > 0).any(0)),
         states[-1].progress,
         len(states) - 1,
         played.ended_by_driver,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import replace
 
 import grpc
@@ -14,6 +15,7 @@ import scenario_factory as factory
 from alpagym.cli import main
 from alpagym.config import ActionType, SimConfig
 from alpagym.interop.alpasim.address import parse_address
+from alpagym.interop.alpasim.cameras import load_renderer
 from alpagym.interop.alpasim.driver_client import CallStatistics, DriverClient
 from alpagym.interop.alpasim.remote_evaluation import evaluate_driver
 from alpagym.interop.alpasim.session_options import SessionConfig
@@ -237,6 +239,12 @@ def test_a_renderer_that_fails(monkeypatch) -> None:
 def evaluated(capsys, *arguments: str) -> dict:
     assert main(["eval", "device=cpu", "threads=1", "data.held_out=2", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_a_renderer_that_is_not_installed(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ValueError, match=r"^alpasim.renderer: placeholder needs Pillow: pip inst"):
+        load_renderer("placeholder")
 
 
 def test_eval_of_a_driver_tells_what_eval_of_others_tells(capsys) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from grpc import StatusCode
 
 import alpagym
@@ -18,6 +16,7 @@ from alpagym import sim
 from alpagym.interop.alpasim.driver.batching import Batcher
 from alpagym.interop.alpasim.driver.plans import Answer, Planner, Query, seed_of
 from alpagym.interop.alpasim.driver.session import Session
+from alpagym.interop.alpasim.latencies import Latencies
 from alpagym.interop.alpasim.poses import (
     LAST_TIME_US,
     read_points,
@@ -31,8 +30,6 @@ API_VERSION = (0, 54, 0)
 """Of `alpasim_grpc`, whose contract this is."""
 LONGEST_UUID = 256
 """Characters in a session's name at most."""
-MOST_LATENCIES = 100_000
-"""Latencies kept: of the last drives."""
 
 
 @dataclass
@@ -45,8 +42,8 @@ class Statistics:
     drives: int = 0
     refused: int = 0
     """Calls that ended with a fault."""
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_LATENCIES))
-    """Of the last drives [s]."""
+    latencies: Latencies = field(default_factory=Latencies)
+    """Of drives."""
 
     def sentence(self, batches: int) -> str:
         """One line."""
@@ -54,9 +51,9 @@ class Statistics:
             f"{self.sessions} sessions ({self.dropped} dropped as idle), {self.drives} drives in "
             f"{batches} batches, {self.refused} calls refused"
         )
-        if self.latencies:
-            p50, p95, p99 = 1e3 * np.percentile(np.array(self.latencies), [50, 95, 99])
-            text += f"; latency of drives p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+        if len(self.latencies):
+            took = [f"p{p} {1e3 * self.latencies.percentile(p / 100):.1f} ms" for p in (50, 90, 99)]
+            text += f"; latency of drives {', '.join(took)}"
         return text
 
 
@@ -222,7 +219,7 @@ class Driver:
         session.answered_us, session.answer = now_us, response
         self._touch(request.session_uuid)
         self.statistics.drives += 1
-        self.statistics.latencies.append(time.perf_counter() - begun)
+        self.statistics.latencies.add(time.perf_counter() - begun)
         return response
 
     async def shut_down(self, request: Any) -> Any:

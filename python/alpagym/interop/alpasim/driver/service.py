@@ -15,7 +15,7 @@ import alpagym
 from alpagym import sim
 from alpagym.interop.alpasim.driver.batching import Batcher
 from alpagym.interop.alpasim.driver.plans import Answer, Planner, Query, seed_of
-from alpagym.interop.alpasim.driver.session import Session
+from alpagym.interop.alpasim.driver.session import SLACK_US, STEP_US, Session
 from alpagym.interop.alpasim.latencies import Latencies
 from alpagym.interop.alpasim.poses import (
     LAST_TIME_US,
@@ -81,6 +81,7 @@ class Driver:
         idle_s: float = 600.0,
         max_batch: int = 256,
         shut_down: bool = False,
+        say: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """No sessions yet.
@@ -91,10 +92,12 @@ class Driver:
             idle_s: after so long without a call a session is dropped by `drop_idle` [s].
             max_batch: decisions made together, at most.
             shut_down: whether clients may end the driver.
+            say: is given a line, once, if decisions are further apart than in training.
             clock: tells time [s].
         """
         self._planner, self._max_sessions, self._idle_s = planner, max_sessions, idle_s
         self._may_shut_down, self._clock = shut_down, clock
+        self._say, self._warned = say, False
         self._seats: dict[str, Seat] = {}
         self.batcher: Batcher[Query, Answer] = Batcher(planner, max_batch)
         self.statistics, self.ended = Statistics(), asyncio.Event()
@@ -237,6 +240,7 @@ class Driver:
             session.check(now_us)
             if not session.decides(self._planner.interval_us):
                 return
+            self._warn_of_spacing(session)
             query = Query(
                 session.motion(),
                 session.waypoints(),
@@ -246,6 +250,18 @@ class Driver:
         answer = await self.batcher.ask(query)
         session.memory = answer.memory
         session.begin_plan(answer.waypoints)
+
+    def _warn_of_spacing(self, session: Session) -> None:
+        """Say, once, that decisions are further apart than in training."""
+        age_us, interval_us = session.plan_age_us(), self._planner.interval_us
+        if self._warned or age_us is None or age_us <= interval_us + SLACK_US:
+            return
+        self._warned = True
+        self._say(
+            f"driver: warning: expected drives that make {interval_us} us from one decision to the "
+            f"next, as the policy was trained, got {age_us} us; set AlpaSim's control_timestep_us "
+            f"to {STEP_US}, or train with a sim.replan_every of so many steps of 0.1 s"
+        )
 
     def _session(self, request: Any) -> Session:
         uuid = request.session_uuid

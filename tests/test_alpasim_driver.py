@@ -11,6 +11,7 @@ import torch
 
 from alpagym.config import ActionType, SimConfig
 from alpagym.interop.alpasim.driver.plans import Planner
+from alpagym.interop.alpasim.poses import Track
 from alpagym.policies.policy import memory_of
 from alpagym.scenarios.procedural import KINDS, generate
 from alpagym.timed_plans import plan_action
@@ -253,6 +254,40 @@ def test_a_route_of_an_earlier_time_is_moved_along() -> None:
 
     now, before = talk_to(conversation)
     assert np.abs(now - before).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "spacing_us", "found_us"),
+    [
+        ("actions", 100_000, None),
+        ("actions", 50_000, None),
+        ("actions", 33_333, None),
+        ("actions", 500_000, 500_000),
+        ("actions", 30_000, 120_000),
+        ("old_plans", 100_000, None),
+        ("old_plans", 500_000, None),
+        ("old_plans", 200_000, 600_000),
+    ],
+)
+def test_decisions_further_apart_than_in_training_are_told_once(kind, spacing_us, found_us) -> None:
+    said: list[str] = []
+
+    async def conversation(stub, driver):
+        for uuid in ("a", "b"):
+            await stub.start_session(start(uuid))
+            for k in range(16):
+                time_us = START_US + spacing_us * k
+                track = Track(np.array([time_us]), np.zeros((1, 3)), np.zeros(1))
+                await stub.submit_egomotion_observation(egomotion(uuid, track))
+                await stub.submit_route(route(uuid, time_us, waypoints()))
+                await stub.drive(drive(uuid, time_us))
+
+    talk_to(conversation, kind, say=said.append)
+    if found_us is None:
+        assert said == []
+    else:
+        (line,) = said
+        assert f", got {found_us} us; set AlpaSim's control_timestep_us to 100000" in line
 
 
 def test_the_end_of_a_route_is_no_error() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import time
+import threading
 from pathlib import Path
 
 import grpc
@@ -17,6 +17,7 @@ import alpagym.interop.alpasim as package
 from alpagym.interop.alpasim.poses import MOST
 from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpasim_talk import (
+    CALL_S,
     START_US,
     STEP_US,
     drive,
@@ -298,51 +299,69 @@ def test_sessions_of_clients_that_vanish_are_dropped() -> None:
     assert dropped == 6 - left + 1
 
 
+class Held:
+    """A policy that thinks until it is let go."""
+
+    def __init__(self) -> None:
+        self.policy, self.config = policy_of("actions")
+        self._mean, self.policy.mean = self.policy.mean, self._think
+        self.thinks, self._let_go = threading.Event(), threading.Event()
+
+    def _think(self, seen):
+        self.thinks.set()
+        assert self._let_go.wait(0.5 * CALL_S)
+        return self._mean(seen)
+
+    async def asked(self) -> None:
+        assert await asyncio.to_thread(self.thinks.wait, CALL_S)
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
+
 def test_a_client_that_leaves_in_the_middle_of_a_drive() -> None:
     """Its session goes on where it was, and others get their answers."""
-    policy, config = policy_of("actions")
-    mean, slow = policy.mean, [True]
-
-    def late(seen):
-        if slow[0]:
-            time.sleep(0.3)
-        return mean(seen)
-
-    policy.mean = late
+    held = Held()
 
     async def conversation(stub, driver):
         for uuid in ("first", "leaves", "stays"):
             await stub.start_session(start(uuid))
             await told_straight(stub, uuid)
         first = asyncio.ensure_future(stub.drive(drive("first", START_US)))
-        await asyncio.sleep(0.1)
+        await held.asked()
+        waits, left, ask = asyncio.Event(), asyncio.Event(), driver.batcher.ask
+
+        async def watched(query):
+            waits.set()
+            try:
+                return await ask(query)
+            except asyncio.CancelledError:
+                left.set()
+                raise
+
+        driver.batcher.ask = watched
+        leaves = stub.drive(drive("leaves", START_US))
+        await waits.wait()
         stays = asyncio.ensure_future(stub.drive(drive("stays", START_US)))
-        code, _ = await refused(stub.drive(drive("leaves", START_US), timeout=0.05))
-        assert code == StatusCode.DEADLINE_EXCEEDED
+        leaves.cancel()
+        await left.wait()
+        held.let_go()
         planned(await first)
         planned(await stays)
-        slow[0] = False
         planned(await stub.drive(drive("leaves", START_US)))
         return driver.statistics.drives
 
-    assert talk_to(conversation, policy=(policy, config)) == 3
+    assert talk_to(conversation, policy=(held.policy, held.config)) == 3
 
 
 def test_one_drive_at_a_time_in_a_session() -> None:
-    policy, config = policy_of("actions")
-    mean = policy.mean
-
-    def late(seen):
-        time.sleep(0.3)
-        return mean(seen)
-
-    policy.mean = late
+    held = Held()
 
     async def conversation(stub, driver):
         await stub.start_session(start("a"))
         await told_straight(stub, "a")
         first = asyncio.ensure_future(stub.drive(drive("a", START_US)))
-        await asyncio.sleep(0.1)
+        await held.asked()
         code, sentence = await refused(stub.drive(drive("a", START_US)))
         assert code == MISSING
         assert "expected one at a time" in sentence
@@ -351,9 +370,10 @@ def test_one_drive_at_a_time_in_a_session() -> None:
         )
         assert code == MISSING
         assert "while one is under way" in sentence
+        held.let_go()
         planned(await first)
 
-    talk_to(conversation, policy=(policy, config))
+    talk_to(conversation, policy=(held.policy, held.config))
 
 
 def test_a_plan_that_is_not_finite_fails_alone() -> None:

@@ -24,7 +24,9 @@ DRIVES = 10
 """In a session at most, before it is closed and another begins."""
 VANISH = 10
 """One session in so many is never closed."""
-IDLE_S = 20.0
+IDLE_S = 15.0
+SWEPT_S = IDLE_S + 0.25 * IDLE_S + 3.0
+"""Nothing is heard for so long at the end, after which every session that was left is dropped."""
 MORE_MIB = 96.0
 """By so much the driver's memory may grow after a third of the time."""
 
@@ -74,7 +76,7 @@ async def load(address: str, process: int, seconds: float):
     return sum(left), latencies, early, resident_mib(process)
 
 
-@pytest.mark.parametrize("seconds", [30, pytest.param(300, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("seconds", [15, pytest.param(300, marks=pytest.mark.heavy)])
 def test_five_hundred_sessions(tmp_path, seconds) -> None:
     file = tmp_path / "policy.safetensors"
     policy, sim_config = policy_of("actions")
@@ -86,16 +88,17 @@ def test_five_hundred_sessions(tmp_path, seconds) -> None:
         try:
             address = process.stdout.readline().split()[1]
             left, latencies, early, late = asyncio.run(load(address, process.pid, float(seconds)))
+            time.sleep(SWEPT_S)
             process.send_signal(signal.SIGTERM)
             told = process.stdout.read()
         finally:
             if process.poll() is None:
                 process.kill()
     assert process.returncode == 0
-    p50, p95, p99 = 1e3 * np.percentile(latencies, [50, 95, 99])
+    p50, p90, p99 = 1e3 * np.percentile(latencies, [50, 90, 99])
     print(
         f"{len(latencies)} drives in {seconds} s, {left} sessions left open; latency at the "
-        f"client p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms; "
+        f"client p50 {p50:.0f} ms, p90 {p90:.0f} ms, p99 {p99:.0f} ms; "
         f"memory {early:.0f} -> {late:.0f} MiB"
     )
     print(told)
@@ -103,6 +106,6 @@ def test_five_hundred_sessions(tmp_path, seconds) -> None:
     sessions, dropped, drives, refused = map(int, found.groups())
     assert (drives, refused) == (len(latencies), 0)
     assert sessions >= SESSIONS
-    assert dropped <= left
-    assert left > 0
+    assert left >= SESSIONS // VANISH
+    assert dropped == left
     assert late - early < MORE_MIB

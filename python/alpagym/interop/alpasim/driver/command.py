@@ -54,6 +54,7 @@ async def _serve(
         idle_s=config.idle_s,
         max_batch=config.max_batch,
         shut_down=config.shut_down,
+        say=say,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from grpc import StatusCode
 
 import alpagym
 from alpagym import sim
 from alpagym.interop.alpasim.driver.batching import Batcher
 from alpagym.interop.alpasim.driver.plans import Answer, Planner, Query, seed_of
-from alpagym.interop.alpasim.driver.session import Session
+from alpagym.interop.alpasim.driver.session import SLACK_US, STEP_US, Session
+from alpagym.interop.alpasim.latencies import Latencies
 from alpagym.interop.alpasim.poses import (
     LAST_TIME_US,
     read_points,
@@ -31,8 +30,6 @@ API_VERSION = (0, 54, 0)
 """Of `alpasim_grpc`, whose contract this is."""
 LONGEST_UUID = 256
 """Characters in a session's name at most."""
-MOST_LATENCIES = 100_000
-"""Latencies kept: of the last drives."""
 
 
 @dataclass
@@ -45,8 +42,8 @@ class Statistics:
     drives: int = 0
     refused: int = 0
     """Calls that ended with a fault."""
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_LATENCIES))
-    """Of the last drives [s]."""
+    latencies: Latencies = field(default_factory=Latencies)
+    """Of drives."""
 
     def sentence(self, batches: int) -> str:
         """One line."""
@@ -54,9 +51,9 @@ class Statistics:
             f"{self.sessions} sessions ({self.dropped} dropped as idle), {self.drives} drives in "
             f"{batches} batches, {self.refused} calls refused"
         )
-        if self.latencies:
-            p50, p95, p99 = 1e3 * np.percentile(np.array(self.latencies), [50, 95, 99])
-            text += f"; latency of drives p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+        if len(self.latencies):
+            took = [f"p{p} {1e3 * self.latencies.percentile(p / 100):.1f} ms" for p in (50, 90, 99)]
+            text += f"; latency of drives {', '.join(took)}"
         return text
 
 
@@ -84,6 +81,7 @@ class Driver:
         idle_s: float = 600.0,
         max_batch: int = 256,
         shut_down: bool = False,
+        say: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """No sessions yet.
@@ -94,10 +92,12 @@ class Driver:
             idle_s: after so long without a call a session is dropped by `drop_idle` [s].
             max_batch: decisions made together, at most.
             shut_down: whether clients may end the driver.
+            say: is given a line, once, if decisions are further apart than in training.
             clock: tells time [s].
         """
         self._planner, self._max_sessions, self._idle_s = planner, max_sessions, idle_s
         self._may_shut_down, self._clock = shut_down, clock
+        self._say, self._warned = say, False
         self._seats: dict[str, Seat] = {}
         self.batcher: Batcher[Query, Answer] = Batcher(planner, max_batch)
         self.statistics, self.ended = Statistics(), asyncio.Event()
@@ -222,7 +222,7 @@ class Driver:
         session.answered_us, session.answer = now_us, response
         self._touch(request.session_uuid)
         self.statistics.drives += 1
-        self.statistics.latencies.append(time.perf_counter() - begun)
+        self.statistics.latencies.add(time.perf_counter() - begun)
         return response
 
     async def shut_down(self, request: Any) -> Any:
@@ -240,6 +240,7 @@ class Driver:
             session.check(now_us)
             if not session.decides(self._planner.interval_us):
                 return
+            self._warn_of_spacing(session)
             query = Query(
                 session.motion(),
                 session.waypoints(),
@@ -249,6 +250,18 @@ class Driver:
         answer = await self.batcher.ask(query)
         session.memory = answer.memory
         session.begin_plan(answer.waypoints)
+
+    def _warn_of_spacing(self, session: Session) -> None:
+        """Say, once, that decisions are further apart than in training."""
+        age_us, interval_us = session.plan_age_us(), self._planner.interval_us
+        if self._warned or age_us is None or age_us <= interval_us + SLACK_US:
+            return
+        self._warned = True
+        self._say(
+            f"driver: warning: expected drives that make {interval_us} us from one decision to the "
+            f"next, as the policy was trained, got {age_us} us; set AlpaSim's control_timestep_us "
+            f"to {STEP_US}, or train with a sim.replan_every of so many steps of 0.1 s"
+        )
 
     def _session(self, request: Any) -> Session:
         uuid = request.session_uuid

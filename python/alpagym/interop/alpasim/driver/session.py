@@ -17,6 +17,8 @@ KEPT_S, MOST_KEPT = 2.0, 512
 FITTED_S, LEAST_FITTED_S = 0.5, 0.02
 """Where speeds are not told they follow from the poses of so long [s], if they are of that."""
 STEP_US = round(STEP * 1e6)
+SLACK_US = STEP_US // 100
+"""Two times between decisions that are closer are the same."""
 
 
 class Session:
@@ -164,10 +166,14 @@ class Session:
 
     def decides(self, interval_us: int) -> bool:
         """Whether the plan that is followed began so long ago, or there is none."""
+        age_us = self.plan_age_us()
+        return age_us is None or age_us >= interval_us - SLACK_US
+
+    def plan_age_us(self) -> int | None:
+        """How long ago the plan that is followed began, None without one."""
         if self._plan is None:
-            return True
-        began_us = int(self._plan.time_us[0]) - STEP_US
-        return int(self._time_us[-1]) - began_us >= interval_us - STEP_US // 100
+            return None
+        return int(self._time_us[-1]) - int(self._plan.time_us[0]) + STEP_US
 
     def plan(self) -> Track:
         """Where the rig is now, and what is left of the plan, in the local frame."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from grpc import StatusCode
 
-import alpagym
-from alpagym import sim
 from alpagym.interop.alpasim.driver.batching import Batcher
 from alpagym.interop.alpasim.driver.plans import Answer, Planner, Query, seed_of
 from alpagym.interop.alpasim.driver.session import SLACK_US, STEP_US, Session
@@ -25,9 +23,8 @@ from alpagym.interop.alpasim.poses import (
 )
 from alpagym.interop.alpasim.wire.messages import common, egodriver
 from alpagym.interop.alpasim.wire.services import Fault
+from alpagym.interop.alpasim.wire.version import version
 
-API_VERSION = (0, 54, 0)
-"""Of `alpasim_grpc`, whose contract this is."""
 LONGEST_UUID = 256
 """Characters in a session's name at most."""
 
@@ -116,12 +113,7 @@ class Driver:
         return len(gone)
 
     async def get_version(self, request: Any) -> Any:
-        major, minor, patch = API_VERSION
-        version = common.VersionId(version_id=f"alpagym-{alpagym.__version__}")
-        version.git_hash = sim.commit()
-        api = version.grpc_api_version
-        api.major, api.minor, api.patch = major, minor, patch
-        return version
+        return version()
 
     async def start_session(self, request: Any) -> Any:
         uuid = request.session_uuid

@@ -22,11 +22,12 @@ MODULES = {
     "hydra-core": {"hydra", "omegaconf"},
     "protobuf": {"google"},
     "grpcio": {"grpc"},
+    "pillow": {"PIL"},
 }
 """What a distribution is imported as, where that is not its name."""
 
-LAZY = ("wire", "driver")
-"""Folders that are imported in functions only: AlpaSim's services."""
+LAZY = ("asl", "driver", "runtime", "wire", "driver_client.py", "session.py")
+"""What is imported in functions only: AlpaSim's services, sessions and logs."""
 
 STEP_A_BATCH = """
 from importlib.metadata import version

@@ -64,12 +64,9 @@ async def _serve(
     )
     port = connection.listen(server, config.host, config.port, tls)
     await server.start()
-    safety = "TLS" if tls.certificate else "no TLS"
-    if not tls.certificate and not connection.is_loopback(config.host):
-        safety += ", open to all who reach this address"
     say(
         f"driver: {connection.address_of(config.host, port)} serves {config.checkpoint} on "
-        f"{device_name(planner.device)} ({safety})"
+        f"{device_name(planner.device)} ({connection.safety_of(config.host, tls)})"
     )
     try:
         while not driver.ended.is_set():

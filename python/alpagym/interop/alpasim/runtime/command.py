@@ -18,9 +18,9 @@ from alpagym.interop.alpasim.runtime.service import RuntimeService
 from alpagym.interop.alpasim.timeline import taken_over
 from alpagym.interop.alpasim.wire.connection import (
     Tls,
-    is_loopback,
     listen,
     make_server,
+    safety_of,
 )
 from alpagym.interop.alpasim.wire.services import RUNTIME, handler_of
 from alpagym.interop.alpasim.world_pool import WorldPool
@@ -96,14 +96,12 @@ async def _serve(
     port = listen(server, config.host, config.port, tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, service.ended.set)
-    safety = "TLS" if tls.certificate else "no TLS"
-    if not tls.certificate and not is_loopback(config.host):
-        safety += ", open to all who reach this address"
     async with pool:
         await server.start()
         say(
             f"runtime: {address_of(config.host, port)} serves {len(scenarios)} scenarios, "
-            f"{session.concurrent} at a time, on {device_name(device)} ({safety})"
+            f"{session.concurrent} at a time, on {device_name(device)} "
+            f"({safety_of(config.host, tls)})"
         )
         await service.ended.wait()
         await stop(server, service, GRACE)

@@ -58,6 +58,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def safety_of(host: str, tls: Tls) -> str:
+    """Who can reach a server at an address, for the line that it prints when it is ready."""
+    if tls.certificate:
+        return "TLS"
+    return "no TLS" if is_loopback(host) else "no TLS, open to all who reach this address"
+
+
 def limits(max_message_mib: int = MAX_MESSAGE_MIB) -> list[tuple[str, int]]:
     """Options of servers and channels: the largest message in both directions."""
     size = max_message_mib * 2**20

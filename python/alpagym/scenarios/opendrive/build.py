@@ -121,9 +121,14 @@ def _draw(file: RoadFile, road: Road, where: str) -> Drawn:
                 f"draw them takes more than {MAX_DRAWN} points"
             )
     pairs = list(zip(road.sections, strips, strict=True))
+    middles = [_center_lines(road, section, strip) for section, strip in pairs]
+    sides = [side for section, strip in pairs for side in _paved(section, strip)]
+    lines = [line for lanes in middles for line in lanes.values()]
+    # all at once, for a call costs more than what one section adds to it
+    simple = iter(simplify([*lines, *(line for side in sides for line in side)], TOLERANCE))
     return Drawn(
-        [_center_lines(road, section, strip) for section, strip in pairs],
-        [ring for section, strip in pairs for ring in _paved(section, strip)],
+        [{lane: next(simple) for lane in lanes} for lanes in middles],
+        [_ring(next(simple), next(simple)) for _ in sides],
         [_cross_section(strips[0], 0), _cross_section(strips[-1], -1)],
     )
 
@@ -176,9 +181,9 @@ def _center_lines(road: Road, section: Section, strip: _Strip) -> dict[int, np.n
             continue
         middle = strip.line(0.5 * (strip.inner[lane] + strip.outer[lane]))
         middle = middle if _forward(road, lane) else middle[::-1]
-        clean = drop_duplicates(np.column_stack([middle, np.zeros(len(middle))]))
+        clean = drop_duplicates(middle)
         if len(clean) > 1:
-            found[lane] = simplify([clean], TOLERANCE)[0][:, :2]
+            found[lane] = clean
     return found
 
 
@@ -201,9 +206,12 @@ def _add_lanes(built: Built, road: Road, number: int, lines: dict[int, np.ndarra
         net.beside(pair if _forward(road, left) else pair[::-1])
 
 
-def _paved(section: Section, strip: _Strip) -> list[np.ndarray]:
-    """Polygons of the drivable area of a section, [n, 3]: one for lanes that lie side by side."""
-    sides: list[tuple[np.ndarray, np.ndarray]] = []  # right and left of each
+def _paved(section: Section, strip: _Strip) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Right and left sides of the drivable area of a section [m], [n, 2].
+
+    There is one such pair for lanes that lie side by side.
+    """
+    sides: list[tuple[np.ndarray, np.ndarray]] = []  # as t
     for lane in sorted(section.lanes):  # from right to left
         inner, outer = strip.inner[lane], strip.outer[lane]
         if section.lanes[lane].type not in PAVED or np.abs(outer - inner).max() <= 0.05:
@@ -213,12 +221,12 @@ def _paved(section: Section, strip: _Strip) -> list[np.ndarray]:
             sides[-1] = (sides[-1][0], left)
         else:
             sides.append((right, left))
-    result = []
-    for pair in sides:
-        lines = [np.pad(strip.line(t), ((0, 0), (0, 1))) for t in pair]
-        right, left = simplify(lines, TOLERANCE)
-        result.append(np.concatenate([right, left[::-1]]))
-    return result
+    return [(strip.line(right), strip.line(left)) for right, left in sides]
+
+
+def _ring(right: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """The polygon between two lines [n, 2], [n, 3]."""
+    return np.pad(np.concatenate([right, left[::-1]]), ((0, 0), (0, 1)))
 
 
 def _cross_section(strip: _Strip, row: int) -> np.ndarray:

@@ -32,7 +32,7 @@ SPACING, MAX_PLACES = 5.0, 600
 """Vehicles stand nearer than that where there are more places this far apart on all lanes [m]."""
 MAX_WORK = 240_000
 """What may be spent on one file in all attempts at its scenarios, roughly in units of 10 us."""
-WORK_OF_SECTION, WORK_OF_DRAWING, WORK_OF_LANE = 60, 20, 10
+WORK_OF_SECTION, WORK_OF_DRAWING, WORK_OF_LANE = 120, 12, 10
 """Of a section of a road that no scenario came near before, of each of its lanes, and of each lane
 that is near."""
 WORK_OF_CORNER, WORK_OF_METER, WORK_OF_AGENT = 2, 0.04, 150

@@ -24,7 +24,7 @@ import numpy as np
 
 from alpagym.config import SimConfig
 from alpagym.evaluation import evaluate
-from alpagym.render.frames import draw_frame
+from alpagym.render.raster import Camera
 from alpagym.render.replay import COLLISION_NAMES, Rollout
 from alpagym.scenarios.flags import beyond_edge, box_corners
 from alpagym.scenarios.load import Skipped, load_scenarios
@@ -316,9 +316,10 @@ def main() -> None:
             if given.plots and own:
                 given.plots.mkdir(parents=True, exist_ok=True)
                 for case in own:
-                    picture = draw_frame(rollout, case.frame - rollout.start_frame, radius=12.0)
+                    camera = Camera(rollout.scenario, rollout.ego, size=600, radius=12.0)
+                    picture = camera.draw(rollout, case.frame - rollout.start_frame)
                     stem = f"{dataset.name}-{case.scenario}-{case.frame}".replace("/", "_")
-                    (given.plots / f"{stem}.png").write_bytes(picture)
+                    picture.save(given.plots / f"{stem}.png")
     causes = json.loads(CAUSES.read_text()) if CAUSES.exists() else {}
     page = report(datasets, cases, causes)
     given.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""Replays: what the player is given is what happened, and pictures of a moment."""
+"""Replays: what the player is given is what happened, ."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from alpagym.render.frames import draw_frame, write_html
+from alpagym.render.outputs import write_html
 from alpagym.render.replay import NEAR, failed, incidents, replay_json
 from alpagym.scenarios.scenario import MapType
 from replaying import DT, START, Page, make_group, make_rollout, make_scenario
@@ -103,14 +103,3 @@ def test_write_html_plays_rollouts_of_one_scenario_together(tmp_path):
     page = Page(write_html(rollouts, tmp_path / "replay.html").read_text(encoding="utf-8"))
     assert [(r["id"], len(r["rollouts"])) for r in page.replays()] == [("a", 2), ("b", 2)]
     assert [a["data-player"] for _, a in page.elements if "data-player" in a] == ["0", "1"]
-
-
-def test_draw_frame_shows_the_moment():
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    rollout = make_rollout(make_scenario(), fails=True)
-    start, end = draw_frame(rollout, 0, inches=2.0), draw_frame(rollout, 20, inches=2.0)
-    assert start.startswith(b"\x89PNG")
-    assert start != end
-    assert draw_frame(rollout, 99, inches=2.0) == end
-    with pytest.raises(ValueError, match="got -1"):
-        draw_frame(rollout, -1)

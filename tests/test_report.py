@@ -11,7 +11,7 @@ import pytest
 
 from alpagym.grpo.report import verdict, write_report
 from alpagym.render.charts import MAX_POINTS, charts_of
-from alpagym.render.frames import write_html
+from alpagym.render.outputs import write_html
 from replaying import Page, make_group
 
 HOSTILE = (

@@ -22,7 +22,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
 
   alpagym train [key=value ...]   imitate, evaluate, improve by GRPO, evaluate, report
   alpagym eval  [key=value ...]   drive scenarios with a checkpoint or a baseline
-  alpagym render --token TOKEN run=runs/<name>   a rollout of training, as a page to look at
+  alpagym render [key=value ...]  drives to look at: a page, a picture or a video
   alpagym export scenarios=PATH out=DIR format=gpudrive|scenarionet   for other programs
   alpagym serve driver checkpoint=runs/<name> port=6789   a policy for AlpaSim to drive with
   alpagym serve runtime scenarios=PATH port=50051   the simulator for AlpaSim's trainers
@@ -40,6 +40,8 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
   suite=challenge                 AlpaSim's challenge; asl=FOLDER scores its logs (eval)
+  out=drive.html                  or .png, .gif, .mp4, .webm, .rrd             (render)
+  --token TOKEN run=runs/<name>   a rollout of training, as flight.jsonl names it (render)
   --metrics all                   or alpasim|nuplan|navsim|waymax|ttc|alpagym     (eval)
   device=auto                     or cpu, cuda, cuda:1
   sim.traffic=log                 or idm, constant_velocity
@@ -179,18 +181,13 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         print(describe(compose(command, [])))
         return 0
     config = to_config(compose(command, overrides))
+    keys = {override.partition("=")[0] for override in overrides}
+    given = [f.name for f in fields(SimConfig) if f"sim.{f.name}" in keys]
     if command == "render":
-        if config.asl:
-            from alpagym.interop.alpasim.asl.replays import render_logs
-            from alpagym.interop.alpasim.wire import require
-
-            require()
-            print(render_logs(Path(config.asl), config.scenarios, config.out))
-            return 0
         from alpagym.render.command import render_command
 
-        run = to_config(_options_of(Path(config.run), "run"))
-        print(render_command(config, run))
+        run = to_config(_options_of(Path(config.run), "run")) if config.token else None
+        print(render_command(config, run, given))
         return 0
     if command == "export":
         from alpagym.scenarios.export.command import export_command
@@ -199,8 +196,7 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         return 0
     if config.output and not Path(config.output).parent.is_dir():
         raise UsageError(f"output={config.output}: no such folder: {Path(config.output).parent}")
-    keys = {override.partition("=")[0] for override in overrides}
-    value = evaluate_command(config, [f.name for f in fields(SimConfig) if f"sim.{f.name}" in keys])
+    value = evaluate_command(config, given)
     text = json.dumps(value, indent=2)
     if config.output:
         Path(config.output).write_text(text + "\n")

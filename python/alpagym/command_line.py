@@ -83,13 +83,13 @@ def _register() -> dict[str, list[str]]:
     from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
+    from alpagym.render.options import RenderConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
         POLICY_PRESETS,
         EvalConfig,
         ExportConfig,
-        RenderConfig,
         TrainConfig,
     )
 

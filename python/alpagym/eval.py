@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,13 @@ import torch
 from rich.console import Console
 
 from alpagym import challenge, sim
-from alpagym.checkpoint import check_made_for, load_policy
 from alpagym.config import SimConfig
+from alpagym.contenders import Contender, contenders_of, simulators_of
 from alpagym.devices import choose_device, device_name
-from alpagym.evaluation import BASELINES, Results, check_simulator, evaluate
-from alpagym.interop.alpasim.address import Address, is_address, parse_address
+from alpagym.evaluation import Results, evaluate
+from alpagym.interop.alpasim.address import Address
 from alpagym.option_ranges import check
 from alpagym.paired import FEW_RECORDINGS, Difference, paired_difference
-from alpagym.policies.policy import Policy
 from alpagym.run_directory import trained_recordings
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.sources import held_out_only
@@ -38,13 +37,6 @@ from alpagym.training_config import EvalConfig
 if TYPE_CHECKING:
     from alpagym.interop.alpasim.remote_evaluation import RemoteDrives
 
-OWN = (
-    *("action", "plan_steps", "replan_every", "observation", "row_format", "slot_order"),
-    *("num_agents", "num_road_points", "num_route_points", "num_lights"),
-    *("ego_columns", "agent_columns", "road_columns"),
-    *("agent_radius", "road_radius", "light_radius", "route_step", "route_horizon"),
-)
-"""Options of the simulator that belong to a driver: what it sees, and how it acts."""
 RATES = {
     "failure_rate": "failure",
     "collision_at_fault_rate": "collision_at_fault",
@@ -54,18 +46,6 @@ RATES = {
 """Numbers of each scenario whose means are rates."""
 MOST_IDS = 20
 """Scenarios named on the terminal at most."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Who drives."""
-
-    label: str
-    driver: Policy | str | Address
-    trained_in: SimConfig | None = None
-    """Of a checkpoint."""
-    trained_on: tuple[str, ...] = ()
-    """Licenses, likewise."""
 
 
 def evaluate_command(
@@ -93,8 +73,8 @@ def evaluate_command(
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     say = plain_printer(console)
-    contenders = _contenders(config, device)
-    simulators = _simulators(contenders, config.sim, given, say)
+    contenders = contenders_of("eval", config, device)
+    simulators = simulators_of(contenders, config.sim, given, say)
     scenarios = held_out_only(config.scenarios, config.data, simulators[0].dt, config.seed, say)
     licenses = Counter(s.license for s in scenarios)
     say(f"driving: {', '.join(f'{tag} ({n})' for tag, n in sorted(licenses.items()))}")
@@ -159,36 +139,6 @@ def evaluate_command(
     }
 
 
-def _contenders(config: EvalConfig, device: torch.device) -> list[Contender]:
-    """The driver, and what it is compared with, if anything."""
-    names = "|".join(BASELINES)
-    if bool(config.checkpoint) == bool(config.policy):
-        raise ValueError(
-            f"eval: expected either checkpoint=<run> or policy=<{names}|grpc://host:port>"
-        )
-    if config.policy and not (config.policy in BASELINES or is_address(config.policy)):
-        raise ValueError(
-            f"policy: expected one of {', '.join(BASELINES)} or grpc://host:port, "
-            f"got {config.policy}"
-        )
-    asked = [config.policy or config.checkpoint, *filter(None, [config.compare])]
-    if config.reward_weights and all(name in BASELINES or is_address(name) for name in asked):
-        raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")
-    found = []
-    for option, name in zip(("checkpoint", "compare"), asked, strict=False):
-        if is_address(name):
-            at = parse_address("policy" if option == "checkpoint" else option, name)
-            found.append(Contender(str(at), at))
-            continue
-        if name in BASELINES and (config.policy or option == "compare"):
-            found.append(Contender(name, name))
-            continue
-        driver, trained_in, trained_on = load_policy(name, device)
-        driver.choose_weights(config.reward_weights)
-        found.append(Contender(name, driver, trained_in, tuple(trained_on)))
-    return found
-
-
 def _begun(
     scenarios: list[Scenario],
     contenders: Sequence[Contender],
@@ -234,35 +184,6 @@ def _drive_remotely(
         seed=config.seed,
         whole=bool(config.metrics),
     )
-
-
-def _simulators(
-    contenders: Sequence[Contender],
-    asked: SimConfig,
-    given: Sequence[str],
-    say: Callable[[str], None],
-) -> list[SimConfig]:
-    """The first checkpoint's, or what is asked for; each contender's own in what is `OWN`."""
-    trained = [c.trained_in for c in contenders if c.trained_in is not None]
-    changes = {name: getattr(asked, name) for name in given}
-    common = replace(trained[0] if trained else asked, **changes)
-    result = []
-    for contender in contenders:
-        own, made = contender.trained_in, common
-        if own is not None:
-            say(f"{contender.label}: trained on: {', '.join(contender.trained_on) or 'unknown'}")
-            mine = {name: getattr(own, name) for name in OWN if name not in changes}
-            made = replace(common, **mine)
-            assert isinstance(contender.driver, Policy)
-            check_made_for(own, made, contender.driver)
-            others = [f.name for f in fields(SimConfig) if f.name not in changes]
-            differing = [n for n in others if getattr(own, n) != getattr(made, n)]
-            for name in differing:
-                now, then = (getattr(s, name) for s in (made, own))
-                say(f"{contender.label}: drives with sim.{name}={now}, was trained with {then}")
-        check_simulator(made)
-        result.append(made)
-    return result
 
 
 def _compare(

@@ -361,26 +361,6 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class RenderConfig:
-    """`alpagym render`."""
-
-    token: str = ""
-    """Of a rollout in training, as `flight.jsonl` has them: `scenario@seed.member+lead`."""
-    run: str = ""
-    """The run directory."""
-    asl: str = ""
-    """A log of AlpaSim, or a folder of them, to show instead."""
-    scenarios: str = ""
-    """File or folder with the maps of such logs, by id; empty for none."""
-    out: str = "rollout.html"
-    """Page to write."""
-    device: str = ""
-    """`cpu`, `cuda`, `cuda:1`, or `auto`; empty for the run's."""
-    threads: int = 0
-    """CPU threads; 0 for as many as the run had."""
-
-
-@dataclass(frozen=True)
 class ExportConfig:
     """`alpagym export`."""
 

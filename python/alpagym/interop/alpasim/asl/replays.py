@@ -1,4 +1,4 @@
-"""`alpagym render asl=PATH`: logs as a page to look at."""
+"""`alpagym render asl=PATH`: what logs show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from alpagym.interop.alpasim.asl.log import RolloutLog, logs_at, read_log
 from alpagym.interop.alpasim.asl.scoring import place_of, score_log
 from alpagym.metrics.alpasim import AlpasimScore
-from alpagym.render.frames import write_html
 from alpagym.render.replay import Rollout
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.readers.asl import scenario_of
@@ -21,24 +20,22 @@ EVENTS = {"collision_front": 1, "collision_rear": 2, "collision_lateral": 3}
 """Codes of `Rollout.collision` by AlpaSim's metrics."""
 
 
-def render_logs(path: Path, scenarios: str, out: str) -> str:
-    """Write the page of a log or of a folder of logs; returns what it is, as a sentence.
+def replays_at(path: Path, scenarios: str) -> tuple[list[Rollout], str]:
+    """What a log or a folder of logs shows, and what that is, as a sentence.
 
     Args:
         path: of the logs.
         scenarios: file or folder with their maps, which are found by scene id; empty for none.
-        out: page to write.
 
     Raises:
         ValueError: no log.
         ScenarioError: a log that cannot be read, or is of another scenario than it says.
-        OSError: the page cannot be written.
     """
     logs = [read_log(file) for file in logs_at(path)]
     maps = {s.id: s for s in load_scenarios(scenarios)[0]} if scenarios else {}
-    page = write_html([replay_of(log, maps.get(log.scene)) for log in logs], out)
     known = sum(log.scene in maps for log in logs)
-    return f"{len(logs)} logs, {known} of them with their map; {page}"
+    told = f"{len(logs)} logs, {known} of them with their map"
+    return [replay_of(log, maps.get(log.scene)) for log in logs], told
 
 
 def replay_of(log: RolloutLog, scenario: Scenario | None = None) -> Rollout:

@@ -122,13 +122,13 @@ def _draw(file: RoadFile, road: Road, where: str) -> Drawn:
             )
     pairs = list(zip(road.sections, strips, strict=True))
     middles = [_center_lines(road, section, strip) for section, strip in pairs]
-    sides = [side for section, strip in pairs for side in _paved(section, strip)]
+    paved = [both for section, strip in pairs for both in _paved(section, strip)]
     lines = [line for lanes in middles for line in lanes.values()]
     # all at once, for a call costs more than what one section adds to it
-    simple = iter(simplify([*lines, *(line for side in sides for line in side)], TOLERANCE))
+    simple = iter(simplify([*lines, *(line for both in paved for line in both)], TOLERANCE))
     return Drawn(
         [{lane: next(simple) for lane in lanes} for lanes in middles],
-        [_ring(next(simple), next(simple)) for _ in sides],
+        [_ring(next(simple), next(simple)) for _ in paved],
         [_cross_section(strips[0], 0), _cross_section(strips[-1], -1)],
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alpagym.scenarios.polyline import simplify
 from alpagym.scenarios.scenario import MapType, Scenario
 
 NEAR = 80.0
@@ -318,29 +319,8 @@ def _pieces(points: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
 
 def _polyline(points: np.ndarray) -> list[int]:
     """x0, y0, dx1, dy1, ... in centimeters."""
-    whole = np.rint(_simplify(points) * 100.0).astype(np.int64)
+    whole = np.rint(simplify([points], SIMPLIFY)[0] * 100.0).astype(np.int64)
     return np.diff(whole, axis=0, prepend=0).ravel().tolist()
-
-
-def _simplify(points: np.ndarray) -> np.ndarray:
-    """Douglas-Peucker to within `SIMPLIFY`."""
-    keep = np.zeros(len(points), bool)
-    keep[[0, -1]] = True
-    spans = [(0, len(points) - 1)]
-    while spans:
-        a, b = spans.pop()
-        if b - a < 2:
-            continue
-        chord = points[b] - points[a]
-        offset = points[a + 1 : b] - points[a]
-        along = np.clip(offset @ chord / max(float(chord @ chord), 1e-12), 0.0, 1.0)
-        distance = np.hypot(*(offset - along[:, None] * chord).T)
-        worst = int(np.argmax(distance))
-        if distance[worst] > SIMPLIFY:
-            middle = a + 1 + worst
-            keep[middle] = True
-            spans += [(a, middle), (middle, b)]
-    return points[keep]
 
 
 def _lights(rollout: Rollout, steps: int, path: np.ndarray) -> list[dict[str, Any]]:

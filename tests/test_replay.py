@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,13 @@ def test_write_html_plays_rollouts_of_one_scenario_together(tmp_path):
     page = Page(write_html(rollouts, tmp_path / "replay.html").read_text(encoding="utf-8"))
     assert [(r["id"], len(r["rollouts"])) for r in page.replays()] == [("a", 2), ("b", 2)]
     assert [a["data-player"] for _, a in page.elements if "data-player" in a] == ["0", "1"]
+
+
+def test_where_drives_part():
+    """Drifts of 4 (t / 20)^2 and 0.5 (t / 20)^2 m differ by more than 5 cm from t = 2.4 on."""
+    first, other = make_group().rollouts
+    assert replay_json([first, other])["parts"] == 3
+    assert replay_json([first, first])["parts"] is None
+    assert replay_json([first])["parts"] is None
+    short = replace(first, done_step=11)
+    assert replay_json([first, short])["parts"] == 12

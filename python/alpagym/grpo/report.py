@@ -96,7 +96,7 @@ def write_report(
         title=f"{name} · AlpaGym",
         body=body,
         replays=[replay_json(group.rollouts) for group in ordered],
-        scripts=("scene.js", "plot.js", "player.js", "report.js"),
+        scripts=("scene.js", "backdrop.js", "plot.js", "player.js", "report.js"),
         styles=("player.css", "report.css"),
     )
     return write_atomically(Path(path), lambda to: to.write_text(page, encoding="utf-8"))

@@ -81,7 +81,7 @@ def write_html(rollouts: Sequence[Rollout], path: str | Path) -> Path:
         title="AlpaGym replay",
         body=f"<main>{''.join(sections)}</main>",
         replays=[replay_json(group) for group in by_scenario.values()],
-        scripts=("scene.js", "plot.js", "player.js"),
+        scripts=("scene.js", "backdrop.js", "plot.js", "player.js"),
         styles=("player.css",),
     )
     return write_atomically(Path(path), lambda to: to.write_text(page, encoding="utf-8"))

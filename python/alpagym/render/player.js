@@ -31,6 +31,7 @@ class Player {
     this.zoom = ZOOM.start;
     this.center = { x: 0, y: 0 };
     this.quantity = "speed";
+    this.layers = new Set(FIRST_LAYERS);
     this.palette = readPalette();
     this.root = root;
     this.dispose = new AbortController();
@@ -63,8 +64,13 @@ class Player {
     const left = make("div", { className: "bar" }, this.playButton,
       button("Start", "Back to the start", () => this.seek(0)), button("−1", "One step back", () => this.nudge(-1)),
       button("+1", "One step on", () => this.nudge(1)), this.rateSelect, this.clock);
-    const right = make("div", { className: "bar" }, this.incidentButton(button), this.followButton, this.overlayButton,
-      button("−", "Zoom out", () => this.zoomBy(1 / 1.3)), button("+", "Zoom in", () => this.zoomBy(1.3)));
+    this.incidentButton = button("Next incident", "Go to the next incident", () => this.toIncident());
+    this.incidentButton.hidden = !this.incidentTimes().length;
+    this.partButton = button("Where they part", "Go to where the rollouts begin to differ", () => this.seek(scene.data.parts));
+    this.partButton.hidden = scene.data.parts === null;
+    const right = make("div", { className: "bar" }, this.incidentButton, this.partButton, this.followButton,
+      this.overlayButton, this.buildLayers(), button("−", "Zoom out", () => this.zoomBy(1 / 1.3)),
+      button("+", "Zoom in", () => this.zoomBy(1.3)));
     this.root.classList.add("player");
     this.root.tabIndex = -1;
     this.root.replaceChildren(this.stage, make("div", { className: "bars" }, left, right), this.range,
@@ -80,8 +86,9 @@ class Player {
     const others = make("span", { className: "others" },
       ...this.scene.rollouts.flatMap((r, i) => (i === index ? [] : [key(r, i)])));
     const status = make("span", { className: "status" });
-    const figure = make("figure", {}, make("figcaption", {}, make("span", {}, key(run, index), others), status), canvas);
-    return { figure, canvas, status, others, index };
+    const tip = make("div", { className: "tip", hidden: true });
+    const figure = make("figure", {}, make("figcaption", {}, make("span", {}, key(run, index), others), status), canvas, tip);
+    return { figure, canvas, status, others, tip, index, pointer: null, backdrop: new Backdrop() };
   }
 
   select(label, options, value, action) {
@@ -91,11 +98,29 @@ class Player {
     return make("label", { className: "field" }, label + " ", list);
   }
 
-  incidentButton(button) {
-    const first = this.scene.rollouts.flatMap((run) => run.incidents.map((i) => i.step + 1)).sort((a, b) => a - b)[0];
-    const made = button("To incident", "Go to the first incident", () => this.seek(Math.max(0, first - 5)));
-    made.hidden = first === undefined;
-    return made;
+  buildLayers() {
+    const boxes = Object.keys(LAYERS).map((name) => {
+      const box = make("input", { type: "checkbox", checked: this.layers.has(name), onchange: () => {
+        if (box.checked) this.layers.add(name);
+        else this.layers.delete(name);
+        this.draw();
+      } });
+      return make("label", {}, box, " " + name);
+    });
+    return make("details", { className: "layers" }, make("summary", { textContent: "Layers" }), make("div", {}, ...boxes));
+  }
+
+  /** When incidents happened, of all rollouts, in order. */
+  incidentTimes() {
+    const times = this.scene.rollouts.flatMap((run) => run.incidents.map((i) => i.step + 1));
+    return [...new Set(times)].sort((a, b) => a - b);
+  }
+
+  /** To the next incident after now, or the first one again. */
+  toIncident() {
+    const times = this.incidentTimes();
+    const next = times.find((t) => t > this.time + 1e-6) ?? times[0];
+    if (next !== undefined) this.seek(next);
   }
 
   buildLegend() {
@@ -120,7 +145,7 @@ class Player {
     const list = make("dl", {}, ...facts.filter(([, v]) => v).flatMap(([k, v]) =>
       [make("dt", { textContent: k }), make("dd", { textContent: v })]));
     const keys = make("p", { className: "muted", textContent: "Keys: space play · ← → one step (shift: ten) · " +
-      "+ − zoom · F follow · O overlay. Drag to pan, wheel to zoom." });
+      "+ − zoom · F follow · O overlay · N next incident · D where they part. Drag to pan, wheel to zoom, point to read." });
     return make("div", { className: "facts" }, list, names.length ? table : "", keys);
   }
 
@@ -133,7 +158,7 @@ class Player {
       this.draw();
     }, { signal });
     this.root.addEventListener("keydown", (event) => this.onKey(event), { signal });
-    for (const panel of this.panels) this.listenPanel(panel.canvas, signal);
+    for (const panel of this.panels) this.listenPanel(panel, signal);
     const scrub = (event) => {
       if (event.buttons & 1) this.seek(Math.round(timeAtPlot(this.scene, this.plot, event.offsetX)));
     };
@@ -141,13 +166,16 @@ class Player {
     this.plot.addEventListener("pointermove", scrub, { signal });
   }
 
-  listenPanel(canvas, signal) {
+  listenPanel(panel, signal) {
+    const { canvas } = panel;
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
       this.zoomBy(Math.exp(-event.deltaY * 0.0015));
     }, { signal, passive: false });
     canvas.addEventListener("pointerdown", (event) => canvas.setPointerCapture(event.pointerId), { signal });
+    canvas.addEventListener("pointerleave", () => this.point(panel, null), { signal });
     canvas.addEventListener("pointermove", (event) => {
+      this.point(panel, { x: event.offsetX, y: event.offsetY });
       if (!(event.buttons & 1)) return;
       this.setFollow(false);
       this.center.x -= event.movementX / this.zoom;
@@ -169,7 +197,8 @@ class Player {
       " ": () => this.toggle(), ArrowLeft: () => this.nudge(-steps), ArrowRight: () => this.nudge(steps),
       Home: () => this.seek(0), End: () => this.seek(this.scene.data.steps), "+": () => this.zoomBy(1.3),
       "=": () => this.zoomBy(1.3), "-": () => this.zoomBy(1 / 1.3), f: () => this.setFollow(!this.follow),
-      o: () => this.setOverlay(!this.overlay && this.panels.length > 1),
+      o: () => this.setOverlay(!this.overlay && this.panels.length > 1), n: () => this.toIncident(),
+      d: () => { if (this.scene.data.parts !== null) this.seek(this.scene.data.parts); },
     };
     const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     // Fields keep their own arrow keys, and a focused button its own space.
@@ -237,6 +266,38 @@ class Player {
     return poseAt(run.tracks[this.scene.data.ego], Math.min(this.time, run.steps));
   }
 
+  /** Show what is under the pointer of a panel, null for nowhere. */
+  point(panel, pointer) {
+    panel.pointer = pointer;
+    this.tell(panel);
+  }
+
+  tell(panel) {
+    const { scene, time } = this;
+    const { canvas, tip, pointer } = panel;
+    const run = scene.rollouts[panel.index];
+    let found = -1;
+    if (pointer && this.layers.has("agents")) {
+      const at = this.viewOf(panel);
+      const x = at.x + (pointer.x - canvas.clientWidth / 2) / this.zoom;
+      const y = at.y - (pointer.y - canvas.clientHeight / 2) / this.zoom;
+      found = agentAt(scene, run, time, x, y, 4 / this.zoom);
+    }
+    tip.hidden = found < 0;
+    if (found < 0) return;
+    tip.textContent = agentFacts(scene, run, found, time).join("\n");
+    const right = pointer.x > canvas.clientWidth / 2;
+    tip.style.left = right ? "" : `${pointer.x + 14}px`;
+    tip.style.right = right ? `${canvas.clientWidth - pointer.x + 14}px` : "";
+    tip.style.top = `${canvas.offsetTop + Math.min(pointer.y, canvas.clientHeight - 70)}px`;
+  }
+
+  viewOf(panel) {
+    const pose = this.follow ? this.egoAt(panel.index) : null;
+    const at = pose || this.center;
+    return { x: at.x, y: at.y, scale: this.zoom };
+  }
+
   jumpToEgo() {
     const pose = this.egoAt(this.scene.rollouts.length - 1);
     if (pose) this.center = { x: pose.x, y: pose.y };
@@ -246,10 +307,10 @@ class Player {
     const { scene, time } = this;
     for (const panel of this.panels) {
       if (panel.figure.hidden) continue;
-      const pose = this.follow ? this.egoAt(panel.index) : null;
-      const at = pose || this.center;
       const others = this.overlay ? this.panels.map((p) => p.index).filter((i) => i !== panel.index) : [];
-      drawScene(panel.canvas, scene, [panel.index, ...others], time, { x: at.x, y: at.y, scale: this.zoom }, this.palette);
+      drawScene(panel.canvas, scene, [panel.index, ...others], time, this.viewOf(panel), this.palette, this.layers,
+        panel.backdrop);
+      this.tell(panel);
       panel.status.textContent = [panel.index, ...others].map((i) => statusAt(scene.rollouts[i], time))
         .filter((text) => text).join(" · ");
     }

@@ -67,6 +67,12 @@ function drawPlot(canvas, scene, name, time, palette) {
   scene.rollouts.forEach((run) => {
     for (const i of run.incidents) drawMark(ctx, i.kind, toX(i.step + 1), PLOT.top - 9, 6, palette, -1);
   });
+  if (scene.data.parts !== null) {
+    ctx.fillStyle = palette.muted;
+    ctx.fillRect(Math.round(toX(scene.data.parts)) - 0.5, PLOT.top, 1, height - PLOT.top - PLOT.bottom);
+    ctx.textAlign = "left";
+    ctx.fillText("they part", toX(scene.data.parts) + 4, PLOT.top + 4);
+  }
   ctx.fillStyle = palette.ink;
   ctx.fillRect(Math.round(toX(time)) - 0.5, PLOT.top - 4, 1, height - PLOT.top - PLOT.bottom + 4);
 }

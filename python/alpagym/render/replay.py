@@ -22,6 +22,9 @@ NEAR = 80.0
 SIMPLIFY = 0.05
 """Largest deviation of a simplified polyline from its original [m]."""
 
+APART = 0.05
+"""Egos of two rollouts differ when they are farther than that from each other [m]."""
+
 COLLISION_NAMES = ("none", "front", "rear", "lateral")
 AT_FAULT = frozenset({"front", "lateral"})
 """Collisions that count as the ego's fault; a rear hit does not."""
@@ -185,6 +188,7 @@ def replay_json(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "start_frame": first.start_frame,
         "steps": steps,
         "ego": agents.index(first.ego),
+        "parts": parting(rollouts),
         "agents": [
             {
                 "type": int(tracks.type[a]),
@@ -200,6 +204,27 @@ def replay_json(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "log": _track(*log),
         "rollouts": [_rollout(r, agents) for r in rollouts],
     }
+
+
+def parting(rollouts: Sequence[Rollout]) -> int | None:
+    """The first state in which the egos of rollouts are `APART` from the first's, or one has ended.
+
+    None if they stay together, or there is one rollout only.
+    """
+    first, *others = rollouts
+    found = []
+    for other in others:
+        both = min(first.num_steps, other.num_steps) + 1
+        distance = np.hypot(
+            first.x[:both, first.ego] - other.x[:both, other.ego],
+            first.y[:both, first.ego] - other.y[:both, other.ego],
+        )
+        apart = np.flatnonzero(distance > APART)
+        if len(apart):
+            found.append(int(apart[0]))
+        elif first.num_steps != other.num_steps:
+            found.append(both - 1)
+    return min(found, default=None)
 
 
 def _rollout(rollout: Rollout, agents: Sequence[int]) -> dict[str, Any]:

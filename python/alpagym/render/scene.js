@@ -46,7 +46,8 @@ function decodeScene(data) {
   for (const piece of data.route) addPolyline(route, piece);
   const rollouts = data.rollouts.map((r) => ({ ...r, tracks: r.tracks.map(decodeTrack) }));
   const lights = data.lights.map((l) => ({ x: l.xy[0] / 100, y: l.xy[1] / 100, state: l.state }));
-  return { data, paths, stops, route, rollouts, lights, log: decodeTrack(data.log) };
+  const log = decodeTrack(data.log);
+  return { data, paths, stops, route, rollouts, lights, log, logPath: trackPath(log, 0, Infinity) };
 }
 
 /** Pose at a time in steps, interpolated between two states that are both valid; else null. */
@@ -79,43 +80,61 @@ function fitCanvas(canvas) {
   return { width, height, ratio };
 }
 
+/** What can be shown or hidden, and whether it is shown at first. */
+const LAYERS = {
+  "lanes": true, "lines": true, "crosswalks": true, "lights and signs": true, "route": true, "log": true,
+  "agents": true, "trail": true, "trails of others": false, "incidents": true, "ids": false,
+};
+const FIRST_LAYERS = new Set(Object.keys(LAYERS).filter((name) => LAYERS[name]));
+
 /**
  * Draw one moment.
  * `runs`: indices of rollouts; the first one is drawn whole, of the others only the ego.
  * `view`: { x, y, scale }, the world point in the middle and pixels per meter.
+ * `layers`: names of what is shown.
+ * `backdrop`: keeps the roads for the next moment.
  */
-function drawScene(canvas, scene, runs, time, view, palette) {
-  const { width, height, ratio } = fitCanvas(canvas);
-  const ctx = canvas.getContext("2d");
+function drawScene(canvas, scene, runs, time, view, palette, layers = FIRST_LAYERS, backdrop = new Backdrop()) {
+  const size = fitCanvas(canvas);
+  const { width, height, ratio } = size;
+  const ctx = canvas.getContext("2d", { alpha: false });
   const k = view.scale * ratio;
-  ctx.setTransform(1, 0, 0, 1, 0, 0);
-  ctx.fillStyle = palette.ground;
-  ctx.fillRect(0, 0, canvas.width, canvas.height);
+  backdrop.put(ctx, size, scene, view, palette, layers);
   ctx.setTransform(k, 0, 0, -k, (width / 2) * ratio - view.x * k, (height / 2) * ratio + view.y * k);
   const px = 1 / view.scale;
-  drawMap(ctx, scene, palette, px);
-  stroke(ctx, scene.route, palette.route, Math.max(1.2, 3 * px));
 
   const ego = scene.data.ego;
-  stroke(ctx, trackPath(scene.log, 0, Infinity), palette.log, 1.5 * px, [4 * px, 4 * px]);
   const first = scene.rollouts[runs[0]];
   const shown = (run) => Math.min(time, run.steps);
-  scene.data.agents.forEach((agent, a) => {
-    const pose = a === ego ? null : poseAt(first.tracks[a], shown(first));
+  const others = layers.has("agents") ? scene.data.agents.map((_, a) => a).filter((a) => a !== ego) : [];
+  if (layers.has("trails of others")) {
+    for (const a of others) {
+      const color = palette[agentColor(scene.data.agents[a].type)];
+      stroke(ctx, trackPath(first.tracks[a], 0, shown(first)), color, px);
+    }
+  }
+  for (const a of others) {
+    const agent = scene.data.agents[a];
+    const pose = poseAt(first.tracks[a], shown(first));
     if (pose) drawBox(ctx, pose, agent, palette[agentColor(agent.type)], palette, px);
-  });
-  const ghost = poseAt(scene.log, time);
+  }
+  const ghost = layers.has("log") ? poseAt(scene.log, time) : null;
   if (ghost) drawOutline(ctx, ghost, scene.data.agents[ego], palette.log, px);
   for (const index of [...runs].reverse()) {
     const run = scene.rollouts[index];
     const track = run.tracks[ego];
     const color = runColor(palette, index);
-    stroke(ctx, trackPath(track, 0, shown(run)), color, 2 * px);
+    if (layers.has("trail")) stroke(ctx, trackPath(track, 0, shown(run)), color, 2 * px);
     const pose = poseAt(track, shown(run));
     if (pose) drawBox(ctx, pose, scene.data.agents[ego], color, palette, px);
   }
-  drawLights(ctx, scene, Math.min(Math.floor(time), scene.data.steps), palette, px);
-  for (const index of runs) drawIncidents(ctx, scene, scene.rollouts[index], time, palette, px);
+  if (layers.has("lights and signs")) {
+    drawLights(ctx, scene, Math.min(Math.floor(time), scene.data.steps), palette, px);
+  }
+  if (layers.has("incidents")) {
+    for (const index of runs) drawIncidents(ctx, scene, scene.rollouts[index], time, palette, px);
+  }
+  if (layers.has("ids")) drawIds(ctx, scene, first, shown(first), palette, px);
 }
 
 const agentColor = (type) => ["other", "vehicle", "pedestrian", "cyclist", "other"][type];
@@ -130,20 +149,28 @@ function stroke(ctx, path, color, width, dash = []) {
   ctx.setLineDash([]);
 }
 
-function drawMap(ctx, scene, palette, px) {
+function drawMap(ctx, scene, palette, px, layers) {
   const { paths } = scene;
-  stroke(ctx, paths[MAP.LANE], palette.asphalt, LANE_WIDTH);
-  ctx.fillStyle = palette.crosswalk;
-  ctx.fill(paths[MAP.CROSSWALK]);
-  stroke(ctx, paths[MAP.CROSSWALK], palette.line, px);
-  stroke(ctx, paths[MAP.BUMP], palette.line, px, [2 * px, 2 * px]);
-  stroke(ctx, paths[MAP.DRIVEWAY], palette.line, px);
-  ctx.globalAlpha = 0.55;
-  stroke(ctx, paths[MAP.LANE], palette.lane, px);
-  ctx.globalAlpha = 1;
-  stroke(ctx, paths[MAP.LINE], palette.line, Math.max(0.15, 1.2 * px));
-  stroke(ctx, paths[MAP.EDGE], palette.edge, Math.max(0.25, 1.8 * px));
-  for (const [x, y] of scene.stops) {
+  if (layers.has("lanes")) stroke(ctx, paths[MAP.LANE], palette.asphalt, LANE_WIDTH);
+  if (layers.has("crosswalks")) {
+    ctx.fillStyle = palette.crosswalk;
+    ctx.fill(paths[MAP.CROSSWALK]);
+    stroke(ctx, paths[MAP.CROSSWALK], palette.line, px);
+  }
+  if (layers.has("lines")) {
+    stroke(ctx, paths[MAP.BUMP], palette.line, px, [2 * px, 2 * px]);
+    stroke(ctx, paths[MAP.DRIVEWAY], palette.line, px);
+  }
+  if (layers.has("lanes")) {
+    ctx.globalAlpha = 0.55;
+    stroke(ctx, paths[MAP.LANE], palette.lane, px);
+    ctx.globalAlpha = 1;
+  }
+  if (layers.has("lines")) {
+    stroke(ctx, paths[MAP.LINE], palette.line, Math.max(0.15, 1.2 * px));
+    stroke(ctx, paths[MAP.EDGE], palette.edge, Math.max(0.25, 1.8 * px));
+  }
+  for (const [x, y] of layers.has("lights and signs") ? scene.stops : []) {
     polygon(ctx, x, y, 5 * px, 8, Math.PI / 8);
     fillAndOutline(ctx, palette.red, palette.ground, px);
   }
@@ -225,6 +252,56 @@ function fillAndOutline(ctx, fill, outline, width) {
   ctx.strokeStyle = outline;
   ctx.lineWidth = width;
   ctx.stroke();
+}
+
+/** Names of agents beside them, upright. */
+function drawIds(ctx, scene, run, time, palette, px) {
+  ctx.fillStyle = palette.ink;
+  scene.data.agents.forEach((agent, a) => {
+    const pose = poseAt(run.tracks[a], time);
+    if (!pose) return;
+    ctx.save();
+    ctx.translate(pose.x, pose.y);
+    ctx.scale(px, -px);
+    ctx.font = "11px system-ui, sans-serif";
+    ctx.fillText(agent.id, 8, -8);
+    ctx.restore();
+  });
+}
+
+/** The agent under a place in the world, of those that are drawn whole; -1 for none. */
+function agentAt(scene, run, time, x, y, margin) {
+  let found = -1;
+  let nearest = Infinity;
+  scene.data.agents.forEach((agent, a) => {
+    const pose = poseAt(run.tracks[a], Math.min(time, run.steps));
+    if (!pose) return;
+    const [dx, dy] = [x - pose.x, y - pose.y];
+    const ahead = Math.abs(dx * Math.cos(pose.yaw) + dy * Math.sin(pose.yaw));
+    const beside = Math.abs(dy * Math.cos(pose.yaw) - dx * Math.sin(pose.yaw));
+    const distance = Math.hypot(dx, dy);
+    if (ahead <= agent.length / 2 + margin && beside <= agent.width / 2 + margin && distance < nearest) {
+      [found, nearest] = [a, distance];
+    }
+  });
+  return found;
+}
+
+/** What there is to read about an agent, as lines of text. */
+function agentFacts(scene, run, a, time) {
+  const agent = scene.data.agents[a];
+  const track = run.tracks[a];
+  const now = Math.min(time, run.steps);
+  const pose = poseAt(track, now);
+  const t = Math.min(Math.floor(now), track.x.length - 2);
+  const moving = t >= 0 && track.valid[t] && track.valid[t + 1];
+  const speed = moving ? Math.hypot(track.x[t + 1] - track.x[t], track.y[t + 1] - track.y[t]) / scene.data.dt : null;
+  const degrees = ((((pose.yaw * 180) / Math.PI) % 360) + 360) % 360;
+  return [
+    `${a === scene.data.ego ? "ego, " : ""}${TYPE_NAMES[agent.type]} ${agent.id}`,
+    `${speed === null ? "–" : speed.toFixed(1)} m/s, heading ${degrees.toFixed(0)}°`,
+    `${agent.length.toFixed(1)} × ${agent.width.toFixed(1)} m at (${pose.x.toFixed(1)}, ${pose.y.toFixed(1)}) m`,
+  ];
 }
 
 /** State by color and by shape: red square, yellow triangle, green disc, unknown small ring. */

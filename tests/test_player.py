@@ -49,7 +49,12 @@ def opened(browser: Browser, path, **options) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser, tmp_path) -> Iterator[Page]:
-    path = write_html(make_group().rollouts, tmp_path / "replay.html")
+    rollouts = make_group().rollouts
+    for rollout in rollouts:
+        ahead = np.linspace(0.5, 8.0, 8)[:, None] * [1.0, 0.3]
+        here = np.stack([rollout.x[:-1, 0], rollout.y[:-1, 0]], axis=1)
+        rollout.plans = (here[:, None] + ahead).astype(np.float32)
+    path = write_html(rollouts, tmp_path / "replay.html")
     with opened(browser, path) as found:
         yield found
 
@@ -176,7 +181,7 @@ def test_every_layer_can_be_hidden_and_shown(page) -> None:
     page.get_by_label("Step", exact=True).fill("16")
     page.locator("details.layers summary").click()
     boxes = page.locator("details.layers input")
-    assert boxes.count() == 11
+    assert boxes.count() == 12
     boxes.first.click()  # what is drawn anew is drawn about the middle of now
     boxes.first.click()
     for k in range(boxes.count()):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageColor
 from rerun.chunk import RrdReader
 
 from alpagym.cli import main
+from alpagym.config import ActionType, SimConfig
 from alpagym.evaluation import evaluate
+from alpagym.policies.policy import Policy
 from alpagym.render.outputs import HOLD, RADIUS, SIZE, moments, writer_of
 from alpagym.render.raster import AGENT_COLORS, EGO, Camera
+from alpagym.scenarios.batch import rear_axles
+from alpagym.scenarios.procedural import generate
 from alpagym.scenarios.scenario import AgentType
 from replaying import DT, Page, make_group, make_rollout, make_scenario
 
@@ -176,18 +183,53 @@ def test_what_cannot_be_shown_is_told(tmp_path, monkeypatch, capsys, options, wo
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match=r"needs av: pip install 'alpagym\[video\]'"):
         writer_of(tmp_path / "drive.mp4")
 
 
 def test_drives_that_end_early_are_shown_to_their_end(tmp_path) -> None:
-    from alpagym.config import SimConfig
-    from alpagym.scenarios.procedural import generate
-
     scenarios = [generate("street", seed) for seed in range(4)]
     _, rollouts = evaluate("constant_velocity", scenarios, SimConfig(), record="drive")
     short = [r for r in rollouts if r.done_step is not None]
     assert short
     with Image.open(writer_of(tmp_path / "drive.gif")(short[:1])) as picture:
         assert picture.n_frames == short[0].num_steps + 1
+
+
+class Bending(Policy):
+    """Plans 4 m/s along an arc to the left, whatever it sees."""
+
+    def mean(self, observation):
+        k = torch.arange(1, 65) * 0.1
+        waypoints = torch.stack([4.0 * k, 0.05 * k * k, 0.02 * k], -1).flatten()
+        return waypoints.expand(len(observation.ego), -1)
+
+    sample = log_prob = deviation = entropy = None
+    __abstractmethods__ = frozenset()
+
+
+def test_plans_are_shown_where_they_lead(tmp_path) -> None:
+    """Waypoints are of the rear axle, whose center lies `back` ahead of it."""
+    scenario = generate("merge", 0)
+    config = SimConfig(action=ActionType.trajectory, replan_every=2, end_on=())
+    _, (rollout,) = evaluate(Bending(), [scenario], config, record="plan")
+    back = float(rear_axles(scenario.tracks)[scenario.ego])
+    k = 0.1 * np.arange(1, 65)
+    waypoint, turn = 4.0 * k + 0.05j * k * k, 0.02 * k
+    for t in (0, 1, 5, 40):
+        decided = t - t % 2
+        x, y, yaw = (v[decided, rollout.ego] for v in (rollout.x, rollout.y, rollout.yaw))
+        rear = x + 1j * y - back * np.exp(1j * yaw)
+        center = rear + np.exp(1j * yaw) * waypoint + back * np.exp(1j * (yaw + turn))
+        wanted = np.stack([center.real, center.imag], axis=1)
+        assert np.allclose(rollout.plans[t], wanted, atol=1e-3)
+    page = Page(writer_of(tmp_path / "plan.html")([rollout]).read_text())
+    (shown,) = page.replays()[0]["rollouts"]
+    line = np.cumsum(np.reshape(shown["plans"][5], (-1, 2)), axis=0) / 100
+    assert np.allclose(line[0], [rollout.x[5, rollout.ego], rollout.y[5, rollout.ego]], atol=0.01)
+    assert np.allclose(line[-1], rollout.plans[5, -1], atol=0.01)
+    camera = Camera(scenario, scenario.ego, SIZE, RADIUS)
+    with_plan, without = (camera.draw(replace(rollout, plans=p), 5) for p in (rollout.plans, None))
+    assert with_plan.tobytes() != without.tobytes()
+    assert writer_of(tmp_path / "plan.rrd")([rollout]).stat().st_size > 1000

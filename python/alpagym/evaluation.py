@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from alpagym import sim
-from alpagym.config import DRIVES_ON, SimConfig
+from alpagym.config import DRIVES_ON, ActionType, SimConfig
 from alpagym.policies.policy import Policy, memory_of
 from alpagym.ranks import Ranks
 from alpagym.render.replay import Rollout
 from alpagym.rows import decode
-from alpagym.scenarios.batch import batch, max_agents
+from alpagym.scenarios.batch import batch, max_agents, rear_axles
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.step_length import require_step
 from alpagym.types import Scenarios, State
@@ -225,7 +225,8 @@ def _drive(
     terms = torch.zeros(count, len(sim.RewardTerm), device=device)
     happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
     bad_step = torch.full((count,), -1, device=device)
-    tape = Tape(state) if record is not None else None
+    tape, plan = Tape(state) if record is not None else None, None
+    back = torch.tensor([float(rear_axles(s.tracks)[s.ego]) for s in scenarios], device=device)
     memory = memory_of(None if isinstance(driver, str) else driver, count, device)
     for t in range(max(s.num_steps for s in scenarios)):
         if not isinstance(driver, str) and t % config.replan_every == 0:
@@ -235,12 +236,14 @@ def _drive(
                 now = replace(now, ego=torch.cat([now.ego, memory], -1))
                 memory = driver.remember(now)
             action[:, 0] = driver.mean(now)
+            if tape is not None and config.action is ActionType.trajectory:
+                plan = _planned(action[:, 0], state, back)
         sim.step(packed, state, outcome, action, weights, params)
         terms += outcome.terms[:, 0]
         happened |= outcome.terms[:, 0] > 0
         bad_step[outcome.bad_action[:, 0] & (bad_step < 0)] = t
         if tape is not None:
-            tape.add(state, outcome.terms[:, 0], outcome.collision[:, 0])
+            tape.add(state, outcome.terms[:, 0], outcome.collision[:, 0], plan)
     if config.bad_action == "raise" and bool((bad_step >= 0).any()):
         w = int((bad_step >= 0).nonzero()[0])
         raise ValueError(
@@ -294,6 +297,25 @@ def results_of(
     )
 
 
+def _planned(action: Tensor, state: State, back: Tensor) -> Tensor:
+    """Box centers that plans lead to, in the world frame [m].
+
+    Args:
+        action: of kind `trajectory`, [W, P * 3].
+        state: when it is given.
+        back: from the ego's box center to its rear axle [m], [W].
+
+    Returns:
+        x, y, float32 [W, P, 2].
+    """
+    x, y, yaw = (v.gather(1, state.ego.long()) for v in (state.x, state.y, state.yaw))
+    ahead, left, turn = action.unflatten(-1, (-1, 3)).unbind(-1)
+    ahead = ahead - back[:, None] + back[:, None] * turn.cos()
+    left = left + back[:, None] * turn.sin()
+    cos, sin = yaw.cos(), yaw.sin()
+    return torch.stack([x + cos * ahead - sin * left, y + sin * ahead + cos * left], -1)
+
+
 class Tape:
     """Poses of all agents, step by step, on the host."""
 
@@ -302,16 +324,21 @@ class Tape:
         self._valid = [state.valid.cpu().numpy().copy()]
         self._terms: list[np.ndarray] = []
         self._collision: list[np.ndarray] = []
+        self._plans: list[np.ndarray] = []
 
     @staticmethod
     def _pose(state: State) -> np.ndarray:
         return torch.stack([state.x, state.y, state.yaw]).cpu().numpy()
 
-    def add(self, state: State, terms: Tensor, collision: Tensor) -> None:
+    def add(
+        self, state: State, terms: Tensor, collision: Tensor, plan: Tensor | None = None
+    ) -> None:
         self._poses.append(self._pose(state))
         self._valid.append(state.valid.cpu().numpy().copy())
         self._terms.append(terms.cpu().numpy().copy())
         self._collision.append(collision.cpu().numpy().copy())
+        if plan is not None:
+            self._plans.append(plan.cpu().numpy())
 
     def rollouts(
         self, scenarios: Sequence[Scenario], results: Results, label: str
@@ -319,6 +346,7 @@ class Tape:
         """One rollout a scenario, cut to its own length."""
         poses, valid = np.stack(self._poses), np.stack(self._valid)  # [T + 1, (3,) W, A]
         terms, collision = np.stack(self._terms), np.stack(self._collision)
+        plans = np.stack(self._plans) if self._plans else None
         rollouts = []
         for w, scenario in enumerate(scenarios):
             steps = scenario.num_steps
@@ -337,6 +365,7 @@ class Tape:
                     offroad=terms[:steps, w, sim.RewardTerm.OFFROAD] > 0,
                     done_step=driven - 1 if driven < steps else None,
                     label=label,
+                    plans=None if plans is None else plans[:steps, w],
                     metrics={
                         "failure": bool(results.failure[w]),
                         "progress": float(results.progress[w]),

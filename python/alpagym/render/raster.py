@@ -18,7 +18,7 @@ from alpagym.render.replay import Rollout, incidents
 from alpagym.scenarios.scenario import AgentType, LightState, MapType, Scenario
 
 GROUND, INK, MUTED, EGO = "#ffffff", "#16181d", "#656b76", "#0072b2"
-ROUTE, LOG, WARN = "#cfe3f3", "#3c4250", "#f0e442"
+ROUTE, LOG, WARN, PLAN = "#cfe3f3", "#3c4250", "#f0e442", "#7fb8dc"
 """Colors of the replay player in light mode, told apart by color-blind people."""
 AGENT_COLORS = {
     AgentType.VEHICLE: "#7d8694",
@@ -141,7 +141,7 @@ class Camera:
         return picture.reduce(FINER)
 
     def _draw_paths(self, pen: _Pen, rollout: Rollout, t: int) -> None:
-        """What the ego has driven, and the record of it."""
+        """What the ego has driven and plans, and the record of it."""
         tracks, ego = self._scenario.tracks, rollout.ego
         frames = slice(rollout.start_frame, rollout.start_frame + rollout.num_steps + 1)
         there = tracks.valid[ego, frames]
@@ -149,6 +149,9 @@ class Camera:
         seen = rollout.valid[: t + 1, ego].astype(bool)
         driven = np.stack([rollout.x[: t + 1, ego], rollout.y[: t + 1, ego]], axis=1)[seen]
         pen.line(self._fine(driven), EGO, 0.3)
+        if rollout.plans is not None:
+            plan = rollout.plans[min(t, rollout.num_steps - 1)]
+            pen.line(self._fine(plan[np.isfinite(plan).all(1)]), PLAN, 0.5)
         frame = min(rollout.start_frame + t, tracks.num_frames - 1)
         if tracks.valid[ego, frame]:
             x, y = tracks.xyz[ego, frame, :2]

@@ -1,26 +1,22 @@
 """Rollouts as compact data for the replay player.
 
-The player reads integers: positions in centimeters, yaw in milliradians, each list as its first
-value followed by differences. Parked agents cost two bytes a step that way, and the text stays
-readable. Only the agents and the part of the map near the ego's paths are kept.
+Only the agents and the part of the map near the ego's paths are kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from alpagym.scenarios.polyline import simplify
+from alpagym.render.encoding import pieces, plain, polyline, short, track
 from alpagym.scenarios.scenario import MapType, Scenario
 
 NEAR = 80.0
 """Agents and map elements farther than this from every path of the ego are left out [m]."""
-SIMPLIFY = 0.05
-"""Largest deviation of a simplified polyline from its original [m]."""
 
 APART = 0.05
 """Egos of two rollouts differ when they are farther than that from each other [m]."""
@@ -61,6 +57,9 @@ class Rollout:
     """Step that ended the episode; later states are ignored. None when time ran out."""
     label: str = ""
     """Who drove, e.g. "imitation" or "GRPO"."""
+    plans: np.ndarray | None = None
+    """Where the ego meant to go at each step: box centers to come, world frame [m], float32
+    [T, P, 2]; NaN for no plan. None for drivers that do not plan."""
     metrics: dict[str, float | bool] = field(default_factory=dict)
     """Results of this rollout by name: failure, progress_fraction, scene_score, ..."""
 
@@ -86,6 +85,8 @@ class Rollout:
             "offroad": (self.offroad, (states - 1,)),
         }
         expected |= {f"rewards[{k!r}]": (v, (states - 1,)) for k, v in self.rewards.items()}
+        if self.plans is not None:
+            expected["plans"] = (self.plans, (states - 1, self.plans.shape[1], 2))
         for key, (array, shape) in expected.items():
             if array.shape != shape:
                 raise ValueError(f"{name}: {key}: expected {list(shape)}, got {list(array.shape)}")
@@ -201,7 +202,7 @@ def replay_json(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "map": _map(scenario, path),
         "lights": _lights(first, steps, path),
         "route": _route(scenario, first.ego, path),
-        "log": _track(*log),
+        "log": track(*log),
         "rollouts": [_rollout(r, agents) for r in rollouts],
     }
 
@@ -236,18 +237,31 @@ def _rollout(rollout: Rollout, agents: Sequence[int]) -> dict[str, Any]:
         "steps": rollout.num_steps,
         "ended": rollout.done_step is not None,
         "failed": failed(rollout),
-        "tracks": [_track(*(array[:, a] for array in cut)) for a in agents],
+        "tracks": [track(*(array[:, a] for array in cut)) for a in agents],
         "speed": _speed(rollout),
+        "plans": _plans(rollout),
         "rewards": {
-            name: [_short(v) for v in term[: states - 1]] for name, term in rollout.rewards.items()
+            name: [short(v) for v in term[: states - 1]] for name, term in rollout.rewards.items()
         },
         "incidents": [
             {"step": i.step, "kind": i.kind, "name": i.name, "at_fault": i.at_fault}
             for i in incidents(rollout)
         ],
         "thumbnail": incident.step + 1 if incident else rollout.num_steps,
-        "metrics": {name: _plain(value) for name, value in rollout.metrics.items()},
+        "metrics": {name: plain(value) for name, value in rollout.metrics.items()},
     }
+
+
+def _plans(rollout: Rollout) -> list[list[int]] | None:
+    """For each step the plan that it follows, from where the ego is; empty for none."""
+    if rollout.plans is None:
+        return None
+    found: list[list[int]] = []
+    for t, plan in enumerate(rollout.plans[: rollout.num_steps]):
+        here = [rollout.x[t, rollout.ego], rollout.y[t, rollout.ego]]
+        line = np.concatenate([[here], plan[np.isfinite(plan).all(1)]])
+        found.append(polyline(line) if len(line) > 1 else [])
+    return found
 
 
 def _speed(rollout: Rollout) -> list[float | int | None]:
@@ -256,30 +270,7 @@ def _speed(rollout: Rollout) -> list[float | int | None]:
     x, y, valid = (a[states, rollout.ego] for a in (rollout.x, rollout.y, rollout.valid))
     speed = np.hypot(np.diff(x), np.diff(y)) / rollout.scenario.dt
     seen = valid[1:].astype(bool) & valid[:-1].astype(bool)
-    return [_short(v) if ok else None for v, ok in zip(speed, seen, strict=True)]
-
-
-def _track(
-    x: np.ndarray, y: np.ndarray, yaw: np.ndarray, valid: np.ndarray
-) -> dict[str, list[int]]:
-    """One agent over N states; gaps hold the last valid value, so that differences stay small."""
-    valid = valid.astype(bool) & np.isfinite(x) & np.isfinite(y) & np.isfinite(yaw)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], valid.astype(np.int8), [0]])))
-    if not valid.any():
-        return {"x": [], "y": [], "yaw": [], "valid": []}
-    last = np.maximum.accumulate(np.where(valid, np.arange(len(valid)), -1))
-    hold = np.where(last < 0, int(np.argmax(valid)), last)
-    return {
-        "x": _differences(x[hold], 100.0),
-        "y": _differences(y[hold], 100.0),
-        "yaw": _differences(np.unwrap(yaw[hold].astype(np.float64)), 1000.0),
-        "valid": edges.tolist(),
-    }
-
-
-def _differences(values: np.ndarray, scale: float) -> list[int]:
-    whole = np.rint(values.astype(np.float64) * scale).astype(np.int64)
-    return np.diff(whole, prepend=0).tolist()
+    return [short(v) if ok else None for v, ok in zip(speed, seen, strict=True)]
 
 
 def _log(rollout: Rollout, steps: int) -> np.ndarray:
@@ -330,22 +321,9 @@ def _map(scenario: Scenario, path: np.ndarray) -> list[dict[str, Any]]:
         points = roads.points[start:end, :2].astype(np.float64)
         kind = MapType(int(roads.type[element]))
         closed = kind in (MapType.CROSSWALK, MapType.SPEED_BUMP, MapType.DRIVEWAY)
-        pieces = [points] if closed else _pieces(points, near[start:end])
-        elements += [{"type": int(kind), "xy": _polyline(piece)} for piece in pieces]
+        parts = [points] if closed else pieces(points, near[start:end])
+        elements += [{"type": int(kind), "xy": polyline(part)} for part in parts]
     return elements
-
-
-def _pieces(points: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
-    """The runs of near points, each with one point more on either side."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], near.astype(np.int8), [0]])))
-    runs = zip(edges[::2], edges[1::2], strict=True)
-    return [points[max(0, start - 1) : end + 1] for start, end in runs]
-
-
-def _polyline(points: np.ndarray) -> list[int]:
-    """x0, y0, dx1, dy1, ... in centimeters."""
-    whole = np.rint(simplify([points], SIMPLIFY)[0] * 100.0).astype(np.int64)
-    return np.diff(whole, axis=0, prepend=0).ravel().tolist()
 
 
 def _lights(rollout: Rollout, steps: int, path: np.ndarray) -> list[dict[str, Any]]:
@@ -365,30 +343,10 @@ def _lights(rollout: Rollout, steps: int, path: np.ndarray) -> list[dict[str, An
 def _route(scenario: Scenario, ego: int, path: np.ndarray) -> list[list[int]]:
     start, end = int(scenario.routes.offsets[ego]), int(scenario.routes.offsets[ego + 1])
     points = scenario.routes.points[start:end, :2].astype(np.float64)
-    return [_polyline(piece) for piece in _pieces(points, _near(points, path))]
+    return [polyline(piece) for piece in pieces(points, _near(points, path))]
 
 
 def _onsets(values: np.ndarray) -> list[int]:
     """Where a non-zero value begins."""
     before = np.concatenate([[0], values[:-1]])
     return np.flatnonzero((values != 0) & (values != before)).tolist()
-
-
-def _short(value: float) -> float | int | None:
-    """Four significant digits; None unless finite."""
-    number = float(value)
-    if not math.isfinite(number):
-        return None
-    number = float(f"{number:.4g}")
-    return int(number) if number.is_integer() and abs(number) < 1e15 else number
-
-
-def _plain(value: Any) -> Any:
-    """A metric as JSON takes it."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        return _short(float(value))
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return None if value is None else str(value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alpagym.atomic import write_atomically
-from alpagym.render.raster import AGENT_COLORS, EGO, LINES, LOG, MIDDLE, OTHER_COLOR, ROUTE
+from alpagym.render.raster import AGENT_COLORS, EGO, LINES, LOG, MIDDLE, OTHER_COLOR, PLAN, ROUTE
 from alpagym.render.replay import Rollout, incidents
 from alpagym.scenarios.scenario import AgentType, MapType
 
@@ -86,6 +86,12 @@ def _log_rollout(rerun: Any, stream: Any, rollout: Rollout, label: str) -> None:
             ),
         )
         if t < rollout.num_steps:
+            if rollout.plans is not None:
+                plan = rollout.plans[t][np.isfinite(rollout.plans[t]).all(1)]
+                z = float(tracks.xyz[rollout.ego, frame, 2])
+                line = np.pad(plan, ((0, 0), (0, 1)), constant_values=z)
+                strips = rerun.LineStrips3D([line] if len(line) > 1 else [], colors=_rgb(PLAN))
+                stream.log(f"{label}/plan", strips)
             for name, term in rollout.rewards.items():
                 if np.isfinite(term[t]):
                     stream.log(f"{label}/reward/{name}", rerun.Scalars(float(term[t])))

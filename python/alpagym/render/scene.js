@@ -83,7 +83,7 @@ function fitCanvas(canvas) {
 /** What can be shown or hidden, and whether it is shown at first. */
 const LAYERS = {
   "lanes": true, "lines": true, "crosswalks": true, "lights and signs": true, "route": true, "log": true,
-  "agents": true, "trail": true, "trails of others": false, "incidents": true, "ids": false,
+  "agents": true, "trail": true, "plan": true, "trails of others": false, "incidents": true, "ids": false,
 };
 const FIRST_LAYERS = new Set(Object.keys(LAYERS).filter((name) => LAYERS[name]));
 
@@ -125,6 +125,8 @@ function drawScene(canvas, scene, runs, time, view, palette, layers = FIRST_LAYE
     const track = run.tracks[ego];
     const color = runColor(palette, index);
     if (layers.has("trail")) stroke(ctx, trackPath(track, 0, shown(run)), color, 2 * px);
+    const plan = layers.has("plan") && run.plans ? run.plans[Math.min(Math.floor(time), run.steps - 1)] : [];
+    if (plan.length) drawPlan(ctx, plan, color, px);
     const pose = poseAt(track, shown(run));
     if (pose) drawBox(ctx, pose, scene.data.agents[ego], color, palette, px);
   }
@@ -188,6 +190,16 @@ function trackPath(track, from, to) {
   const now = down && to < track.x.length - 1 ? poseAt(track, to) : null;
   if (now) path.lineTo(now.x, now.y);
   return path;
+}
+
+/** Where the ego means to go: a wide, pale line with dots, so that it differs from where it went. */
+function drawPlan(ctx, plan, color, px) {
+  const path = new Path2D();
+  addPolyline(path, plan);
+  ctx.globalAlpha = 0.45;
+  stroke(ctx, path, color, Math.max(0.9, 4 * px));
+  ctx.globalAlpha = 1;
+  stroke(ctx, path, color, 1.5 * px, [0.1 * px, 5 * px]);
 }
 
 function inFrameOf(ctx, pose, draw) {

@@ -1,0 +1,337 @@
+"""Alpamayo's model on tiny random weights: reading, drawing, densities, and files it comes from."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributions import Normal, kl_divergence
+
+import alpamayo_models as tiny
+from alpagym.grpo.loss import reduce_log_prob
+from alpagym.interop.alpamayo import checkpoints, prompt, sampling, settings
+from alpagym.interop.alpamayo.encoder import ActionEncoder
+from alpagym.interop.alpamayo.model import Alpamayo
+from alpagym.policies.flow_matching import Schedule
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.make().double()
+
+
+def read(model, routes=None, **options):
+    seen = tiny.inputs(**options)
+    made = prompt.build(seen, model.settings, tiny.extended(), model.patches, routes=routes)
+    return model.prefix(made)
+
+
+@pytest.fixture(scope="module")
+def prefix(model):
+    return read(model, ["Turn left in 40m", ""])
+
+
+def noisy(count, batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    action = torch.randn(batch, count, 64, 2, generator=generator, dtype=torch.float64)
+    return action, torch.rand(batch, count, generator=generator, dtype=torch.float64)
+
+
+def test_the_expert_sees_what_upstream_shows_it(model, prefix):
+    """One situation and one waypoint set at a time, through the caches of `transformers`."""
+    made = prompt.build(
+        tiny.inputs(),
+        model.settings,
+        tiny.extended(),
+        model.patches,
+        routes=["Turn left in 40m", ""],
+    )
+    action, time = noisy(3)
+    got = model.velocity(prefix, action, time)
+    for b in range(2):
+        ids = made.ids[b][made.mask[b]][None]
+        patches, grid = made.patches.chunk(2)[b], made.grid.chunk(2)[b]
+        with torch.no_grad():
+            out = model.vlm.model(
+                input_ids=ids,
+                mm_token_type_ids=(ids == tiny.VLM["image_token_id"]).int(),
+                pixel_values=patches,
+                image_grid_thw=grid,
+                use_cache=True,
+            )
+        cache, length = out.past_key_values, ids.shape[1]
+        first = length + int(model.vlm.model.rope_deltas)
+        assert first < length  # an image of 2 x 3 tokens takes 3 positions
+        for c in range(3):
+            with torch.no_grad():
+                hidden = model.expert(
+                    inputs_embeds=model.action_in_proj(action[b, c][None], time[b, c][None]),
+                    position_ids=(torch.arange(64) + first).expand(3, 1, 64),
+                    past_key_values=cache,
+                    attention_mask=torch.zeros(1, 1, 64, length + 64, dtype=torch.float64),
+                    use_cache=True,
+                ).last_hidden_state
+            cache.crop(-64)
+            want = model.action_out_proj(hidden)[0]
+            torch.testing.assert_close(got[b, c], want, atol=1e-9, rtol=0)
+
+
+def test_draws_and_situations_do_not_see_each_other(model, prefix):
+    action, time = noisy(3)
+    got = model.velocity(prefix, action, time)
+    action[0, 1], time[0, 1] = 9.0, 0.9
+    changed = (model.velocity(prefix, action, time) - got).abs().amax((2, 3)) > 1e-12
+    assert changed.tolist() == [[False, True, False], [False, False, False]]
+    alone = model.velocity(prefix.index(slice(1, 2)), action[1:], time[1:])
+    torch.testing.assert_close(alone, got[1:], atol=1e-12, rtol=0)
+
+
+def test_everything_shown_matters(model):
+    def kept(routes=None, **changes):
+        seen = tiny.inputs(batch=1)
+        for name, value in changes.items():
+            setattr(seen, name, value)
+        made = prompt.build(seen, model.settings, tiny.extended(), model.patches, routes=routes)
+        return model.velocity(model.prefix(made), *noisy(1, batch=1))
+
+    plain, seen = kept(), tiny.inputs(batch=1)
+    others = {
+        "frames": kept(frames=255 - seen.frames),
+        "history": kept(history_xyz=seen.history_xyz * 2),
+        "camera": kept(camera=seen.camera - 1),
+        "route": kept(["Turn left in 40m"]),
+    }
+    for name, other in others.items():
+        assert (other - plain).abs().max() > 1e-4, name
+
+
+def test_waypoints_see_later_ones_unless_the_configuration_says_no(model, prefix):
+    causal = Alpamayo(
+        settings.of(tiny.config() | {"expert_non_causal_attention": False}), tiny.vlm_config()
+    ).double()
+    causal.load_state_dict(model.state_dict())
+    action, time = noisy(1)
+    moved = action.clone()
+    moved[..., 40, :] += 1.0
+    for made, earlier in ((model, True), (causal, False)):
+        change = made.velocity(prefix, moved, time) - made.velocity(prefix, action, time)
+        assert (change[:, :, :40].abs().max() > 1e-6) == earlier
+        assert change[:, :, 41:].abs().max() > 1e-6
+
+
+def test_features_of_actions_and_time():
+    encoder = ActionEncoder(settings.of(tiny.config()), 24)
+    caught = []
+    encoder.encoder.register_forward_hook(lambda module, given, out: caught.append(given[0]))
+    action, time = torch.tensor([[[0.25, -3.5]]]), torch.tensor([0.6])
+    encoder(action, time)
+    frequencies = np.logspace(0, 2, 10)
+    rounded = torch.tensor(frequencies).bfloat16().double().numpy()
+    assert abs(rounded - frequencies).max() > 0.01  # the releases' are in bfloat16
+    phase = 2 * math.pi * np.array([[0.25], [-3.5], [0.6]]) * rounded
+    want = math.sqrt(2) * np.concatenate([np.sin(phase), np.cos(phase)], 1).reshape(-1)
+    np.testing.assert_allclose(caught[0][0, 0].numpy(), want, atol=2e-3)
+    exact = ActionEncoder(settings.of(tiny.config() | {"model_dtype": "float32"}), 24)
+    np.testing.assert_allclose(exact.sinus[0].freqs[0].numpy(), frequencies, rtol=1e-5)
+
+
+def test_draws_are_chains_of_gaussians(model, prefix):
+    schedule = Schedule.even(5, 0.2)
+    schedule = Schedule(**{k: t.double() for k, t in vars(schedule).items()})
+    draws = sampling.sample(model, prefix, 3, schedule, torch.Generator().manual_seed(1))
+    assert draws.path.shape == (6, 2, 3, 64, 2)
+    assert draws.log_prob.shape == (2, 3, 5 * 128)
+    again = sampling.log_prob(model, prefix, draws.path, schedule)
+    torch.testing.assert_close(again, draws.log_prob, atol=1e-9, rtol=0)
+    other = tiny.make(seed=1).double()
+    field = sampling.velocities(model, prefix, draws.path, schedule)
+    anchor = sampling.velocities(other, prefix, draws.path, schedule)
+    total, divergence = torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    for n in range(5):
+        # Of the noise level 0.2 and five even steps, from alpamayo-recipes' formulas.
+        t, dt = n / 5, 1 / 5
+        sigma = 1 - t
+        s = 0.2 * math.sqrt(sigma / (1 - min(sigma, 1 - 1 / 5)))
+        x = draws.path[n]
+
+        def step(v, x=x, s=s, sigma=sigma, dt=dt):
+            mean = x * (1 - s * s / (2 * sigma) * dt)
+            mean = mean + v * (1 + s * s * (1 - sigma) / (2 * sigma)) * dt
+            return Normal(mean, s * math.sqrt(dt))
+
+        total += step(field[n]).log_prob(draws.path[n + 1]).sum((-1, -2))
+        divergence += kl_divergence(step(field[n]), step(anchor[n])).sum((-1, -2))
+    torch.testing.assert_close(reduce_log_prob(draws.log_prob, "sum"), total, atol=1e-4, rtol=0)
+    kl = sampling.divergence(field, anchor, schedule)
+    torch.testing.assert_close(reduce_log_prob(kl, "sum"), divergence, atol=0, rtol=1e-5)
+    torch.testing.assert_close(reduce_log_prob(kl, "mean"), divergence / 640, atol=0, rtol=1e-5)
+
+
+STEP = 1e-3
+
+
+def test_gradients_of_log_probabilities_against_finite_differences(model, prefix):
+    schedule = Schedule(**{k: t.double() for k, t in vars(Schedule.even(4, 0.2)).items()})
+    path = sampling.sample(model, prefix, 2, schedule, torch.Generator().manual_seed(2)).path
+
+    def value():
+        return sampling.log_prob(model, prefix, path, schedule).sum()
+
+    # A path is fixed, so only what carries it depends on the weights.
+    path = path + 0.05 * torch.randn(path.shape, generator=torch.Generator().manual_seed(3))
+    model.zero_grad()
+    value().backward()
+    for name in (
+        "action_out_proj.bias",
+        "action_in_proj.encoder.trunk.3.weight",
+        "expert.layers.0.self_attn.q_proj.weight",
+        "expert.layers.1.mlp.down_proj.weight",
+    ):
+        weight = model.get_parameter(name)
+        gradient = weight.grad
+        assert gradient is not None
+        way = torch.randn(weight.shape, generator=torch.Generator().manual_seed(4)).double()
+        # Norms are taken in float32 whatever the weights' precision: small steps drown in that.
+        way = way / way.norm()
+        with torch.no_grad():
+            weight += STEP * way
+            above = float(value())
+            weight -= 2 * STEP * way
+            below = float(value())
+            weight += STEP * way
+        slope = (above - below) / (2 * STEP)
+        error = abs(float((gradient * way).sum()) - slope)
+        assert error < 1e-3 * float(gradient.norm()), (name, slope)
+    assert model.get_parameter("vlm.model.language_model.norm.weight").grad is None
+
+
+def test_integration_without_noise_is_reproducible(model, prefix):
+    def draw(seed):
+        return sampling.integrated(model, prefix, 2, torch.Generator().manual_seed(seed))
+
+    assert draw(0).shape == (2, 2, 64, 2)
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+def test_a_path_of_another_schedule_is_refused(model, prefix):
+    with pytest.raises(ValueError, match=r"path: expected shape \[5, 2, K, 64, 2\], got \[4, 2"):
+        sampling.log_prob(model, prefix, torch.zeros(4, 2, 1, 64, 2), Schedule.even(4, 0.2))
+
+
+# Files
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("alpamayo")
+    return tiny.save_release(root / "release"), tiny.save_vlm(root / "vlm")
+
+
+@pytest.mark.parametrize(("kind", "shards"), [("alpamayo1_5", 2), ("alpamayo_r1", 1)])
+def test_a_release_is_loaded_by_its_path(tmp_path, folders, kind, shards):
+    source = tiny.make(kind, seed=4)
+    release = tiny.save_release(tmp_path / "r", kind, source, shards)
+    loaded = checkpoints.load(release, folders[1], dtype=torch.float32)
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.bfloat16().float()), name
+    source.load_state_dict(loaded.state_dict())
+    tokenizer = checkpoints.load_tokenizer(release, folders[1])
+    seen = tiny.inputs()
+    made = prompt.build(seen, loaded.settings, tokenizer, loaded.patches)
+    action, time = noisy(2)
+    want = source.velocity(source.prefix(made), action, time)
+    # Tables that are in no file, of rotary positions and waves, are there too.
+    torch.testing.assert_close(loaded.velocity(loaded.prefix(made), action, time), want)
+
+
+def test_precisions_of_a_loaded_model(folders):
+    loaded = checkpoints.load(*folders)
+    assert {p.dtype for p in loaded.vlm.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in loaded.expert.parameters()} == {torch.float32}
+    assert not [name for name, buffer in loaded.named_buffers() if buffer.is_meta]
+    kept = read(loaded)
+    assert kept.keys[0].dtype == torch.bfloat16
+    assert kept.nbytes == 2 * 2 * kept.keys[0].nbytes
+    assert loaded.velocity(kept, *noisy(2)).isfinite().all()
+
+
+def edit_config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def edit_weights(folder, change):
+    file = folder / "model-00001-of-00002.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file)
+
+
+def drop(name):
+    return lambda folder: edit_weights(folder, lambda state: state.pop(name))
+
+
+def reindex(folder):
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"] = {k: f"../{v}" for k, v in index["weight_map"].items()}
+    file.write_text(json.dumps(index))
+
+
+def cut(folder):
+    file = folder / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def only_pickle(folder):
+    for file in folder.glob("model*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+
+
+PATCH = "vlm.model.visual.patch_embed.proj.weight"
+FAULTS = {
+    "found no config.json": lambda f: (f / "config.json").unlink(),
+    "expected JSON": lambda f: (f / "config.json").write_text("{"),
+    f"expected {PATCH} in it, as model.safetensors.index.json has it": drop(PATCH),
+    "and .. more; is a file of model.safetensors.index.json not there": lambda f: (
+        f / "model.safetensors.index.json"
+    ).write_text(json.dumps({"weight_map": {PATCH: "model-00001-of-00002.safetensors"}})),
+    r"expected no other weights than those of alpamayo1_5, got expert.odd": lambda f: edit_weights(
+        f, lambda s: s.update({"expert.odd": torch.zeros(1)})
+    ),
+    r"expected action_in_proj.encoder.trunk.6.bias of shape \[40\], .*, got \[24\]": (
+        lambda f: edit_config(f, expert_cfg={"hidden_size": 40, "num_attention_heads": 2})
+    ),
+    "expert_cfg.num_key_value_heads: expected 2": lambda f: edit_config(
+        f, expert_cfg={"num_key_value_heads": 4}
+    ),
+    "expected names of files beside it, got ../model-0000": reindex,
+    "it was cut short": cut,
+    "pytorch_model.bin could run code and is not read": only_pickle,
+    "expected action_space.accel_mean to be .0.029": lambda f: edit_weights(
+        f, lambda s: s.update({"action_space.accel_mean": torch.tensor(0.5)})
+    ),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_checkpoints_that_are_refused(tmp_path, folders, message):
+    broken = tmp_path / "broken"
+    shutil.copytree(folders[0], broken)
+    FAULTS[message](broken)
+    with pytest.raises(ValueError, match=message) as error:
+        checkpoints.load(broken, folders[1])
+    assert "\n" not in str(error.value)
+
+
+def test_a_vlm_that_is_no_local_folder_is_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match=r"vlm_name_or_path: expected a local folder .*Cosmos"):
+        checkpoints.load(folders[0])
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(ValueError, match="expected model_type qwen3_vl, got qwen2"):
+        checkpoints.load(folders[0], tmp_path)

@@ -12,9 +12,9 @@ from torch.distributions import Normal, kl_divergence
 
 import alpamayo_models as tiny
 from alpagym.grpo.loss import reduce_log_prob
-from alpagym.interop.alpamayo import checkpoints, prompt, sampling, settings
+from alpagym.interop.alpamayo import checkpoints, layouts, prompt, sampling, settings
 from alpagym.interop.alpamayo.encoder import ActionEncoder
-from alpagym.interop.alpamayo.model import Alpamayo
+from alpagym.interop.alpamayo.model import Alpamayo, Prefix
 from alpagym.policies.flow_matching import Schedule
 
 
@@ -87,6 +87,56 @@ def test_draws_and_situations_do_not_see_each_other(model, prefix):
     assert changed.tolist() == [[False, True, False], [False, False, False]]
     alone = model.velocity(prefix.index(slice(1, 2)), action[1:], time[1:])
     torch.testing.assert_close(alone, got[1:], atol=1e-12, rtol=0)
+
+
+def test_prefixes_of_prompts_of_several_lengths_are_joined(model, prefix):
+    alone = [read(model, ["Turn left in 40m", ""]).index(slice(0, 1)), read(model).index([1])]
+    assert alone[0].mask.shape[1] > alone[1].mask.shape[1]
+    joined = Prefix.join(alone)
+    action, time = noisy(2)
+    want = model.velocity(prefix, action, time)
+    torch.testing.assert_close(model.velocity(joined, action, time), want, atol=1e-9, rtol=0)
+    assert joined.nbytes == prefix.nbytes
+
+
+RELEASED_VLM = {
+    "text_config": {
+        **tiny.VLM["text_config"],
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "vision_config": {
+        **tiny.VLM["vision_config"],
+        "depth": 27,
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_heads": 16,
+        "out_hidden_size": 4096,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [8, 16, 24],
+    },
+}
+
+
+def test_the_released_sizes_give_the_released_number_of_weights():
+    from transformers import Qwen3VLConfig
+
+    config = tiny.config() | {"vocab_size": 155697}
+    sizes = {"head_dim": 128, "hidden_size": 2048, "intermediate_size": 8256}
+    config["expert_cfg"] = sizes | {"num_attention_heads": 16}
+    config["action_in_proj_cfg"]["hidden_size"] = 512
+    with torch.device("meta"):
+        whole = Alpamayo(settings.of(config), Qwen3VLConfig(**RELEASED_VLM))
+    count = {name: sum(p.numel() for p in m.parameters()) for name, m in whole.named_children()}
+    assert count["expert"] == pytest.approx(2.3e9, rel=0.01)
+    assert sum(count.values()) == pytest.approx(11.1e9, rel=0.01)
+    # With the seven constants of R1's files, 416 tensors are not the VLM's.
+    own = [name for name in whole.state_dict() if not name.startswith("vlm.")]
+    assert len(own) + len(layouts.constants(whole.settings)) == 416
 
 
 def test_everything_shown_matters(model):

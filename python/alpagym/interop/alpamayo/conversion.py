@@ -77,7 +77,7 @@ def convert(
     """
     if target not in LAYOUTS:
         raise ValueError(f"to: expected one of {', '.join(LAYOUTS)}, got {target or 'nothing'}")
-    path = Path(source)
+    path, folder = Path(source), _Folder(Path(out))
     settings, _ = read(path)
     files = files_of(path)
     names = [name for names in files.values() for name in names]
@@ -89,8 +89,7 @@ def convert(
         from alpagym.interop.alpamayo.checkpoints import load_tokenizer
 
         tokenizer = load_tokenizer(path, vlm)
-    folder = Path(out)
-    with _Folder(folder) as made:
+    with folder as made:
         sizes = _write_weights(path, made, files, rename, added=added, link=link)
         (made / "config.json").write_text(config)
         _copy_rest(path, made)
@@ -123,7 +122,7 @@ def save(model: Alpamayo, source: str | Path, out: str | Path) -> Converted:
     Raises:
         ValueError: another model's source, or an `out` that is taken.
     """
-    path = Path(source)
+    path, folder = Path(source), _Folder(Path(out))
     settings, _ = read(path)
     files = files_of(path)
     names = [name for names in files.values() for name in names]
@@ -131,7 +130,7 @@ def save(model: Alpamayo, source: str | Path, out: str | Path) -> Converted:
     if not learned.keys() <= {nested_name(name) for name in names}:
         odd = sorted(learned.keys() - {nested_name(name) for name in names})
         raise ValueError(f"{path}: expected {odd[0]} in it, as the model has; is LoRA not merged?")
-    with _Folder(Path(out)) as made:
+    with folder as made:
         sizes = _write_weights(path, made, files, lambda name: name, replaced=learned)
         shutil.copyfile(path / "config.json", made / "config.json")
         _copy_rest(path, made)
@@ -212,11 +211,10 @@ class _Folder:
         self.folder = folder
         self.part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
 
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"out={folder}: expected a new or empty folder, got one with files")
+
     def __enter__(self) -> Path:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise ValueError(
-                f"out={self.folder}: expected a new or empty folder, got one with files"
-            )
         self.part.mkdir(parents=True)
         return self.part
 

@@ -25,7 +25,7 @@ class Decisions:
     """What T decisions of W rollouts were, row by row: T W of them."""
 
     prefix: Prefix
-    """What was seen; read once, and true for as many steps as are taken."""
+    """What was seen; read once, and true for as many steps as are taken. May lie on the host."""
     path: Tensor
     """Of the draw that was driven. [N + 1, T W, 64, 2]"""
     log_prob: Tensor
@@ -124,7 +124,8 @@ def grpo_step(
         if not len(t):
             continue
         rows = t * width + part[w]
-        prefix, path = decisions.prefix.index(rows), decisions.path[:, rows, None]
+        prefix = decisions.prefix.index(rows).to(model.device)
+        path = decisions.path[:, rows, None]
         field = velocities(model, prefix, path, schedule)
         found = reduce_log_prob(densities(field, path, schedule)[:, 0], config.log_prob)
         loss = grpo_loss(

@@ -9,7 +9,7 @@ Modules have the names that checkpoints give them; the VLM and the layers are th
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,11 +56,33 @@ class Prefix:
 
     def index(self, rows: Tensor | slice) -> Prefix:
         """Those of some situations."""
+        at = rows.to(self.mask.device) if isinstance(rows, Tensor) else rows
+        return self._map(lambda t: t[at])
+
+    def to(self, device: torch.device | str) -> Prefix:
+        """On a device; those of many decisions fit into the host's memory only."""
+        return self._map(lambda t: t.to(device))
+
+    @classmethod
+    def join(cls, parts: Sequence[Prefix]) -> Prefix:
+        """One of all situations of several, padded in front to the longest prompt."""
+        longest = max(part.mask.shape[1] for part in parts)
+
+        def padded(part: Prefix, tensor: Tensor, dim: int) -> Tensor:
+            missing = longest - part.mask.shape[1]
+            return nn.functional.pad(tensor, (*(0, 0) * (tensor.ndim - 1 - dim), missing, 0))
+
+        layers = range(len(parts[0].keys))
+        return cls(
+            [torch.cat([padded(p, p.keys[n], 2) for p in parts]) for n in layers],
+            [torch.cat([padded(p, p.values[n], 2) for p in parts]) for n in layers],
+            torch.cat([padded(p, p.mask, 1) for p in parts]),
+            torch.cat([p.start for p in parts]),
+        )
+
+    def _map(self, of: Callable[[Tensor], Tensor]) -> Prefix:
         return Prefix(
-            [k[rows] for k in self.keys],
-            [v[rows] for v in self.values],
-            self.mask[rows],
-            self.start[rows],
+            [of(k) for k in self.keys], [of(v) for v in self.values], of(self.mask), of(self.start)
         )
 
     @property

@@ -327,6 +327,12 @@ def _convert_checkpoint(arguments: Sequence[str]) -> int:
         f"{done.nbytes / 1e9:.2f} GB in {done.files} files"
         f"{', with a tokenizer' if done.tokenizer else ', without a tokenizer'}"
     )
+    if config.check:
+        from alpagym.devices import choose_device
+        from alpagym.interop.alpamayo.checking import check
+
+        for line in check(config.out, config.vlm or None, str(choose_device(config.device))):
+            print(line, flush=True)
     return 0
 
 

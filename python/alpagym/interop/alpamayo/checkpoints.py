@@ -17,6 +17,8 @@ from alpagym.interop.alpamayo.weights import INDEX, files_of, table_of
 
 CONSTANT_ERROR = 1e-2
 """How far, in proportion, constants in a file may be from what they stand for: bfloat16's."""
+TOKENIZER = "tokenizer.json"
+"""File that a tokenizer is read from."""
 SHOWN = 3
 """Names of weights in a message."""
 
@@ -117,14 +119,14 @@ def load_tokenizer(folder: str | Path, vlm: str | Path | None = None) -> Any:
         ValueError: no tokenizer, or one that does not fit the model.
     """
     require()
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     settings, _ = read(Path(folder))
     own = Path(folder)
-    place = own if (own / "tokenizer_config.json").is_file() else vlm_folder(settings, vlm)
-    if not (place / "tokenizer_config.json").is_file():
-        raise ValueError(f"{place}: expected a tokenizer, found no tokenizer_config.json")
-    tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    place = own if (own / TOKENIZER).is_file() else vlm_folder(settings, vlm)
+    if not (place / TOKENIZER).is_file():
+        raise ValueError(f"{place}: expected a tokenizer, found no {TOKENIZER}")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(place, local_files_only=True)
     return vocabulary.extend(tokenizer, settings)
 
 
@@ -189,6 +191,6 @@ def _restore(model: nn.Module, device: torch.device) -> None:
             module.freqs = module.derived(device)
         elif any(buffer.is_meta for buffer in module.buffers(recurse=False)):
             # Tables of rotary positions, which follow from the configuration.
-            made: nn.Module = type(module)(module.config)  # type: ignore[arg-type]
+            made: nn.Module = type(module)(module.config)
             for name, buffer in made.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from alpagym.interop.alpamayo.checkpoints import TOKENIZER, load_tokenizer, vlm_folder
 from alpagym.interop.alpamayo.layouts import (
     LAYOUTS,
     constants,
@@ -83,19 +84,15 @@ def convert(
     names = [name for names in files.values() for name in names]
     config = convert_config((path / "config.json").read_text(), target)
     rename, added = _plan(path, files, settings, target)
-    owns_tokenizer = (path / "tokenizer_config.json").is_file()
+    owns_tokenizer = (path / TOKENIZER).is_file()
     tokenizer = None
     if target in ("training", "export") and not owns_tokenizer:
-        from alpagym.interop.alpamayo.checkpoints import load_tokenizer
-
         tokenizer = load_tokenizer(path, vlm)
     with folder as made:
         sizes = _write_weights(path, made, files, rename, added=added, link=link)
         (made / "config.json").write_text(config)
         _copy_rest(path, made)
         if tokenizer is not None:
-            from alpagym.interop.alpamayo.checkpoints import vlm_folder
-
             tokenizer.save_pretrained(made)
             for name in VLM_FILES:
                 if (vlm_folder(settings, vlm) / name).is_file():
@@ -135,7 +132,7 @@ def save(model: Alpamayo, source: str | Path, out: str | Path) -> Converted:
         shutil.copyfile(path / "config.json", made / "config.json")
         _copy_rest(path, made)
     layout = layout_of(settings, names)
-    tokenizer = (path / "tokenizer_config.json").is_file()
+    tokenizer = (path / TOKENIZER).is_file()
     return Converted(layout, layout, len(files), len(sizes), sum(sizes.values()), tokenizer)
 
 

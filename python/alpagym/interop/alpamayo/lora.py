@@ -58,13 +58,16 @@ def add(
         raise ValueError("lora: expected a model without adapters, got one that has them")
     model.requires_grad_(False)
     scale = (rank if alpha is None else alpha) / rank
-    found = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    found = [name for name in found if name.rpartition(".")[2] in layers]
+    found = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in layers
+    }
     if not found:
         raise ValueError(f"lora: expected linear layers named {', '.join(layers)}, found none")
-    for name in found:
+    for name, layer in found.items():
         parent, _, last = name.rpartition(".")
-        setattr(model.get_submodule(parent), last, Adapted(model.get_submodule(name), rank, scale))
+        setattr(model.get_submodule(parent), last, Adapted(layer, rank, scale))
     return [p for adapter in adapters(model) for p in (adapter.down, adapter.up)]
 
 

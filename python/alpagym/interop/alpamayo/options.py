@@ -20,3 +20,7 @@ class CheckpointConfig:
     where the checkpoint has none."""
     link: bool = False
     """Link to files of weights that stay as they are instead of copying them."""
+    check: bool = False
+    """Then load what was written, show it a scene of gray frames, and draw from it."""
+    device: str = "auto"
+    """Where to check: auto, cpu, cuda, cuda:1."""

@@ -149,6 +149,7 @@ def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _number(config: Mapping[str, Any], name: str, default: Any = None, kind: type = int) -> Any:
     value = config.get(name)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or value <= 0:
+    number = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not number or not value > 0:
         raise ValueError(f"{name}: expected a number above 0, got {value!r:.60}")
     return value

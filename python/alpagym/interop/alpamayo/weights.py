@@ -162,7 +162,7 @@ def rewrite(
     """
     table, swapped = table_of(source), replaced or {}
     rows: dict[str, dict[str, Any]] = {}
-    parts: list[tuple[Entry, bytes] | tuple[Entry, None]] = []
+    parts: list[tuple[Entry, bytes | None]] = []
     sizes: dict[str, int] = {}
     for entry in table.entries:
         name = rename(entry.name)

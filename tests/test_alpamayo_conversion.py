@@ -206,12 +206,19 @@ def test_files_that_are_refused(tmp_path, message):
 def test_the_command(tmp_path, vlm, capsys):
     release = tiny.save_release(tmp_path / "r")
     out = tmp_path / "t"
-    assert (
-        main(["convert-checkpoint", str(release), f"out={out}", "to=training", f"vlm={vlm}"]) == 0
-    )
-    said = capsys.readouterr().out
-    assert said.startswith(f"{out}: alpamayo1_5 as training, 112 tensors of 0.00 GB in 2 files")
-    assert said.endswith("with a tokenizer\n")
+    given = [str(release), f"out={out}", "to=training", f"vlm={vlm}"]
+    assert main(["convert-checkpoint", *given, "--check", "device=cpu"]) == 0
+    wrote, loaded, read, drew, judged = capsys.readouterr().out.splitlines()
+    assert wrote.startswith(f"{out}: alpamayo1_5 as training, 112 tensors of 0.00 GB in 2 files")
+    assert wrote.endswith("with a tokenizer")
+    assert loaded.startswith("loaded 0.00e9 weights of 0.00 GB in ")
+    # 16 frames of 10 x 16 tokens, and words.
+    count = int(re.match(r"read (\d+) tokens of 16 frames into ", read).group(1))
+    assert 16 * 160 + 48 < count < 16 * 160 + 1000
+    ends = re.findall(r"\((-?\d+\.\d), (-?\d+\.\d)\) m", drew)
+    assert len(ends) == 2
+    assert ends[0] != ends[1]
+    assert float(re.search(r": (\S+) from those drawn", judged).group(1)) < 1e-3
     for arguments, message in (
         ([str(release), f"out={out}", "to=training"], "expected a new or empty folder"),
         ([str(release), "to=training"], "out: expected a folder, got nothing"),

@@ -1,5 +1,8 @@
 """What Alpamayo's expert learns, and what stays as it is."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -197,3 +200,15 @@ def test_replays_of_draws(recorded):
     assert found["log_probs"].requires_grad
     with pytest.raises(ValueError, match="timesteps: expected the same times"):
         learning.replay(model, recorded.prefix, samples, times * torch.rand(T * W, 1), 0.2)
+
+
+def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
+    text = (Path(__file__).resolve().parents[1] / "docs" / "alpamayo.md").read_text()
+    tiny.save_release(tmp_path / "Alpamayo-1.5-10B")
+    tiny.save_vlm(tmp_path / "Cosmos-Reason2-8B")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for example in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        exec(compile(example.replace('"cuda"', '"cpu"'), "alpamayo.md", "exec"), names)
+    assert names["values"]["grad_norm"] > 0.0
+    assert (tmp_path / "trained" / "config.json").is_file()

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from safetensors.torch import save_file
 
-from alpagym.interop.alpamayo import settings, vocabulary
+from alpagym.interop.alpamayo import prompt, settings, vocabulary
 from alpagym.interop.alpamayo.contract import Inputs
 from alpagym.interop.alpamayo.model import Alpamayo
 
@@ -167,6 +167,20 @@ def inputs(batch=2, cameras=(1, 6), frames=2, seed=0):
         camera=torch.tensor(cameras).repeat_interleave(frames).expand(batch, -1),
         time_us=torch.arange(1 - frames, 1).repeat(len(cameras)).expand(batch, -1) * 100_000,
     )
+
+
+def read(model, routes=None, **options):
+    """What a model's VLM keeps of the prompts of `inputs`."""
+    seen = inputs(**options)
+    made = prompt.build(seen, model.settings, extended(), model.patches, routes=routes)
+    return model.prefix(made)
+
+
+def noisy(count, batch=2, seed=0):
+    """Actions and times for `Alpamayo.velocity`, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    action = torch.randn(batch, count, 64, 2, generator=generator, dtype=torch.float64)
+    return action, torch.rand(batch, count, generator=generator, dtype=torch.float64)
 
 
 def save_vlm(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import alpamayo_models as tiny
-from alpagym.interop.alpamayo import contract, prompt, settings, vocabulary
+from alpagym.interop.alpamayo import contract, prompt, reasoning, settings, vocabulary
 from alpagym.interop.alpamayo.prompt import Patches
 
 
@@ -233,3 +233,38 @@ SETTINGS = {
 def test_configurations_that_are_refused(message):
     with pytest.raises(ValueError, match=message):
         settings.of(tiny.config() | SETTINGS[message])
+
+
+def test_a_chain_of_thought_comes_before_the_future():
+    model, tokenizer = tiny.make(), tiny.extended()
+    asked = build(routes=["Turn left in 40m", ""], reasoning=True)
+    written = model.settings.trajectory_ids["future_start"]
+    with torch.no_grad():  # so that it ends now and then
+        model.vlm.lm_head.weight[written] *= 3.0
+
+    def think(seed, max_tokens=12):
+        return reasoning.think(model, asked, tokenizer, seed=seed, max_tokens=max_tokens)
+
+    drawn = [think(seed) for seed in range(4)]
+    assert think(0)[1] == drawn[0][1]
+    assert len({words for _, thoughts in drawn for words in thoughts}) > 4
+    bins = torch.arange(4000) + model.settings.trajectory_start
+    lengths = set()
+    for made, thoughts in drawn:
+        for b in range(2):
+            before, after = asked.ids[b][asked.mask[b]], made.ids[b][made.mask[b]]
+            assert torch.equal(after[: len(before)], before)
+            thought = after[len(before) : -1]
+            assert after[-1] == written
+            assert written not in thought
+            assert not torch.isin(thought, bins).any()
+            assert tokenizer.decode(thought).startswith(thoughts[b])
+            lengths.add(len(thought))
+        prefix = model.prefix(made)
+        assert (prefix.start < made.mask.sum(1)).all()
+        action = torch.zeros(2, 1, 64, 2)
+        assert model.velocity(prefix, action, torch.zeros(2, 1)).isfinite().all()
+    assert len(lengths) > 1
+    assert max(lengths) == 12
+    with pytest.raises(ValueError, match=r"expected <\|cot_start\|> at its end"):
+        reasoning.think(model, build(), tokenizer, seed=0)

@@ -71,6 +71,25 @@ def test_a_step_of_grpo_changes_the_expert_and_nothing_else(recorded):
     assert all(torch.equal(a, b) for a, b in zip(again.keys, recorded.prefix.keys, strict=True))
 
 
+def test_each_device(device, recorded):
+    model = tiny.make().to(device)
+    prefix = recorded.prefix.to(device)
+    schedule = Schedule.even(3, 0.2, device)
+    draws = sampling.sample(model, prefix, 2, schedule, torch.Generator(device).manual_seed(0))
+    again = sampling.log_prob(model, prefix, draws.path, schedule)
+    torch.testing.assert_close(again, draws.log_prob, atol=1e-3, rtol=0)
+    here = Decisions(
+        recorded.prefix,  # stays on the host
+        *(
+            getattr(recorded, name).to(device)
+            for name in ("path", "log_prob", "advantage", "valid")
+        ),
+    )
+    optimizer = torch.optim.SGD(train_expert_only(model), 0.0)
+    values = learning.grpo_step(model, here, schedule, GrpoConfig(), optimizer, rollouts=2)
+    assert values["ratio_mean"] == pytest.approx(1.0, abs=1e-2)
+
+
 @pytest.mark.parametrize("average", ["step", "rollout", "sum"])
 def test_gradients_do_not_depend_on_the_parts_that_they_are_summed_from(recorded, average):
     config = GrpoConfig(average=average, kl_weight=0.3, log_prob="mean")

@@ -1,18 +1,19 @@
-"""Alpamayo's model on tiny random weights: reading, drawing, densities, and files it comes from."""
+"""Alpamayo's model on tiny random weights: reading, drawing and densities."""
 
-import json
 import math
-import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch.distributions import Normal, kl_divergence
 
 import alpamayo_models as tiny
 from alpagym.grpo.loss import reduce_log_prob
-from alpagym.interop.alpamayo import checkpoints, layouts, prompt, sampling, settings
+from alpagym.interop import alpamayo
+from alpagym.interop.alpamayo import layouts, prompt, sampling, settings
 from alpagym.interop.alpamayo.encoder import ActionEncoder
 from alpagym.interop.alpamayo.model import Alpamayo, Prefix
 from alpagym.policies.flow_matching import Schedule
@@ -23,21 +24,9 @@ def model():
     return tiny.make().double()
 
 
-def read(model, routes=None, **options):
-    seen = tiny.inputs(**options)
-    made = prompt.build(seen, model.settings, tiny.extended(), model.patches, routes=routes)
-    return model.prefix(made)
-
-
 @pytest.fixture(scope="module")
 def prefix(model):
-    return read(model, ["Turn left in 40m", ""])
-
-
-def noisy(count, batch=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    action = torch.randn(batch, count, 64, 2, generator=generator, dtype=torch.float64)
-    return action, torch.rand(batch, count, generator=generator, dtype=torch.float64)
+    return tiny.read(model, ["Turn left in 40m", ""])
 
 
 def test_the_expert_sees_what_upstream_shows_it(model, prefix):
@@ -49,7 +38,7 @@ def test_the_expert_sees_what_upstream_shows_it(model, prefix):
         model.patches,
         routes=["Turn left in 40m", ""],
     )
-    action, time = noisy(3)
+    action, time = tiny.noisy(3)
     got = model.velocity(prefix, action, time)
     for b in range(2):
         ids = made.ids[b][made.mask[b]][None]
@@ -80,7 +69,7 @@ def test_the_expert_sees_what_upstream_shows_it(model, prefix):
 
 
 def test_draws_and_situations_do_not_see_each_other(model, prefix):
-    action, time = noisy(3)
+    action, time = tiny.noisy(3)
     got = model.velocity(prefix, action, time)
     action[0, 1], time[0, 1] = 9.0, 0.9
     changed = (model.velocity(prefix, action, time) - got).abs().amax((2, 3)) > 1e-12
@@ -90,10 +79,13 @@ def test_draws_and_situations_do_not_see_each_other(model, prefix):
 
 
 def test_prefixes_of_prompts_of_several_lengths_are_joined(model, prefix):
-    alone = [read(model, ["Turn left in 40m", ""]).index(slice(0, 1)), read(model).index([1])]
+    alone = [
+        tiny.read(model, ["Turn left in 40m", ""]).index(slice(0, 1)),
+        tiny.read(model).index([1]),
+    ]
     assert alone[0].mask.shape[1] > alone[1].mask.shape[1]
     joined = Prefix.join(alone)
-    action, time = noisy(2)
+    action, time = tiny.noisy(2)
     want = model.velocity(prefix, action, time)
     torch.testing.assert_close(model.velocity(joined, action, time), want, atol=1e-9, rtol=0)
     assert joined.nbytes == prefix.nbytes
@@ -145,7 +137,7 @@ def test_everything_shown_matters(model):
         for name, value in changes.items():
             setattr(seen, name, value)
         made = prompt.build(seen, model.settings, tiny.extended(), model.patches, routes=routes)
-        return model.velocity(model.prefix(made), *noisy(1, batch=1))
+        return model.velocity(model.prefix(made), *tiny.noisy(1, batch=1))
 
     plain, seen = kept(), tiny.inputs(batch=1)
     others = {
@@ -163,7 +155,7 @@ def test_waypoints_see_later_ones_unless_the_configuration_says_no(model, prefix
         settings.of(tiny.config() | {"expert_non_causal_attention": False}), tiny.vlm_config()
     ).double()
     causal.load_state_dict(model.state_dict())
-    action, time = noisy(1)
+    action, time = tiny.noisy(1)
     moved = action.clone()
     moved[..., 40, :] += 1.0
     for made, earlier in ((model, True), (causal, False)):
@@ -272,116 +264,12 @@ def test_a_path_of_another_schedule_is_refused(model, prefix):
         sampling.log_prob(model, prefix, torch.zeros(4, 2, 1, 64, 2), Schedule.even(4, 0.2))
 
 
-# Files
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("alpamayo")
-    return tiny.save_release(root / "release"), tiny.save_vlm(root / "vlm")
-
-
-@pytest.mark.parametrize(("kind", "shards"), [("alpamayo1_5", 2), ("alpamayo_r1", 1)])
-def test_a_release_is_loaded_by_its_path(tmp_path, folders, kind, shards):
-    source = tiny.make(kind, seed=4)
-    release = tiny.save_release(tmp_path / "r", kind, source, shards)
-    loaded = checkpoints.load(release, folders[1], dtype=torch.float32)
-    for name, tensor in source.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor.bfloat16().float()), name
-    source.load_state_dict(loaded.state_dict())
-    tokenizer = checkpoints.load_tokenizer(release, folders[1])
-    seen = tiny.inputs()
-    made = prompt.build(seen, loaded.settings, tokenizer, loaded.patches)
-    action, time = noisy(2)
-    want = source.velocity(source.prefix(made), action, time)
-    # Tables that are in no file, of rotary positions and waves, are there too.
-    torch.testing.assert_close(loaded.velocity(loaded.prefix(made), action, time), want)
-
-
-def test_precisions_of_a_loaded_model(folders):
-    loaded = checkpoints.load(*folders)
-    assert {p.dtype for p in loaded.vlm.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in loaded.expert.parameters()} == {torch.float32}
-    assert not [name for name, buffer in loaded.named_buffers() if buffer.is_meta]
-    kept = read(loaded)
-    assert kept.keys[0].dtype == torch.bfloat16
-    assert kept.nbytes == 2 * 2 * kept.keys[0].nbytes
-    assert loaded.velocity(kept, *noisy(2)).isfinite().all()
-
-
-def edit_config(folder, **changes):
-    file = folder / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-def edit_weights(folder, change):
-    file = folder / "model-00001-of-00002.safetensors"
-    state = load_file(file)
-    change(state)
-    save_file(state, file)
-
-
-def drop(name):
-    return lambda folder: edit_weights(folder, lambda state: state.pop(name))
-
-
-def reindex(folder):
-    file = folder / "model.safetensors.index.json"
-    index = json.loads(file.read_text())
-    index["weight_map"] = {k: f"../{v}" for k, v in index["weight_map"].items()}
-    file.write_text(json.dumps(index))
-
-
-def cut(folder):
-    file = folder / "model-00002-of-00002.safetensors"
-    file.write_bytes(file.read_bytes()[:-100])
-
-
-def only_pickle(folder):
-    for file in folder.glob("model*"):
-        file.unlink()
-    (folder / "pytorch_model.bin").write_bytes(b"")
-
-
-PATCH = "vlm.model.visual.patch_embed.proj.weight"
-FAULTS = {
-    "found no config.json": lambda f: (f / "config.json").unlink(),
-    "expected JSON": lambda f: (f / "config.json").write_text("{"),
-    f"expected {PATCH} in it, as model.safetensors.index.json has it": drop(PATCH),
-    "and .. more; is a file of model.safetensors.index.json not there": lambda f: (
-        f / "model.safetensors.index.json"
-    ).write_text(json.dumps({"weight_map": {PATCH: "model-00001-of-00002.safetensors"}})),
-    r"expected no other weights than those of alpamayo1_5, got expert.odd": lambda f: edit_weights(
-        f, lambda s: s.update({"expert.odd": torch.zeros(1)})
-    ),
-    r"expected action_in_proj.encoder.trunk.6.bias of shape \[40\], .*, got \[24\]": (
-        lambda f: edit_config(f, expert_cfg={"hidden_size": 40, "num_attention_heads": 2})
-    ),
-    "expert_cfg.num_key_value_heads: expected 2": lambda f: edit_config(
-        f, expert_cfg={"num_key_value_heads": 4}
-    ),
-    "expected names of files beside it, got ../model-0000": reindex,
-    "it was cut short": cut,
-    "pytorch_model.bin could run code and is not read": only_pickle,
-    "expected action_space.accel_mean to be .0.029": lambda f: edit_weights(
-        f, lambda s: s.update({"action_space.accel_mean": torch.tensor(0.5)})
-    ),
-}
-
-
-@pytest.mark.parametrize("message", FAULTS)
-def test_checkpoints_that_are_refused(tmp_path, folders, message):
-    broken = tmp_path / "broken"
-    shutil.copytree(folders[0], broken)
-    FAULTS[message](broken)
-    with pytest.raises(ValueError, match=message) as error:
-        checkpoints.load(broken, folders[1])
-    assert "\n" not in str(error.value)
-
-
-def test_a_vlm_that_is_no_local_folder_is_refused(folders, tmp_path):
-    with pytest.raises(ValueError, match=r"vlm_name_or_path: expected a local folder .*Cosmos"):
-        checkpoints.load(folders[0])
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
-    with pytest.raises(ValueError, match="expected model_type qwen3_vl, got qwen2"):
-        checkpoints.load(folders[0], tmp_path)
+def test_nothing_needs_transformers_before_a_model_is_made(monkeypatch):
+    folder = Path(alpamayo.__file__).parent
+    names = [f"{alpamayo.__name__}.{file.stem}" for file in folder.glob("*.py")]
+    assert len(names) > 15
+    script = f"import alpagym, sys, {', '.join(names)}; assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r"need transformers \(.*pip install alpagym.alpamayo.$"):
+        Alpamayo(settings.of(tiny.config()), None)

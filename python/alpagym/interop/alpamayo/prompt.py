@@ -8,7 +8,7 @@ the future: that is how AlpaGym trains. With `reasoning` it begins with a chain 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -105,6 +105,12 @@ class Prompt:
         """On a device."""
         return Prompt(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def with_rows(self, rows: Sequence[Sequence[int]]) -> Prompt:
+        """The same frames in other words: tokens of each situation, not padded."""
+        ids, mask = _padded(rows)
+        device = self.ids.device
+        return replace(self, ids=ids.to(device), mask=mask.to(device))
+
 
 def text(
     cameras: Sequence[int],
@@ -188,16 +194,22 @@ def build(
     for route in told:
         words = text(cameras, frames, each, settings, route=route, reasoning=reasoning)
         rows.append(tokenizer.encode(words, add_special_tokens=False))
-    length = max(map(len, rows))
-    ids = torch.full((batch, length), tokenizer.pad_token_id or 0)
-    mask = torch.zeros(batch, length, dtype=torch.bool)
-    for b, row in enumerate(rows):
-        ids[b, length - len(row) :] = torch.tensor(row)
-        mask[b, length - len(row) :] = True
+    ids, mask = _padded(rows)
     device = inputs.frames.device
     cut, grid = patches.cut(inputs.frames.flatten(0, 1))
     ids = fuse_history(ids.to(device), inputs.history_xyz, settings)
     return Prompt(ids, mask.to(device), cut, grid)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of one length, filled in front with what is masked, and the mask: [B, L] each."""
+    length = max(map(len, rows))
+    ids = torch.zeros(len(rows), length, dtype=torch.int64)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        ids[b, length - len(row) :] = torch.tensor(row)
+        mask[b, length - len(row) :] = True
+    return ids, mask
 
 
 def fuse_history(ids: Tensor, history_xyz: Tensor, settings: Settings) -> Tensor:
@@ -218,6 +230,6 @@ def fuse_history(ids: Tensor, history_xyz: Tensor, settings: Settings) -> Tensor
             f"prompt: expected {NUM_HISTORY_TOKENS} placeholders {written('traj_history')}, "
             f"got {found.tolist()}"
         )
-    bins = encode_history(history_xyz[:, 0])
+    bins = encode_history(history_xyz[:, 0]).to(ids.device)
     first = settings.trajectory_start + HISTORY_OFFSET
     return ids.masked_scatter(places, (first + bins).to(ids.dtype))

@@ -207,7 +207,6 @@ class _Folder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"out={folder}: expected a new or empty folder, got one with files")
 

@@ -6,6 +6,7 @@ Gaussian under both models.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ def replay(
         samples: recorded paths (`samples_list`), [R, N + 1, 64, 2].
         timesteps: [R, N + 1], alike in all rows.
         noise_level: of the draws.
-        anchor: to which KL is taken.
+        anchor: to which KL is taken; the model itself for what it was before LoRA adapted it.
         reduction: `mean` as AlpaGym, or `sum`.
 
     Returns:
@@ -73,8 +74,7 @@ def replay(
         "kl_div": None,
     }
     if anchor is not None:
-        with torch.no_grad():
-            held = velocities(anchor, prefix, path, schedule)
+        held = _held(model, anchor, prefix, path, schedule)
         result["kl_div"] = reduce_log_prob(divergence(field, held, schedule)[:, 0], reduction)
     return result
 
@@ -97,8 +97,7 @@ def grpo_step(
         schedule: of the draws.
         config: the objective; of KL, which is exact, the weight alone.
         optimizer: takes the step.
-        anchor: to which KL is taken, with `kl_weight` above 0; the model itself for what it was
-            before LoRA adapted it.
+        anchor: to which KL is taken, with `kl_weight` above 0; as of `replay`.
         rollouts: in the expert at a time, while gradients add up; 0 for all.
 
     Returns:
@@ -138,8 +137,7 @@ def grpo_step(
         )
         kl = torch.zeros_like(loss.policy)
         if config.kl_weight > 0.0 and anchor is not None:
-            with torch.no_grad(), off(anchor):
-                held = velocities(anchor, prefix, path, schedule)
+            held = _held(model, anchor, prefix, path, schedule)
             each = reduce_log_prob(divergence(field, held, schedule)[:, 0], config.log_prob)
             weight = step_weights(valid, config.average, config.constant_steps)[0]
             kl = (each * weight[valid]).sum() / total
@@ -156,3 +154,12 @@ def grpo_step(
         raise ValueError(f"grpo: expected finite numbers, got {wrong}")
     optimizer.step()
     return values
+
+
+@torch.no_grad()
+def _held(
+    model: Alpamayo, anchor: Alpamayo, prefix: Prefix, path: Tensor, schedule: Schedule
+) -> Tensor:
+    """The anchor's field on paths, [N, B, K, 64, 2]."""
+    with off(anchor) if anchor is model else nullcontext():
+        return velocities(anchor, prefix, path, schedule)

@@ -9,6 +9,7 @@ import torch
 import alpamayo_models as tiny
 from alpagym.interop.alpamayo import contract, prompt, reasoning, settings, vocabulary
 from alpagym.interop.alpamayo.prompt import Patches
+from alpagym.interop.alpasim import cameras
 
 
 def test_quaternions_and_frames_are_alpagyms(shared_golden, tol):
@@ -151,6 +152,26 @@ def test_camera_frames_of_the_contract_are_not_resized():
     assert Patches().tokens(height, width) == 160
     with pytest.raises(ValueError, match="expected height and width as multiples of 32"):
         Patches().tokens(324, 512)
+
+
+def test_pictures_are_shrunk_as_pillow_does():
+    from PIL import Image
+
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (2, 3, 270, 480), generator=generator, dtype=torch.uint8)
+    height, width = contract.FRAME_SIZE
+    for size in ((height, width), (64, 96)):
+        got = contract.shrunk(pictures, size)
+        assert got.shape == (2, 3, *size)
+        for picture, frame in zip(pictures, got, strict=True):
+            image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+            want = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+            assert abs(frame.permute(1, 2, 0).numpy() - want).max() <= 1
+
+
+def test_cameras_have_alpasims_names():
+    assert set(contract.CAMERAS) == set(cameras.VIEWS)
+    assert set(contract.CAMERAS.values()) == set(prompt.CAMERA_NAMES)
 
 
 def test_the_prompt_of_1_5_in_words():

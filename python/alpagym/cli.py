@@ -329,9 +329,9 @@ def _convert_checkpoint(arguments: Sequence[str]) -> int:
     )
     if config.check:
         from alpagym.devices import choose_device
-        from alpagym.interop.alpamayo.checking import check
+        from alpagym.interop.alpamayo.trial import try_out
 
-        for line in check(config.out, config.vlm or None, str(choose_device(config.device))):
+        for line in try_out(config.out, config.vlm or None, str(choose_device(config.device))):
             print(line, flush=True)
     return 0
 

@@ -128,6 +128,22 @@ def order(camera: Tensor) -> tuple[list[int], int]:
     return found, int(counts[0])
 
 
+def shrunk(pictures: Tensor, size: tuple[int, int] = FRAME_SIZE) -> Tensor:
+    """Camera pictures as frames: bilinear with antialiasing, whatever that does to their sides.
+
+    Args:
+        pictures: uint8 [N, 3, H, W], on any device.
+        size: height and width.
+
+    Returns:
+        uint8 [N, 3, *size].
+    """
+    made = torch.nn.functional.interpolate(
+        pictures.float(), size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return made.round().clamp(0, 255).to(torch.uint8)
+
+
 def rotation_of(quaternion: Tensor) -> Tensor:
     """Matrices of quaternions w, x, y, z, [..., 4] -> [..., 3, 3].
 

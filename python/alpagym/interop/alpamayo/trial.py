@@ -40,7 +40,7 @@ def scene() -> Inputs:
     )
 
 
-def check(folder: str | Path, vlm: str | Path | None, device: str) -> Iterator[str]:
+def try_out(folder: str | Path, vlm: str | Path | None, device: str) -> Iterator[str]:
     """Use a checkpoint, and say in a line what each part of it came to.
 
     Args:

@@ -59,7 +59,7 @@ def options_of(capsys, command: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "command",
     [
-        *("train", "eval", "render", "convert", "export", "doctor data"),
+        *("train", "eval", "render", "convert", "convert-checkpoint", "export", "doctor data"),
         *("bench", "bench step", "bench learning"),
     ],
 )
@@ -80,7 +80,7 @@ def test_options_are_listed_with_their_meanings(capsys):
 
 
 def test_an_unknown_command(capsys):
-    known = "train, eval, serve, render, convert, export, doctor or bench"
+    known = "train, eval, serve, render, convert, convert-checkpoint, export, doctor or bench"
     assert f"fly: expected {known}" in refuse(capsys, "fly", "seed=1")
 
 

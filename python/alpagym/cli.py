@@ -30,6 +30,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   alpagym bench compare A.json B.json    what changed between two measurements
 
   alpagym convert PATH out=FOLDER        recordings into shards that load at memory speed
+  alpagym convert-checkpoint PATH out=FOLDER to=LAYOUT   Alpamayo's weights for other programs
   alpagym doctor data scenarios=PATH     what in recordings looks wrong
 
   scenarios=procedural            or a file or folder of recordings or shards
@@ -67,7 +68,10 @@ MAY_CHANGE = {
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143
 """Exit status after SIGTERM."""
-COMMANDS = ("train", "eval", "serve", "render", "convert", "export", "doctor", "bench")
+COMMANDS = (
+    *("train", "eval", "serve", "render", "convert", "convert-checkpoint", "export"),
+    *("doctor", "bench"),
+)
 DASHED = ("metrics", "workers", "token")
 """Options that may also be given as `--name value`; `--check` stands for `check=true`."""
 
@@ -92,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match command:
             case "bench":
                 return _bench(overrides)
+            case "convert-checkpoint":
+                return _convert_checkpoint(overrides)
             case "convert" | "doctor":
                 return _store(command, overrides)
             case "serve":
@@ -296,6 +302,44 @@ def _serve(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _convert_checkpoint(arguments: Sequence[str]) -> int:
+    from alpagym.option_docs import describe
+
+    overrides = _with_path(arguments, "checkpoint")
+    if "--options" in overrides or "--help" in overrides or "-h" in overrides:
+        print(describe(compose("convert-checkpoint", [])))
+        return 0
+    config = to_config(compose("convert-checkpoint", overrides))
+    for name in ("checkpoint", "out"):
+        if not getattr(config, name):
+            raise UsageError(f"{name}: expected a folder, got nothing")
+    from alpagym.interop.alpamayo.conversion import convert
+
+    done = convert(
+        config.checkpoint, config.out, config.to, vlm=config.vlm or None, link=config.link
+    )
+    print(
+        f"{config.out}: {done.source} as {done.target}, {done.tensors} tensors of "
+        f"{done.nbytes / 1e9:.2f} GB in {done.files} files"
+        f"{', with a tokenizer' if done.tokenizer else ', without a tokenizer'}"
+    )
+    if config.check:
+        from alpagym.devices import choose_device
+        from alpagym.interop.alpamayo.trial import try_out
+
+        for line in try_out(config.out, config.vlm or None, str(choose_device(config.device))):
+            print(line, flush=True)
+    return 0
+
+
+def _with_path(arguments: Sequence[str], name: str) -> list[str]:
+    """Arguments whose first, if it is no option, is that of this name."""
+    overrides = list(arguments)
+    if overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
+        overrides[0] = f"{name}={overrides[0]}"
+    return overrides
+
+
 def _store(command: str, arguments: Sequence[str]) -> int:
     from alpagym.option_docs import describe
     from alpagym.store.commands import convert_command, doctor_command
@@ -306,8 +350,7 @@ def _store(command: str, arguments: Sequence[str]) -> int:
             got = overrides[0] if overrides else "nothing"
             raise UsageError(f"doctor: expected data, as in doctor data scenarios=PATH, got {got}")
         command, overrides = "doctor data", overrides[1:]
-    if overrides and "=" not in overrides[0] and not overrides[0].startswith("-"):
-        overrides[0] = f"scenarios={overrides[0]}"
+    overrides = _with_path(overrides, "scenarios")
     if "--options" in overrides or "--help" in overrides or "-h" in overrides:
         print(describe(compose(command, [])))
         return 0

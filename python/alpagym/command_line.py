@@ -12,7 +12,7 @@ from typing import Any
 
 QUOTED = (
     *("scenarios", "checkpoint", "output", "out", "name", "runs", "resume"),
-    *("data.select", "data.hold_out", "compare", "token", "run"),
+    *("data.select", "data.hold_out", "compare", "token", "run", "vlm"),
     *("policy.kind", "policy.weights", "host", "tls_certificate", "tls_key", "tls_authority"),
     *("alpasim.tls_authority", "alpasim.tls_certificate", "alpasim.tls_key", "alpasim.renderer"),
 )
@@ -81,6 +81,7 @@ def _register() -> dict[str, list[str]]:
 
     from alpagym.bench.options import SCHEMAS
     from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
+    from alpagym.interop.alpamayo.options import CheckpointConfig
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
     from alpagym.render.options import RenderConfig
@@ -106,6 +107,7 @@ def _register() -> dict[str, list[str]]:
     store.store(name="render", node=_writable(RenderConfig))
     store.store(name="export", node=_writable(ExportConfig))
     store.store(name="convert", node=_writable(ConvertConfig))
+    store.store(name="convert-checkpoint", node=_writable(CheckpointConfig))
     store.store(name="doctor data", node=_writable(DoctorConfig))
     store.store(name="serve driver", node=_writable(DriverConfig))
     store.store(name="serve runtime", node=_writable(RuntimeConfig))

@@ -7,7 +7,7 @@ that way, and the text stays readable.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,11 @@ def _differences(values: np.ndarray, scale: float) -> list[int]:
     return np.diff(whole, prepend=0).tolist()
 
 
-def polyline(points: np.ndarray) -> list[int]:
-    """x0, y0, dx1, dy1, ... in centimeters."""
-    whole = np.rint(simplify([points], SIMPLIFY)[0] * 100.0).astype(np.int64)
-    return np.diff(whole, axis=0, prepend=0).ravel().tolist()
+def polylines(lines: Sequence[np.ndarray]) -> list[list[int]]:
+    """Of each line [n, 2] in meters x0, y0, dx1, dy1, ... in centimeters."""
+    simple = simplify([np.asarray(line, np.float64) for line in lines], SIMPLIFY)
+    whole = (np.rint(line * 100.0).astype(np.int64) for line in simple)
+    return [np.diff(line, axis=0, prepend=0).ravel().tolist() for line in whole]
 
 
 def pieces(points: np.ndarray, near: np.ndarray) -> list[np.ndarray]:

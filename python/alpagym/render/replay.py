@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alpagym.render.encoding import pieces, plain, polyline, short, track
+from alpagym.render.encoding import pieces, plain, polylines, short, track
 from alpagym.scenarios.scenario import MapType, Scenario
 
 NEAR = 80.0
@@ -256,12 +256,11 @@ def _plans(rollout: Rollout) -> list[list[int]] | None:
     """For each step the plan that it follows, from where the ego is; empty for none."""
     if rollout.plans is None:
         return None
-    found: list[list[int]] = []
-    for t, plan in enumerate(rollout.plans[: rollout.num_steps]):
-        here = [rollout.x[t, rollout.ego], rollout.y[t, rollout.ego]]
-        line = np.concatenate([[here], plan[np.isfinite(plan).all(1)]])
-        found.append(polyline(line) if len(line) > 1 else [])
-    return found
+    here = np.stack([rollout.x[:, rollout.ego], rollout.y[:, rollout.ego]], axis=1)
+    plans = rollout.plans[: rollout.num_steps]
+    lines = [np.concatenate([here[t, None], plan]) for t, plan in enumerate(plans)]
+    lines = [line[np.isfinite(line).all(1)] for line in lines]
+    return [line if len(line) > 2 else [] for line in polylines(lines)]
 
 
 def _speed(rollout: Rollout) -> list[float | int | None]:
@@ -313,7 +312,8 @@ def _near_agents(rollouts: Sequence[Rollout], path: np.ndarray) -> list[int]:
 def _map(scenario: Scenario, path: np.ndarray) -> list[dict[str, Any]]:
     roads = scenario.map
     near = _near(roads.points[:, :2].astype(np.float64), path)
-    elements = []
+    kinds: list[int] = []
+    parts: list[np.ndarray] = []
     for element in range(roads.num_elements):
         start, end = int(roads.offsets[element]), int(roads.offsets[element + 1])
         if not near[start:end].any():
@@ -321,9 +321,10 @@ def _map(scenario: Scenario, path: np.ndarray) -> list[dict[str, Any]]:
         points = roads.points[start:end, :2].astype(np.float64)
         kind = MapType(int(roads.type[element]))
         closed = kind in (MapType.CROSSWALK, MapType.SPEED_BUMP, MapType.DRIVEWAY)
-        parts = [points] if closed else pieces(points, near[start:end])
-        elements += [{"type": int(kind), "xy": polyline(part)} for part in parts]
-    return elements
+        for part in [points] if closed else pieces(points, near[start:end]):
+            kinds.append(int(kind))
+            parts.append(part)
+    return [{"type": kind, "xy": xy} for kind, xy in zip(kinds, polylines(parts), strict=True)]
 
 
 def _lights(rollout: Rollout, steps: int, path: np.ndarray) -> list[dict[str, Any]]:
@@ -343,7 +344,7 @@ def _lights(rollout: Rollout, steps: int, path: np.ndarray) -> list[dict[str, An
 def _route(scenario: Scenario, ego: int, path: np.ndarray) -> list[list[int]]:
     start, end = int(scenario.routes.offsets[ego]), int(scenario.routes.offsets[ego + 1])
     points = scenario.routes.points[start:end, :2].astype(np.float64)
-    return [polyline(piece) for piece in pieces(points, _near(points, path))]
+    return polylines(pieces(points, _near(points, path)))
 
 
 def _onsets(values: np.ndarray) -> list[int]:

@@ -106,7 +106,7 @@ def test_rerun_has_every_agent_at_its_place(tmp_path) -> None:
     rollout = make_rollout(make_scenario(), fails=True)
     rollout.valid[7, 2] = False
     path = writer_of(tmp_path / "drive.rrd")([rollout])
-    chunks = [c for c in RrdReader(path).stream() if c.entity_path == "/imitation/agents"]
+    chunks = [c for c in RrdReader(path).stream() if c.entity_path == r"/1\ imitation/agents"]
     rows: list[tuple[int, list]] = []
     for batch in (chunk.to_record_batch() for chunk in chunks):
         times = batch["time"].cast("int64").to_pylist()
@@ -118,6 +118,36 @@ def test_rerun_has_every_agent_at_its_place(tmp_path) -> None:
     ]
     wanted = np.stack([rollout.x[20], rollout.y[20]], axis=1)[rollout.valid[20]]
     assert np.allclose(np.array(states[20])[:, :2], wanted, atol=1e-4)
+
+
+def test_rerun_tells_all_that_happened_under_each_drive(tmp_path) -> None:
+    """Also what happened in the same step, and where two drives have one name."""
+    rollout = make_rollout(make_scenario(), fails=True, label="runs/a")
+    rollout.offroad[:] = rollout.collision > 0
+    path = writer_of(tmp_path / "drive.rrd")([rollout, rollout])
+    told: dict[str, list[str]] = {}
+    for chunk in RrdReader(path).stream():
+        if chunk.entity_path.endswith("/incidents"):
+            texts = chunk.to_record_batch()["TextLog:text"].to_pylist()
+            told.setdefault(chunk.entity_path, []).extend(text for row in texts for text in row)
+    both = ["front collision", "offroad"]
+    assert told == {rf"/{n}\ runs\/a/incidents": both for n in (1, 2)}
+
+
+def test_rerun_holds_heights_where_the_record_ends(tmp_path) -> None:
+    scenario = make_scenario()
+    scenario.tracks.xyz[:, :, 2] = 7.0
+    scenario.tracks.xyz[1, 12:, 2] = -1.0
+    scenario.tracks.valid[1, 12:] = False
+    path = writer_of(tmp_path / "drive.rrd")([make_rollout(scenario, fails=False)])
+    heights = [
+        z
+        for chunk in RrdReader(path).stream()
+        if chunk.entity_path.endswith("/agents")
+        for centers in chunk.to_record_batch()["Boxes3D:centers"].to_pylist()
+        for _, _, z in centers
+    ]
+    assert set(heights) == {7.0}
 
 
 def test_a_picture_is_of_the_first_failure_or_of_the_moment_asked_for(tmp_path) -> None:
@@ -167,10 +197,12 @@ def test_without_a_driver_the_record_is_shown(tmp_path) -> None:
         (["out=drive.pdf"], "out=drive.pdf: expected a file that ends in one of .html, .png"),
         (["out=drive"], "expected a file that ends in"),
         (["out=drive.png", "count=2"], "shows one scenario, got 2: choose one by count=1"),
-        (["count=0"], "count: expected at least 1 scenario"),
         (["policy=idm", "asl=logs"], "expected either asl= or policy=, got both"),
+        (["sim.traffic=idm", "asl=logs"], "expected either asl= or sim=, got both"),
         (["run=runs/some"], "expected --token scenario@seed.member"),
-        (["policy=grpc://127.0.0.1:1"], "drives far away"),
+        (["token=a@1.0+0"], "and run=; got only token"),
+        (["policy=grpc://127.0.0.1:1"], "policy: expected one of log|idm|constant_velocity or a"),
+        (["policy=idm", "compare=grpc://127.0.0.1:1"], "compare: expected one of log|idm"),
         (["policy=nobody"], "policy: expected one of log, idm"),
     ],
 )

@@ -192,7 +192,8 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     if command == "render":
         from alpagym.render.command import render_command
 
-        run = to_config(_options_of(Path(config.run), "run")) if config.token else None
+        both = config.token and config.run
+        run = to_config(_options_of(Path(config.run), "run")) if both else None
         print(render_command(config, run, given))
         return 0
     if command == "export":

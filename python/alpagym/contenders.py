@@ -48,23 +48,33 @@ class Asked(Protocol):
     def reward_weights(self) -> Mapping[str, float]: ...
 
 
-def contenders_of(command: str, config: Asked, device: torch.device) -> list[Contender]:
+def contenders_of(
+    command: str, config: Asked, device: torch.device, *, far: bool = True
+) -> list[Contender]:
     """The driver, and what it is compared with, if anything.
+
+    Args:
+        command: for messages.
+        config: its options.
+        device: where checkpoints are loaded.
+        far: whether drivers of AlpaSim may drive.
 
     Raises:
         ValueError: neither a checkpoint nor another driver, or both; or none of that name.
         CheckpointError: a checkpoint that cannot be read.
     """
-    names = "|".join(BASELINES)
+    names = "|".join([*BASELINES, *(["grpc://host:port"] if far else [])])
+    for option in ("policy", "compare") if not far else ():
+        if is_address(getattr(config, option)):
+            raise ValueError(
+                f"{option}: expected one of {names} or a checkpoint for {command}, got "
+                f"{getattr(config, option)}: alpagym eval with alpasim.log=FOLDER keeps its "
+                "drives, and render asl=FOLDER shows them"
+            )
     if bool(config.checkpoint) == bool(config.policy):
-        raise ValueError(
-            f"{command}: expected either checkpoint=<run> or policy=<{names}|grpc://host:port>"
-        )
+        raise ValueError(f"{command}: expected either checkpoint=<run> or policy=<{names}>")
     if config.policy and not (config.policy in BASELINES or is_address(config.policy)):
-        raise ValueError(
-            f"policy: expected one of {', '.join(BASELINES)} or grpc://host:port, "
-            f"got {config.policy}"
-        )
+        raise ValueError(f"policy: expected one of {names.replace('|', ', ')}, got {config.policy}")
     asked = [config.policy or config.checkpoint, *filter(None, [config.compare])]
     if config.reward_weights and all(name in BASELINES or is_address(name) for name in asked):
         raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")

@@ -16,7 +16,7 @@ from alpagym.policies.policy import Policy, memory_of
 from alpagym.ranks import Ranks
 from alpagym.render.replay import Rollout
 from alpagym.rows import decode
-from alpagym.scenarios.batch import batch, max_agents, rear_axles
+from alpagym.scenarios.batch import batch, max_agents
 from alpagym.scenarios.scenario import Scenario
 from alpagym.scenarios.step_length import require_step
 from alpagym.types import Scenarios, State
@@ -226,7 +226,6 @@ def _drive(
     happened = torch.zeros(count, len(sim.RewardTerm), dtype=torch.bool, device=device)
     bad_step = torch.full((count,), -1, device=device)
     tape, plan = Tape(state) if record is not None else None, None
-    back = torch.tensor([float(rear_axles(s.tracks)[s.ego]) for s in scenarios], device=device)
     memory = memory_of(None if isinstance(driver, str) else driver, count, device)
     for t in range(max(s.num_steps for s in scenarios)):
         if not isinstance(driver, str) and t % config.replan_every == 0:
@@ -237,7 +236,7 @@ def _drive(
                 memory = driver.remember(now)
             action[:, 0] = driver.mean(now)
             if tape is not None and config.action is ActionType.trajectory:
-                plan = _planned(action[:, 0], state, back)
+                plan = _planned(action[:, 0], state, packed)
         sim.step(packed, state, outcome, action, weights, params)
         terms += outcome.terms[:, 0]
         happened |= outcome.terms[:, 0] > 0
@@ -297,21 +296,22 @@ def results_of(
     )
 
 
-def _planned(action: Tensor, state: State, back: Tensor) -> Tensor:
+def _planned(action: Tensor, state: State, packed: Scenarios) -> Tensor:
     """Box centers that plans lead to, in the world frame [m].
 
     Args:
         action: of kind `trajectory`, [W, P * 3].
         state: when it is given.
-        back: from the ego's box center to its rear axle [m], [W].
+        packed: the scenarios of its worlds, one ego each.
 
     Returns:
         x, y, float32 [W, P, 2].
     """
-    x, y, yaw = (v.gather(1, state.ego.long()) for v in (state.x, state.y, state.yaw))
+    ego = state.ego.long()
+    x, y, yaw = (v.gather(1, ego) for v in (state.x, state.y, state.yaw))
+    back = packed.agent[packed.agent_start[state.scenario.long()][:, None] + ego, 3]
     ahead, left, turn = action.unflatten(-1, (-1, 3)).unbind(-1)
-    ahead = ahead - back[:, None] + back[:, None] * turn.cos()
-    left = left + back[:, None] * turn.sin()
+    ahead, left = ahead - back + back * turn.cos(), left + back * turn.sin()
     cos, sin = yaw.cos(), yaw.sin()
     return torch.stack([x + cos * ahead - sin * left, y + sin * ahead + cos * left], -1)
 

@@ -17,14 +17,16 @@ from alpagym.grpo.tokens import Token
 from alpagym.interop.alpasim.address import Address
 from alpagym.option_ranges import check
 from alpagym.render.options import RenderConfig
-from alpagym.render.outputs import writer_of
+from alpagym.render.outputs import is_page, writer_of
 from alpagym.render.replay import Rollout, failed
 from alpagym.scenarios.sources import PROCEDURAL, held_out_only
 from alpagym.tables import plain_printer
 from alpagym.training_config import TrainConfig
 
-DRIVERS = ("checkpoint", "policy", "compare")
-"""Options that choose who drives."""
+OF_DRIVES = ("checkpoint", "policy", "compare", "count", "reward_weights", "seed", "data", "sim")
+"""Options that say what is driven, and by whom, where nothing is driven yet."""
+PAGE_COUNT = 4
+"""Scenarios on a page, where no number is given."""
 
 
 def render_command(
@@ -47,8 +49,10 @@ def render_command(
     """
     check(config)
     sources = [name for name in ("token", "asl") if getattr(config, name)]
-    unused = [name for name in DRIVERS if getattr(config, name)] if sources else []
-    if len(sources) > 1 or unused:
+    others = (*OF_DRIVES, *(["scenarios"] if config.token else []))
+    default = RenderConfig()
+    unused = [name for name in others if getattr(config, name) != getattr(default, name)]
+    if len(sources) > 1 or (sources and unused):
         first, other = (*sources, *unused)[:2]
         raise ValueError(f"render: expected either {first}= or {other}=, got both")
     if bool(config.run) != bool(config.token):
@@ -89,25 +93,20 @@ def _drives(
     """The drives of each scenario together."""
     if not (config.checkpoint or config.policy):
         config = replace(config, policy="log")
-    if config.count < 1:
-        raise ValueError("count: expected at least 1 scenario to drive, got 0")
+    count = config.count or (PAGE_COUNT if is_page(Path(config.out)) else 1)
     device = choose_device(config.device or "auto")
     if config.threads:
         torch.set_num_threads(config.threads)
-    contenders = contenders_of("render", config, device)
+    contenders = contenders_of("render", config, device, far=False)
     simulators = simulators_of(contenders, config.sim, given, say)
     data = config.data
     if not data.select:
-        data = replace(data, held_out=min(config.count, data.held_out))
+        data = replace(data, held_out=min(count, data.held_out))
     source = config.scenarios or PROCEDURAL
-    scenarios = held_out_only(source, data, simulators[0].dt, config.seed, say)[: config.count]
+    scenarios = held_out_only(source, data, simulators[0].dt, config.seed, say)[:count]
     driven = []
     for contender, sim_config in zip(contenders, simulators, strict=True):
-        if isinstance(contender.driver, Address):
-            raise ValueError(
-                f"policy: {contender.driver} drives far away: alpagym eval with alpasim.log=FOLDER "
-                "keeps its drives, and render asl=FOLDER shows them"
-            )
+        assert not isinstance(contender.driver, Address)
         driven.append(
             evaluate(
                 contender.driver, scenarios, sim_config, device=device, record=contender.label

@@ -29,8 +29,8 @@ class RenderConfig:
     """Instead, a log of AlpaSim, or a folder of them."""
     out: str = "rollout.html"
     """File to write: `.html`, or for one scenario `.png`, `.gif`, `.mp4`, `.webm` or `.rrd`."""
-    count: int = 4
-    """Scenarios to drive at most."""
+    count: int = 0
+    """Scenarios to drive at most; 0 for four on a page, and for one elsewhere."""
     at: float = -1.0
     """Moment that a `.png` shows, from the rollout's begin [s]; negative for the first failure, or
     the end."""
@@ -40,7 +40,7 @@ class RenderConfig:
     device: str = ""
     """`cpu`, `cuda`, `cuda:1`, or `auto`; empty for the token's run's."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Of scenarios that are generated."""
     threads: int = 0
     """CPU threads; 0 for as many as the token's run had, or all cores."""
     data: DataConfig = field(default_factory=lambda: DataConfig(egos_per_scenario=1))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alpagym.atomic import write_atomically
 from alpagym.render.page import build_page, escape
-from alpagym.render.replay import Rollout, first_incident, incidents, replay_json
+from alpagym.render.replay import Rollout, first_incident, incidents, replay_json, together
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +32,11 @@ CODECS = {
 Write = Callable[[Sequence[Rollout]], Path]
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file shows as many scenarios as there are; all others show one."""
+    return path.suffix.lower() in (".html", ".htm")
+
+
 def writer_of(path: Path, at: float = -1.0) -> Write:
     """What writes rollouts to `path`.
 
@@ -44,7 +49,7 @@ def writer_of(path: Path, at: float = -1.0) -> Write:
         ValueError: a suffix of no format, or one whose library is not installed.
     """
     suffix = path.suffix.lower()
-    if suffix in (".html", ".htm"):
+    if is_page(path):
         return lambda rollouts: write_html(rollouts, path)
     if suffix == ".png":
         return lambda rollouts: _write_picture(_alone(rollouts, path), path, at)
@@ -70,17 +75,15 @@ def write_html(rollouts: Sequence[Rollout], path: str | Path) -> Path:
     """
     if not rollouts:
         raise ValueError("write_html: expected at least one rollout, got none")
-    by_scenario: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
-        by_scenario.setdefault(rollout.scenario.id, []).append(rollout)
+    groups = together(rollouts)
     sections = [
-        f'<h1>{escape(name)}</h1><section data-player="{i}"></section>'
-        for i, name in enumerate(by_scenario)
+        f'<h1>{escape(group[0].scenario.id)}</h1><section data-player="{i}"></section>'
+        for i, group in enumerate(groups)
     ]
     page = build_page(
         title="AlpaGym replay",
         body=f"<main>{''.join(sections)}</main>",
-        replays=[replay_json(group) for group in by_scenario.values()],
+        replays=[replay_json(group) for group in groups],
         scripts=("scene.js", "backdrop.js", "plot.js", "player.js"),
         styles=("player.css",),
     )
@@ -97,16 +100,16 @@ def _needed(module: str, extra: str, path: Path) -> Any:
 
 
 def _alone(rollouts: Sequence[Rollout], path: Path) -> Sequence[Rollout]:
-    """The rollouts, if they are of one scenario.
+    """The rollouts, if they begin in the same moment of one scenario.
 
     Raises:
-        ValueError: they are not.
+        ValueError: they do not.
     """
-    names = list(dict.fromkeys(r.scenario.id for r in rollouts))
-    if len(names) != 1:
+    count = len(together(rollouts))
+    if count != 1:
         raise ValueError(
-            f"out={path}: {path.suffix} shows one scenario, got {len(names)}: choose one by "
-            "count=1 or data.select=ID, or write .html"
+            f"out={path}: {path.suffix} shows one scenario, got {count}: choose one by count=1 or "
+            "data.select=ID, or write .html"
         )
     return [rollout.validate() for rollout in rollouts]
 

@@ -99,7 +99,7 @@ class Player {
   }
 
   buildLayers() {
-    const boxes = Object.keys(LAYERS).map((name) => {
+    const boxes = layersOf(this.scene).map((name) => {
       const box = make("input", { type: "checkbox", checked: this.layers.has(name), onchange: () => {
         if (box.checked) this.layers.add(name);
         else this.layers.delete(name);

@@ -149,9 +149,8 @@ class Camera:
         seen = rollout.valid[: t + 1, ego].astype(bool)
         driven = np.stack([rollout.x[: t + 1, ego], rollout.y[: t + 1, ego]], axis=1)[seen]
         pen.line(self._fine(driven), EGO, 0.3)
-        if rollout.plans is not None:
-            plan = rollout.plans[min(t, rollout.num_steps - 1)]
-            pen.line(self._fine(plan[np.isfinite(plan).all(1)]), PLAN, 0.5)
+        plan = rollout.plan(min(t, rollout.num_steps - 1))
+        pen.line(self._fine(plan), PLAN, 0.5)
         frame = min(rollout.start_frame + t, tracks.num_frames - 1)
         if tracks.valid[ego, frame]:
             x, y = tracks.xyz[ego, frame, :2]

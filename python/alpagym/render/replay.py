@@ -59,7 +59,7 @@ class Rollout:
     """Who drove, e.g. "imitation" or "GRPO"."""
     plans: np.ndarray | None = None
     """Where the ego meant to go at each step: box centers to come, world frame [m], float32
-    [T, P, 2]; NaN for no plan. None for drivers that do not plan."""
+    [T, P, 2]; a plan that is not finite is none. None for drivers that do not plan."""
     metrics: dict[str, float | bool] = field(default_factory=dict)
     """Results of this rollout by name: failure, progress_fraction, scene_score, ..."""
 
@@ -68,6 +68,12 @@ class Rollout:
         """Steps up to and including the one that ended the episode."""
         recorded = self.x.shape[0] - 1
         return recorded if self.done_step is None else min(recorded, self.done_step + 1)
+
+    def plan(self, t: int) -> np.ndarray:
+        """Where the ego meant to go at a step [m], [P, 2]; [0, 2] for no plan."""
+        if self.plans is None or not np.isfinite(self.plans[t]).all():
+            return np.empty((0, 2), np.float32)
+        return self.plans[t]
 
     def validate(self) -> Rollout:
         """Check shapes and indices; return self or raise `ValueError` with one sentence."""
@@ -145,6 +151,14 @@ def failed(rollout: Rollout) -> bool:
     return bool(stated)
 
 
+def together(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+    """Those that begin in the same moment of the same scenario, to be shown in step."""
+    groups: dict[tuple[str, str, int, int], list[Rollout]] = {}
+    for r in rollouts:
+        groups.setdefault((r.scenario.dataset, r.scenario.id, r.ego, r.start_frame), []).append(r)
+    return list(groups.values())
+
+
 def replay_json(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """Data of one replay: the rollouts of one scenario, to be played in step.
 
@@ -160,18 +174,13 @@ def replay_json(rollouts: Sequence[Rollout]) -> dict[str, Any]:
         rollout.validate()
     first = rollouts[0]
     scenario = first.scenario
-    for other in rollouts[1:]:
-        if (other.scenario.id, other.ego, other.start_frame) != (
-            scenario.id,
-            first.ego,
-            first.start_frame,
-        ):
-            raise ValueError(
-                "replay: expected rollouts of one scenario, ego and start frame, "
-                f"got {scenario.id} "
-                f"(ego {first.ego}, frame {first.start_frame}) and {other.scenario.id} "
-                f"(ego {other.ego}, frame {other.start_frame})"
-            )
+    if len(groups := together(rollouts)) > 1:
+        other = groups[1][0]
+        raise ValueError(
+            "replay: expected rollouts of one scenario, ego and start frame, "
+            f"got {scenario.id} (ego {first.ego}, frame {first.start_frame}) and "
+            f"{other.scenario.id} (ego {other.ego}, frame {other.start_frame})"
+        )
     steps = max(r.num_steps for r in rollouts)
     log = _log(first, steps)
     path = np.concatenate([_ego_path(r) for r in rollouts] + [log[:2, log[3] > 0].T])
@@ -257,9 +266,7 @@ def _plans(rollout: Rollout) -> list[list[int]] | None:
     if rollout.plans is None:
         return None
     here = np.stack([rollout.x[:, rollout.ego], rollout.y[:, rollout.ego]], axis=1)
-    plans = rollout.plans[: rollout.num_steps]
-    lines = [np.concatenate([here[t, None], plan]) for t, plan in enumerate(plans)]
-    lines = [line[np.isfinite(line).all(1)] for line in lines]
+    lines = [np.concatenate([here[t, None], rollout.plan(t)]) for t in range(rollout.num_steps)]
     return [line if len(line) > 2 else [] for line in polylines(lines)]
 
 

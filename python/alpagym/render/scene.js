@@ -85,6 +85,11 @@ const LAYERS = {
   "lanes": true, "lines": true, "crosswalks": true, "lights and signs": true, "route": true, "log": true,
   "agents": true, "trail": true, "plan": true, "trails of others": false, "incidents": true, "ids": false,
 };
+/** Names of the layers that a scene has anything of. */
+function layersOf(scene) {
+  const plans = scene.rollouts.some((run) => run.plans);
+  return Object.keys(LAYERS).filter((name) => name !== "plan" || plans);
+}
 const FIRST_LAYERS = new Set(Object.keys(LAYERS).filter((name) => LAYERS[name]));
 
 /**

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 QUOTED = (
@@ -73,6 +74,23 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
 
 
+def options_of(run: Path, option: str) -> Any:
+    """The options of a run, as its directory has them.
+
+    Raises:
+        UsageError: no run there, or its options are not those of this version.
+    """
+    from omegaconf import OmegaConf
+
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"{option}={run}: expected a run directory, found no config.yaml there")
+    try:
+        return OmegaConf.merge(compose("train", []), OmegaConf.load(file))
+    except Exception as error:  # broken YAML has an error of its own, whose package is not ours
+        raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
 @cache
 def _register() -> dict[str, list[str]]:
     """Tell Hydra once of all commands' options; returns names of presets by what they preset."""
@@ -83,12 +101,12 @@ def _register() -> dict[str, list[str]]:
     from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
+    from alpagym.scenarios.export.options import ExportConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
         POLICY_PRESETS,
         EvalConfig,
-        ExportConfig,
         RenderConfig,
         TrainConfig,
     )

@@ -6,6 +6,7 @@ what comes between, in the two roles that a process of Cosmos-RL may have, or bo
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -77,7 +78,8 @@ class Engine(GrpoTrainer):
             names=data.names,
             ranks=self.replicas,
         )
-        self.run_options, self.licenses = config, sorted({*data.licenses, *learned_from})
+        self.data, self.run_options = data, config
+        self.licenses = sorted({*data.licenses, *learned_from})
         self.draws = Draws(config.seed, len(data.names))
         self._given: list[Group] = []
 
@@ -200,5 +202,6 @@ def engine_of(run: Path, device: str = "") -> Engine:
     policy, _, learned_from = load_policy(run / BEFORE_FILE)
     say: Callable[[str], None] = print
     data = resident(config, where, say)
+    atexit.register(data.close)
     config = replace(config, policy=policy.made_of)
     return Engine(config, data, policy.to(where), learned_from)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+from torch import Tensor
 
+from alpagym.checkpoint import load_policy
 from alpagym.command_line import compose, to_config
+from alpagym.grpo.trainer import GrpoTrainer
+from alpagym.interop.cosmos.draws import Draws
+from alpagym.interop.cosmos.engine import Engine
+from alpagym.resume import BEFORE_FILE
+from alpagym.reward_functions import UserRewards
 from alpagym.train import train
 
 OPTIONS = (
@@ -28,3 +36,35 @@ def go(folder: Path, name: str, *options: str) -> Path:
     """`alpagym train` with a few options; returns the run directory."""
     node = compose("train", [*OPTIONS, f"runs={folder}", f"name={name}", *options])
     return train(to_config(node), OmegaConf.to_yaml(node), Console(quiet=True))
+
+
+class SameDraws(GrpoTrainer):
+    """`alpagym train`'s trainer, but for what it draws."""
+
+    draws: Draws
+
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        count = self.config.starts
+        numbers = self.iterations * count + torch.arange(count)
+        lead = torch.zeros(count, dtype=torch.int64)
+        return self.draws.scenario(numbers), self.draws.group_seed(numbers), lead
+
+
+def without_cosmos(engine: Engine, run: Path) -> tuple[GrpoTrainer, list[dict[str, float]]]:
+    """What `alpagym train` makes of a run with the draws of Cosmos-RL's, and what it logs."""
+    options = engine.run_options
+    trainer = SameDraws(
+        load_policy(run / BEFORE_FILE, engine.scenarios.device)[0],
+        engine.scenarios,
+        engine.data.max_agents,
+        config=engine.config,
+        sim_config=options.sim,
+        reward=options.reward,
+        reward_functions=UserRewards(options.reward_functions),
+        seed=options.seed,
+        names=engine.data.names,
+    )
+    trainer.draws = engine.draws
+    rows: list[dict[str, float]] = []
+    trainer.train(lambda iteration, values: rows.append(values))
+    return trainer, rows

@@ -42,7 +42,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 
 def test_toml_holds_whatever_a_path_may_be_called(tmp_path: Path) -> None:
-    odd = tmp_path / "a \"b\" \\ 'c' ä = [d]"
+    odd = tmp_path / "a \"b\" \\ 'c' ä = [d]\x7f\n😀#"
     odd.mkdir()
     nested = build(options(), odd)
     assert tomllib.loads(to_toml(nested))["custom"][RUN] == str(odd)

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fake_cosmos
 import pytest
 import torch
-from cosmos_runs import prepared
-from fake_cosmos import payload, rollout, tensors
 
+import fake_cosmos
 from alpagym.checkpoint import load_policy
 from alpagym.interop.cosmos.config import BACKEND, RUN, TRAINER
 from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
 from alpagym.interop.cosmos.entry import require
 from alpagym.run_directory import read_rows
+from cosmos_runs import prepared
+from fake_cosmos import payload, rollout, tensors
 
 REPORTED = {
     *("train/loss_avg", "train/loss_max", "train/learning_rate", "train/iteration_time"),

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cosmos_runs import prepared
 from torch import Tensor
 
 from alpagym.grpo.faults import TrainingError
-from alpagym.grpo.trainer import GrpoTrainer
 from alpagym.interop.cosmos.draws import DrawDataset, Draws
 from alpagym.interop.cosmos.engine import Engine, engine_of
 from alpagym.interop.cosmos.group import Group, Member, whole
 from alpagym.ranks import RankError
-from alpagym.reward_functions import UserRewards
+from cosmos_runs import prepared, without_cosmos
 
 ITERATIONS, GROUPS, SIZE = 3, 4, 4
 
@@ -37,39 +35,6 @@ def fresh(run: Path, **changes: object) -> Engine:
     return Engine(config, data, copy.deepcopy(first.policy), [])
 
 
-class SameDraws(GrpoTrainer):
-    """`alpagym train`'s trainer, but for what it draws."""
-
-    draws: Draws
-
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        count = self.config.starts
-        numbers = self.iterations * count + torch.arange(count)
-        lead = torch.zeros(count, dtype=torch.int64)
-        return self.draws.scenario(numbers), self.draws.group_seed(numbers), lead
-
-
-def trained(run: Path) -> tuple[GrpoTrainer, list[dict[str, float]]]:
-    """What `alpagym train` makes of the same draws."""
-    engine = fresh(run)
-    config = engine.run_options
-    trainer = SameDraws(
-        copy.deepcopy(engine.policy),
-        engine.data.scenarios,
-        engine.data.max_agents,
-        config=engine.config,
-        sim_config=config.sim,
-        reward=config.reward,
-        reward_functions=UserRewards(()),
-        seed=config.seed,
-        names=engine.data.names,
-    )
-    trainer.draws = engine.draws
-    rows: list[dict[str, float]] = []
-    trainer.train(lambda iteration, values: rows.append(values))
-    return trainer, rows
-
-
 def of_iteration(iteration: int) -> list[int]:
     return list(range(iteration * GROUPS, (iteration + 1) * GROUPS))
 
@@ -84,7 +49,7 @@ def test_numbers_are_those_of_alpagym_train(run: Path) -> None:
     engine = fresh(run)
     before = copy.deepcopy(engine.policy)
     rows = [engine.learn(engine.drive(of_iteration(i))) for i in range(ITERATIONS)]
-    trainer, wanted = trained(run)
+    trainer, wanted = without_cosmos(engine, run)
     assert_equal(engine.policy, trainer.policy)
     timed = {"rollout_s", "update_s", "agent_steps_per_s"}
     for row, row_wanted in zip(rows, wanted, strict=True):
@@ -141,7 +106,7 @@ def test_what_is_no_group_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"x.safetensors: expected a group of rollouts"):
         Group.read(path, torch.device("cpu"))
-    with pytest.raises(ValueError, match="missing.safetensors: expected a group"):
+    with pytest.raises(ValueError, match=r"missing.safetensors: expected a group"):
         Group.read(tmp_path / "missing.safetensors", torch.device("cpu"))
 
 
@@ -226,7 +191,7 @@ def test_a_draw_is_the_same_beside_any_others() -> None:
     ]
     seeds = draws.group_seed(torch.arange(10_000))
     assert len(seeds.unique()) == 10_000
-    assert 0 <= int(seeds.min())
+    assert int(seeds.min()) >= 0
     assert int(seeds.max()) < 2**62
 
 

@@ -11,7 +11,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from cosmos_runs import go, prepared
 
 from alpagym.cli import main
 from alpagym.grpo.faults import TrainingError
@@ -20,6 +19,7 @@ from alpagym.interop.cosmos.engine import STEPS_FILE
 from alpagym.interop.cosmos.launch import LOG_FILE, TOML_FILE
 from alpagym.resume import Stopped
 from alpagym.run_directory import REPORT_FILE, read_rows
+from cosmos_runs import go, prepared
 
 DOES_IT_ALL = """
 import sys, tomllib

@@ -36,6 +36,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
   policy=small                    or large, trajectory, flow_matching, module:Class   (train)
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
+  backend=cosmos                  GRPO run by Cosmos-RL                             (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)

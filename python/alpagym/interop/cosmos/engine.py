@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -64,13 +65,12 @@ class Engine(GrpoTrainer):
             policy: that imitation gave, on the device.
             learned_from: licenses of what it has learned from.
         """
-        grpo = replace(config.grpo, resample_dead=False)
         self.replicas = Replicas(config.cosmos.policies, data.scenarios.device)
         super().__init__(
             policy,
             data.scenarios,
             data.max_agents,
-            config=grpo,
+            config=config.grpo,
             sim_config=config.sim,
             reward=config.reward,
             reward_functions=UserRewards(config.reward_functions),
@@ -82,6 +82,7 @@ class Engine(GrpoTrainer):
         self.licenses = sorted({*data.licenses, *learned_from})
         self.draws = Draws(config.seed, len(data.names))
         self._given: list[Group] = []
+        self._driving_s = 0.0
 
     def drive(self, draws: Sequence[int]) -> list[Group]:
         """Drive the groups of some draws, as many at a time as there are worlds for.
@@ -91,6 +92,7 @@ class Engine(GrpoTrainer):
         """
         places, size = self.roller.num_groups, self.config.group_size
         groups: list[Group] = []
+        started = time.perf_counter()
         self.policy.eval()
         for first in range(0, len(draws), places):
             chunk = list(draws[first : first + places])
@@ -111,6 +113,7 @@ class Engine(GrpoTrainer):
                 own = columns(record, slice(at * size, (at + 1) * size))
                 name = self._name(int(scenario[at]))
                 groups.append(Group(draw, name, int(seed[at]), own))
+        self._driving_s += time.perf_counter() - started
         return groups
 
     def learn(self, groups: Sequence[Group], comm: Communicator | None = None) -> dict[str, float]:
@@ -137,18 +140,24 @@ class Engine(GrpoTrainer):
             )
         self._given = list(groups)
         self.learner.set_progress(self.iterations / self.config.iterations)
+        before = self.agent_steps
         values = self.iterate(self.iterations)
+        values["rollout_s"] += self._driving_s  # where this process has driven
+        self._driving_s = 0.0
+        elapsed = values["rollout_s"] + values["update_s"]
+        values["agent_steps_per_s"] = (self.agent_steps - before) / elapsed
         self.iterations += 1
         return values
 
     def _roll(self) -> Rolled:
         """The groups that were given, of all replicas."""
         groups, size = self._given, self.config.group_size
-        told = self.ranks.everyone([[group.name, group.seed] for group in groups])
-        named = [both for of_one in told for both in of_one]
-        seed = torch.tensor([int(seed) for _, seed in named])
-        lead = torch.zeros(len(named), dtype=torch.int64)
-        origin = Origin.of_groups([str(name) for name, _ in named], seed, lead, size)
+        own = [group.name for group in groups], [group.seed for group in groups]
+        told = self.ranks.everyone(own)
+        names = [name for names, _ in told for name in names]
+        seed = torch.tensor([seed for _, seeds in told for seed in seeds])
+        lead = torch.zeros(len(names), dtype=torch.int64)
+        origin = Origin.of_groups(names, seed, lead, size)
         return self._compared(side_by_side(groups), origin)
 
     def save(self, run: Path, name: str = "policy") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from alpagym.checkpoint import load_policy
@@ -77,6 +79,7 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
     if len(read_rows(steps)) < wanted:
         folder.mkdir(parents=True, exist_ok=True)
         steps.unlink(missing_ok=True)
+        rmtree(folder / "groups", ignore_errors=True)  # of a run that was cut short
         toml.write_text(to_toml(build(config, job.run.path)))
         command = command_of(config, toml)
         if not config.cosmos.launch:
@@ -84,6 +87,7 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
             say(f"then go on by: alpagym train resume={job.run.path}")
             return None
         say(f"GRPO on Cosmos-RL, whose log is {folder / LOG_FILE}")
+        say("eval_every and grpo.resample_dead have no effect there")
         with _started(command, folder / LOG_FILE) as process:
             status = _follow(process, tell, job)
         tell()
@@ -115,11 +119,10 @@ def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _follow(process: subprocess.Popen[bytes], tell: Callable[[], None], job: Job) -> int:
@@ -133,7 +136,8 @@ def _follow(process: subprocess.Popen[bytes], tell: Callable[[], None], job: Job
 
 
 def _last_error(log: Path) -> str:
-    """The last line of a log that names an error, after a colon; empty for none."""
-    lines = log.read_text(errors="replace").splitlines()
-    named = [line.strip() for line in lines if "Error: " in line]
+    """The last line of a log that begins as an exception does, after a colon; empty for none."""
+    named = re.findall(
+        r"(?m)^(?:\[\w+\]: )*([\w.]*(?:Error|Exception): .+)$", log.read_text("utf-8", "replace")
+    )
     return f": {named[-1][:300]}" if named else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from alpagym.interop.cosmos.engine import Engine, engine_of
 from alpagym.interop.cosmos.group import Member
 
 
-def device_of_rank(local_rank: int) -> str:
-    """The GPU that Cosmos-RL means a process to take; the run's device where there is none."""
-    return f"cuda:{local_rank}" if torch.cuda.is_available() else ""
+def own_device() -> str:
+    """The GPU that Cosmos-RL means this process to take; the run's device where there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else ""
 
 
 @RolloutRegistry.register(BACKEND)
@@ -34,8 +35,7 @@ class AlpagymRollout(RolloutBase):
         load_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        device = torch.device(self.device) if self.device is not None else torch.device("cpu")
-        self._engine: Engine = engine_of(self._run, device_of_rank(device.index or 0))
+        self._engine: Engine = engine_of(self._run, own_device())
         self._engine_initialized = True
 
     def rollout_generation(

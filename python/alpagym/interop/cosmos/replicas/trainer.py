@@ -14,7 +14,7 @@ from cosmos_rl.policy.trainer.base import Trainer, TrainerRegistry
 from alpagym.interop.cosmos.config import RUN, TRAINER
 from alpagym.interop.cosmos.engine import engine_of
 from alpagym.interop.cosmos.group import whole
-from alpagym.interop.cosmos.replicas.backend import device_of_rank
+from alpagym.interop.cosmos.replicas.backend import own_device
 
 
 @TrainerRegistry.register(TRAINER)
@@ -26,7 +26,7 @@ class AlpagymTrainer(Trainer):
         kwargs.pop("device", None)
         super().__init__(config, parallel_dims, **kwargs)
         self.run = Path(config.custom[RUN])
-        self.engine = engine_of(self.run, device_of_rank(self.local_rank))
+        self.engine = engine_of(self.run, own_device())
         self.device = self.engine.scenarios.device
         self.data_packer.device = self.device
         model: Any = self.engine.policy

@@ -1,0 +1,56 @@
+"""What a run of Cosmos-RL on the CPU must show: `check.py RUN`.
+
+Every iteration was reported by the controller and learned from; all processes ended well; returns
+rose; and the policy is, bit for bit, the one that `alpagym train`'s own loop makes of the same draws.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+
+def main() -> None:
+    from alpagym.checkpoint import load_policy
+    from alpagym.interop.cosmos.engine import engine_of
+    from alpagym.run_directory import read_rows
+    from cosmos_runs import without_cosmos
+
+    run = Path(sys.argv[1])
+    engine = engine_of(run)
+    wanted = engine.config.iterations
+    log = (run / "cosmos" / "log.txt").read_text(errors="replace")
+    steps = [int(float(step)) for step in re.findall(r"- Step: ([\d.]+)/", log)]
+    assert steps == list(range(1, wanted + 1)), f"the controller reported steps {steps}"
+    for part in ("worker", "controller"):
+        assert f"the {part} ended with status 0" in log, f"{part}: did not end well"
+
+    rows = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "grpo"]
+    assert len(rows) == wanted, f"expected {wanted} iterations, got {len(rows)}"
+    returns = [row["return_mean"] for row in rows]
+    fifth = wanted // 5
+    first, last = sum(returns[:fifth]) / fifth, sum(returns[-fifth:]) / fifth
+    assert last > first, f"returns did not rise: {first:.2f} at first, {last:.2f} in the end"
+
+    trainer, own = without_cosmos(engine, run)
+    learned = load_policy(run)[0].state_dict()
+    for name, weight in trainer.policy.state_dict().items():
+        assert torch.equal(weight, learned[name]), f"{name}: not what alpagym train learns"
+    assert returns == [row["return_mean"] for row in own], "returns: not those of alpagym train"
+
+    seconds = [row["rollout_s"] + row["update_s"] for row in rows[1:]]
+    whole = (rows[-1]["wall_s"] - rows[0]["wall_s"]) / (wanted - 1)
+    print(f"{wanted} steps, mean return {first:.2f} -> {last:.2f}")
+    print(f"a step drives and learns in {1e3 * sum(seconds) / len(seconds):.0f} ms on average")
+    print(f"and takes {1e3 * whole:.0f} ms in all, with what Cosmos-RL does about it")
+    print("weights and returns: those of alpagym train with the same draws, bit for bit")
+
+
+if __name__ == "__main__":
+    main()

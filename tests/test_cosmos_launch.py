@@ -11,11 +11,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
+from alpagym.checkpoint import load_policy
 from alpagym.cli import main
 from alpagym.grpo.faults import TrainingError
 from alpagym.interop.cosmos.config import RUN, check_keys
-from alpagym.interop.cosmos.engine import STEPS_FILE
+from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
 from alpagym.interop.cosmos.launch import LOG_FILE, TOML_FILE
 from alpagym.resume import Stopped
 from alpagym.run_directory import REPORT_FILE, read_rows
@@ -69,23 +71,24 @@ def test_a_run_is_told_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_prepared_is_started_by_hand_and_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = prepared(tmp_path, "by_hand", "cosmos.port=8123")
+    run = prepared(tmp_path, "by_hand")
     nested = tomllib.loads((run / "cosmos" / TOML_FILE).read_text())
     check_keys(nested)
     assert Path(nested["custom"][RUN]) == run.resolve()
     assert not (run / REPORT_FILE).exists()
     assert main(["train", f"resume={run}"]) == 0  # nobody has started it yet
     assert f"--config {run}/cosmos/{TOML_FILE}" in "".join(capsys.readouterr().err.split("\n"))
-    import subprocess
-
-    command = [program(tmp_path, DOES_IT_ALL).partition("=")[2]]
-    command += ["--config", str(run / "cosmos" / TOML_FILE), "--port", "8123", "--policy", "1"]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([*command, "alpagym.interop.cosmos.entry"], check=True, env=env)
+    engine = engine_of(run)
+    for step in range(3):
+        engine.note(run, engine.learn(engine.drive(range(4 * step, 4 * step + 4))))
+    engine.save(run)
     assert main(["train", f"resume={run}"]) == 0
     assert (run / REPORT_FILE).is_file()
+    learned = load_policy(run)[0].state_dict()
+    for name, weight in engine.policy.state_dict().items():
+        assert torch.equal(weight, learned[name]), name
 
 
 def test_an_early_end_is_told_with_its_cause(tmp_path: Path) -> None:
@@ -104,16 +107,26 @@ def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         go(tmp_path, "none", "cosmos.command=no_such_program")
 
 
-def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
+CLEANS_UP = """
+import os, signal, sys, time
+
+def end(*_):
+    time.sleep(0.5)
+    open(sys.argv[1] + ".cleaned", "w").close()
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+open(sys.argv[1] + ".part", "w").write(f"{os.getppid()} {os.getpid()}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(600)
+"""
+
+
+def test_sigterm_ends_all_processes_and_lets_them_clean_up(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    waits = program(
-        tmp_path,
-        "import os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        f"open({str(pid_file)!r} + '.part', 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
-        f"os.rename({str(pid_file)!r} + '.part', {str(pid_file)!r})\n"
-        "time.sleep(600)\n",
-    )
+    text = f"import subprocess, sys\ncode = {CLEANS_UP!r}\n"
+    text += f"subprocess.run([sys.executable, '-c', code, {str(pid_file)!r}])\n"
+    waits = program(tmp_path, text)
 
     def stop() -> None:
         while not pid_file.exists():
@@ -125,6 +138,7 @@ def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="goes on"):
         go(tmp_path, "stopped", waits)
     thread.join()
+    assert Path(f"{pid_file}.cleaned").exists()
     for pid in map(int, pid_file.read_text().split()):
         stat = Path(f"/proc/{pid}/stat")
         gone_or_zombie = not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"

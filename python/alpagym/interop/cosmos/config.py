@@ -120,7 +120,7 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
         "train.train_policy.mini_batch": batch,
         "train.train_policy.on_policy": colocated,
         "train.train_policy.dataloader_shuffle": False,
-        # Whole groups reach a replica, which compares them.
+        # Whole groups reach a replica, which compares them. Colocated ones keep what they drive.
         "train.train_policy.data_dispatch_as_rank_in_mesh": not colocated and cosmos.policies > 1,
         "rollout.backend": BACKEND,
         "rollout.n_generation": grpo.group_size,

@@ -127,17 +127,17 @@ class Engine(GrpoTrainer):
             TrainingError: not as many groups as planned, or something is not finite.
             RankError: replicas are missing.
         """
+        planned = self._starts.stop - self._starts.start
+        if len(groups) != planned:
+            raise TrainingError(f"groups: expected {planned} in an iteration, got {len(groups)}")
         if not self.ranks.alone:
             assert comm is not None
             self.replicas.meet(comm)
+            # Whoever has driven which: they stand side by side as one replica would have them.
+            self.replicas.line_up(min(group.draw for group in groups))
             share = self.ranks.share(self.config.scenarios_per_iteration)
             size = self.config.group_size
             self._starts, self._worlds = share, slice(share.start * size, share.stop * size)
-        if len(groups) != self._starts.stop - self._starts.start:
-            raise TrainingError(
-                f"groups: expected {self._starts.stop - self._starts.start} in an iteration, got "
-                f"{len(groups)}"
-            )
         self._given = list(groups)
         self.learner.set_progress(self.iterations / self.config.iterations)
         before = self.agent_steps

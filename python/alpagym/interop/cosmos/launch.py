@@ -117,12 +117,20 @@ def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have a group of processes end: in their own time at first, since they end others in turn."""
+    deadline = time.monotonic() + GRACE_S
+    with suppress(ProcessLookupError):  # raised once none of them is left
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(EVERY_S / 4)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _follow(process: subprocess.Popen[bytes], tell: Callable[[], None], job: Job) -> int:

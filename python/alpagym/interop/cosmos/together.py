@@ -56,6 +56,11 @@ class Replicas(Ranks):
         object.__setattr__(self, "comm", comm)
         object.__setattr__(self, "rank", comm.replica_name_to_rank[comm.replica_name])
 
+    def line_up(self, key: int) -> None:
+        """Take ranks by the order of keys, one of each replica, from now on."""
+        keys = self.everyone(key)
+        object.__setattr__(self, "rank", sorted(keys).index(key))
+
     def _sum(self, tensor: Tensor) -> Tensor:
         there = tensor.to(self.device).contiguous()
         self.comm.allreduce(there, there, dist.ReduceOp.SUM)

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Usage: cosmos_cpu.sh [WHEEL]. Runs all of Cosmos-RL's control plane on a machine without a GPU.
 #
-# A controller, Redis and a colocated worker, its CUDA calls stubbed (cosmos_cpu/stubs.py), train
-# for STEPS iterations (40), then two workers for half as many, which talk through gloo in NCCL's
-# place; cosmos_cpu/check.py looks at what comes of it. The environment in
+# A controller, Redis and a colocated worker train for STEPS iterations (40), then two workers for
+# half as many, then one that drives and one that learns for a quarter. CUDA calls are stubbed, and
+# gloo takes the place of NCCL (cosmos_cpu/stubs.py, gloo.py). cosmos_cpu/check.py looks at what
+# comes of it. The environment in
 # COSMOS_VENV (.venv-cosmos, 2 GB) is made at first. Without WHEEL alpagym is taken from python/,
 # where its core must have been built. Redis is the system's, or else Debian's, unpacked in there.
 set -eu
@@ -53,16 +54,20 @@ echo "$keys" | tail -n 1
 runs=$(mktemp -d)
 trap 'rm -rf "$runs"' EXIT
 
-# Usage: prove REPLICAS STEPS. Every iteration drives all 16 scenarios, so returns can be compared.
+# Usage: prove NAME STEPS [OPTION...]. Every iteration drives all 16 scenarios: returns compare.
 prove() {
-  run=$runs/of_$1
-  "$venv/bin/python" -m alpagym train backend=cosmos cosmos.port="$port" cosmos.policies="$1" \
-    cosmos.command="$PWD/scripts/cosmos_cpu/cosmos-rl" runs="$runs" name="of_$1" device=cpu \
-    threads=1 data.train=16 data.held_out=16 data.validation=1 num_replays=0 \
-    imitation.max_epochs=2 grpo.iterations="$2" grpo.scenarios_per_iteration=16 \
-    grpo.group_size=8 grpo.epochs=2 grpo.learning_rate=1e-3 ||
-    { tail -n 40 "$run/cosmos/log.txt" >&2; exit 1; }
-  "$venv/bin/python" scripts/cosmos_cpu/check.py "$run"
+  name=$1
+  iterations=$2
+  shift 2
+  "$venv/bin/python" -m alpagym train backend=cosmos cosmos.port="$port" runs="$runs" name="$name" \
+    cosmos.command="$PWD/scripts/cosmos_cpu/cosmos-rl" device=cpu threads=1 data.train=16 \
+    data.held_out=16 data.validation=1 num_replays=0 imitation.max_epochs=2 \
+    grpo.iterations="$iterations" grpo.scenarios_per_iteration=16 grpo.group_size=8 \
+    grpo.epochs=2 grpo.learning_rate=1e-3 "$@" ||
+    { tail -n 40 "$runs/$name/cosmos/log.txt" >&2; exit 1; }
+  "$venv/bin/python" scripts/cosmos_cpu/check.py "$runs/$name"
 }
-prove 1 "$steps"
-prove 2 "$((steps / 2))"
+prove one "$steps"
+prove two "$((steps / 2))" cosmos.policies=2
+prove apart "$((steps / 4))" cosmos.mode=disaggregated \
+  'cosmos.options={train.train_policy.allowed_outdated_steps: 0}'

@@ -6,13 +6,13 @@ Nothing here trains or talks to a GPU: the control plane runs as it is, on gloo 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
-import os
 import sys
-import threading
 import types
 from typing import Any
 
+import gloo
 import torch
 import torch.distributed as dist
 
@@ -81,67 +81,20 @@ class _Now:
         return 0.0
 
 
-class _Peers:
-    """The communicator between policy replicas, through gloo in the place of NCCL.
+def _on_cpu(make: Any) -> Any:
+    """The same function, which makes tensors on the CPU where it is told to on a GPU."""
 
-    Replicas find each other at the port COSMOS_PEERS_PORT of loopback.
-    """
+    @functools.wraps(make)
+    def made(*args: Any, device: Any = None, **kwargs: Any) -> Any:
+        on_gpu = isinstance(device, int) or str(device).startswith("cuda")
+        wanted = "cpu" if on_gpu else device
+        return make(*args, device=wanted, **kwargs)
 
-    def __init__(self, replica_name: str, **kwargs: Any) -> None:
-        self.replica_name = replica_name
-        self.replica_name_to_rank: dict[str, int] = {}
-        self._group: Any = None
-        self._built = threading.Event()
-
-    def push_cmd(self, command: Any) -> None:
-        """Meet the others in the background, since they may need this thread to get there."""
-        self._built.clear()
-        threading.Thread(target=self._build, args=(command,), daemon=True).start()
-
-    def _build(self, command: Any) -> None:
-        self.replica_name_to_rank = command.replica_name_to_rank
-        count, rank = len(self.replica_name_to_rank), self.replica_name_to_rank[self.replica_name]
-        if count > 1:
-            port = int(os.environ["COSMOS_PEERS_PORT"])
-            store = dist.TCPStore("127.0.0.1", port, count, rank == 0)
-            mesh = dist.PrefixStore("+".join(sorted(self.replica_name_to_rank)), store)
-            self._group = dist.ProcessGroupGloo(mesh, rank, count)
-        self._built.set()
-
-    def wait_comm_ready(self, timeout: float = 120.0) -> None:
-        if not self._built.wait(timeout):
-            raise TimeoutError("policy replicas: not met within two minutes")
-
-    def get_replica_rank(self, name: str) -> int:
-        self.wait_comm_ready()
-        return self.replica_name_to_rank[name]
-
-    def world_size(self) -> int:
-        return len(self.replica_name_to_rank)
-
-    def shutdown(self) -> None: ...
-
-    def allreduce(self, sendbuff: torch.Tensor, recvbuff: torch.Tensor, op: Any) -> None:
-        self.wait_comm_ready()
-        options = dist.AllreduceOptions()
-        options.reduceOp = op
-        recvbuff.copy_(sendbuff)
-        self._group.allreduce([recvbuff], options).wait()
-
-    def broadcast(self, tensor: torch.Tensor, src_replica: str) -> None:
-        options = dist.BroadcastOptions()
-        options.rootRank = self.get_replica_rank(src_replica)
-        self._group.broadcast([tensor], options).wait()
-
-    def send(self, tensor: torch.Tensor, dst_replica: str) -> None:
-        self._group.send([tensor], self.get_replica_rank(dst_replica), 0).wait()
-
-    def recv(self, tensor: torch.Tensor, src_replica: str) -> None:
-        self._group.recv([tensor], self.get_replica_rank(src_replica), 0).wait()
+    return made
 
 
 def install_cuda() -> None:
-    """Let colocated workers take the CPU for their GPU; after `install_packages`."""
+    """Let workers take the CPU for their GPU, and gloo for NCCL; before Cosmos-RL is imported."""
     dist.Backend.default_device_backend_map["cuda"] = "gloo"
     nothing = {name: lambda *a, **k: None for name in ("set_device", "synchronize", "empty_cache")}
     stand_ins = nothing | {
@@ -153,8 +106,10 @@ def install_cuda() -> None:
     }
     for name, value in stand_ins.items():
         setattr(torch.cuda, name, value)
-    import cosmos_rl.policy.worker.rl_worker as worker
-    import cosmos_rl.utils.distributed as distributed
+    torch.Tensor.cuda = lambda self, *a, **k: self  # type: ignore[method-assign,assignment]
+    for name in ("empty", "empty_like", "zeros", "tensor"):
+        setattr(torch, name, _on_cpu(getattr(torch, name)))
+    gloo.install()
     from cosmos_rl.utils.parallelism import ParallelDims
 
     whole = ParallelDims.build_mesh
@@ -163,5 +118,3 @@ def install_cuda() -> None:
         return whole(self, "cpu", *args, **kwargs)
 
     ParallelDims.build_mesh = on_cpu
-    distributed.HighAvailabilitylNccl = worker.HighAvailabilitylNccl = _Peers
-    worker.nccl_abort_all = lambda *a, **k: None

@@ -101,12 +101,12 @@ def _register() -> dict[str, list[str]]:
     from alpagym.config import OBSERVATION_PRESETS, REWARD_PRESETS
     from alpagym.interop.alpasim.options import DriverConfig
     from alpagym.interop.alpasim.runtime.options import RuntimeConfig
-    from alpagym.scenarios.export.options import ExportConfig
     from alpagym.store.options import ConvertConfig, DoctorConfig
     from alpagym.training_config import (
         GRPO_PRESETS,
         POLICY_PRESETS,
         EvalConfig,
+        ExportConfig,
         RenderConfig,
         TrainConfig,
     )

@@ -1,4 +1,4 @@
-"""Options of training and evaluation, the schema of the command line."""
+"""Options of training, evaluation and export, the schema of the command line."""
 
 from __future__ import annotations
 
@@ -382,3 +382,25 @@ class RenderConfig:
     """`cpu`, `cuda`, `cuda:1`, or `auto`; empty for the run's."""
     threads: int = 0
     """CPU threads; 0 for as many as the run had."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`alpagym export`."""
+
+    scenarios: str = "procedural"
+    """`procedural`, or a file or folder of recordings."""
+    out: str = ""
+    """Folder to write to, new or empty."""
+    format: str = "scenarionet"
+    """`gpudrive` (JSON) or `scenarionet` (pickles)."""
+    edits: dict[str, Any] = field(default_factory=dict)
+    """Changes to make, in this order, e.g. `{speed: [0.8, 1.2], remove: 2}`: `docs/edits.md`."""
+    copies: int = 1
+    """Differently edited copies of each scenario."""
+    count: int = 16
+    """Scenarios to generate, when procedural."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    workers: int = 0
+    """Processes that read or generate; 0 for all cores."""

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from alpagym.scenarios.edits import edit, named_edits
 from alpagym.scenarios.export import FORMATS, ExportReport, export
-from alpagym.scenarios.export.options import ExportConfig
 from alpagym.scenarios.load import load_scenarios
 from alpagym.scenarios.procedural import generate_many
 from alpagym.scenarios.sources import PROCEDURAL
+from alpagym.training_config import ExportConfig
 
 
 def export_command(config: ExportConfig, say: Callable[[str], None]) -> ExportReport:

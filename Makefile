@@ -34,6 +34,10 @@ test: install  ## install, then run the whole test suite on the built wheel
 heavy: install  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m heavy --heavy $(PYTEST_ARGS)
 
+.PHONY: cosmos
+cosmos: dist/.built  ## run Cosmos-RL's control plane on the CPU: docs/cosmos.md (2 GB, minutes)
+	@PYTHON="$(PYTHON)" sh scripts/cosmos_cpu.sh dist/alpagym-*.whl
+
 .PHONY: bench
 bench: install  ## run the benchmarks; one JSON into benchmarks/results
 	$(BIN)/alpagym bench json=benchmarks/results/ $(ARGS)

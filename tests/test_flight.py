@@ -11,7 +11,7 @@ import torch
 
 from alpagym import cli, training_data
 from alpagym.checkpoint import CheckpointError
-from alpagym.cli import _options_of, to_config
+from alpagym.command_line import options_of, to_config
 from alpagym.flight import policy_name, replay, stride_of
 from alpagym.grpo.tokens import Token
 from alpagym.grpo.trainer import GrpoTrainer
@@ -59,7 +59,7 @@ def trained(folder: Path, monkeypatch, *options: str):
 
 
 def shown(run: Path, token: str):
-    config = to_config(_options_of(run, "run"))
+    config = to_config(options_of(run, "run"))
     return replay(run, config, Token.of(token), torch.device("cpu"), print)
 
 

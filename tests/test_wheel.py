@@ -23,11 +23,13 @@ MODULES = {
     "protobuf": {"google"},
     "grpcio": {"grpc"},
     "pillow": {"PIL"},
+    "cosmos-rl": {"cosmos_rl"},
 }
 """What a distribution is imported as, where that is not its name."""
 
-LAZY = ("asl", "driver", "runtime", "wire", "driver_client.py", "session.py")
-"""What is imported in functions only: AlpaSim's services, sessions and logs."""
+LAZY = ("asl", "driver", "runtime", "wire", "driver_client.py", "session.py", "replicas")
+"""What is imported in functions only: AlpaSim's services, sessions and logs, and what Cosmos-RL
+runs."""
 
 STEP_A_BATCH = """
 from importlib.metadata import version

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alpagym.command_line import UsageError, compose, to_config
+from alpagym.command_line import UsageError, compose, options_of, to_config
 
 if TYPE_CHECKING:
     from alpagym.ranks import Ranks
@@ -37,6 +37,7 @@ alpagym: closed-loop reinforcement learning for driving policies at simulator sp
   reward=dense                    or progress_safety, metrics, distance_to_gt     (train)
   policy=small                    or large, trajectory, flow_matching, module:Class   (train)
   grpo=grpo                       or deepseek, dr_grpo, rloo, dapo, gspo, alpagym, ppo   (train)
+  backend=cosmos                  GRPO run by Cosmos-RL                             (train)
   resume=runs/<name>              goes on with a run that was cut short             (train)
   checkpoint=runs/<name>          or policy=log|idm|constant_velocity|grpc://host:port (eval)
   compare=runs/<other>            or a driver's name: the difference, with intervals (eval)
@@ -193,7 +194,7 @@ def _run(command: str, overrides: Sequence[str]) -> int:
         from alpagym.render.command import render_command
 
         both = config.token and config.run
-        run = to_config(_options_of(Path(config.run), "run")) if both else None
+        run = to_config(options_of(Path(config.run), "run")) if both else None
         print(render_command(config, run, given))
         return 0
     if command == "export":
@@ -212,32 +213,15 @@ def _run(command: str, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _options_of(run: Path, option: str) -> Any:
-    """The options of a run, as its directory has them.
-
-    Raises:
-        UsageError: no run there, or its options are not those of this version.
-    """
-    from omegaconf import OmegaConf
-
-    file = run / "config.yaml"
-    if not file.is_file():
-        raise UsageError(f"{option}={run}: expected a run directory, found no config.yaml there")
-    try:
-        return OmegaConf.merge(compose("train", []), OmegaConf.load(file))
-    except Exception as error:  # broken YAML has an error of its own, whose package is not ours
-        raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
-
-
 def _continued(given: Any, run: Path, overrides: Sequence[str]) -> Any:
     """The options of a run that is gone on with, but for those that are given anew.
 
     Raises:
-        UsageError: as of `_options_of`, or an option is given that may not change.
+        UsageError: as of `options_of`, or an option is given that may not change.
     """
     from omegaconf import OmegaConf
 
-    node = _options_of(run, "resume")
+    node = options_of(run, "resume")
     for key in (override.partition("=")[0] for override in overrides):
         if key not in MAY_CHANGE:
             known = ", ".join(sorted(MAY_CHANGE - {"resume"}))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 QUOTED = (
@@ -71,6 +72,23 @@ def compose(command: str, overrides: Sequence[str]) -> Any:
             cause = error.__cause__ or error
             lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
             raise UsageError(f"{' '.join(overrides)}: {lines[0]}") from error
+
+
+def options_of(run: Path, option: str) -> Any:
+    """The options of a run, as its directory has them.
+
+    Raises:
+        UsageError: no run there, or its options are not those of this version.
+    """
+    from omegaconf import OmegaConf
+
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise UsageError(f"{option}={run}: expected a run directory, found no config.yaml there")
+    try:
+        return OmegaConf.merge(compose("train", []), OmegaConf.load(file))
+    except Exception as error:  # broken YAML has an error of its own, whose package is not ours
+        raise UsageError(f"{file}: {str(error).splitlines()[0]}") from error
 
 
 @cache

@@ -39,9 +39,12 @@ AT_LEAST = {
     "alpasim.calls": 1,
     "alpasim.image_height": 16,
     "alpasim.image_width": 16,
+    "cosmos.policies": 1,
+    "cosmos.rollouts": 1,
+    "cosmos.port": 1,
 }
 """Whole numbers that may not be 0; none may be negative."""
-AT_MOST = {"shard_scenarios": 4096, "port": 65535, "max_message_mib": 2047}
+AT_MOST = {"shard_scenarios": 4096, "port": 65535, "cosmos.port": 65535, "max_message_mib": 2047}
 """Highest whole numbers, where it is not what 32 bits hold."""
 POSITIVE = {
     *(f"sim.{n}" for n in ("dt", "max_accel", "max_curvature", "max_lateral_accel", "ttc_horizon")),
@@ -72,6 +75,8 @@ SHARES = {
 CHOICES = {
     "metrics": ("", "alpasim", "nuplan", "navsim", "waymax", "ttc", "alpagym", "all"),
     "final": ("last", "best"),
+    "backend": ("alpagym", "cosmos"),
+    "cosmos.mode": ("colocated", "disaggregated"),
     "stream.weights": ("uniform", "failure", "difficulty"),
     "policy.head": ("gaussian", "flow_matching"),
     "alpasim.route": ("map", "recorded", "simulator", "none"),

@@ -88,7 +88,14 @@ def _tell(job: Job) -> None:
     recorded = _begin(job, policy)
     first = copy.deepcopy(policy)
     before = _judge(job, "before", job.beginning, first)
-    trained = _improve(job, policy, recorded)
+    if job.config.backend == "cosmos":
+        from alpagym.interop.cosmos.launch import improve
+
+        trained = improve(job, policy)
+        if trained is None:  # whoever starts Cosmos-RL goes on
+            return
+    else:
+        trained = _improve(job, policy, recorded)
     chosen = _choose(job, policy)
     after = _judge(job, "after", "GRPO", policy)
     baselines = {name: job.evaluate(name) for name in BASELINES}

@@ -8,6 +8,7 @@ from typing import Any
 
 from alpagym.config import REWARD_PRESETS, RewardConfig, SimConfig, SlotOrder
 from alpagym.interop.alpasim.session_options import SessionConfig
+from alpagym.interop.cosmos.options import CosmosConfig
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,8 @@ class TrainConfig:
     """Folder of run directories."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1`, or `auto`."""
+    backend: str = "alpagym"
+    """What runs GRPO: `alpagym`, or `cosmos` for Cosmos-RL."""
     seed: int = 0
     """Of everything that is drawn."""
     threads: int = 0
@@ -320,6 +323,7 @@ class TrainConfig:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     grpo: GrpoConfig = field(default_factory=lambda: GRPO_PRESETS["grpo"])
+    cosmos: CosmosConfig = field(default_factory=CosmosConfig)
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,25 @@ class Origin:
     lead: Tensor
     """Steps that the policy had driven when its group forked."""
 
+    @classmethod
+    def of_groups(cls, names: Sequence[str], seed: Tensor, lead: Tensor, size: int) -> Origin:
+        """Of groups of so many, each of one scenario, seed and lead."""
+        return cls(
+            name=[name for name in names for _ in range(size)],
+            seed=seed.repeat_interleave(size),
+            member=torch.arange(size).repeat(len(names)),
+            lead=lead.repeat_interleave(size),
+        )
+
     def of(self, worlds: Tensor) -> Origin:
         """Those of some worlds."""
         at = worlds.cpu()
         names = [self.name[world] for world in at.tolist()]
         return Origin(names, self.seed[at], self.member[at], self.lead[at])
+
+    def groups(self, size: int) -> list[str]:
+        """Names of groups of so many."""
+        return [self.token(world).group for world in range(0, len(self.name), size)]
 
     def token(self, world: int) -> Token:
         """The name of a rollout."""

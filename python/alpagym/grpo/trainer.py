@@ -253,48 +253,39 @@ class GrpoTrainer:
 
     def _roll(self) -> Rolled:
         """Draw scenarios, drive their groups, compare."""
-        config, device = self.config, self.scenarios.device
-        count = config.starts
-        scenario = self._draw()
-        seed = torch.randint(2**62, (count,), generator=self.generator)
-        lead = torch.zeros(count, dtype=torch.int64)
-        if config.branch_within > 0:
-            every = self.roller.every
-            decisions = config.branch_within // every + 1
-            lead = every * torch.randint(decisions, (count,), generator=self.generator)
-        size = self.roller.group_size
-        origin = Origin(
-            name=[self._name(s) for s in scenario.tolist() for _ in range(size)],
-            seed=seed.repeat_interleave(size),
-            member=torch.arange(size).repeat(count),
-            lead=lead.repeat_interleave(size),
-        )
+        scenario, seed, lead = self._draw()
+        device, size = self.scenarios.device, self.roller.group_size
+        names = [self._name(index) for index in scenario.tolist()]
+        origin = Origin.of_groups(names, seed, lead, size)
         self.policy.eval()
-        groups = [origin.token(world).group for world in range(0, len(seed) * size, size)]
-        own: dict[str, Any] = {"groups": groups[self._starts]}
         with self.learner.precision():
             at, keys, leads = (t[self._starts].to(device) for t in (scenario, seed, lead))
-            ahead = leads if config.branch_within > 0 else None
+            ahead = leads if self.config.branch_within > 0 else None
             try:
                 record = self.roller.roll(self.policy, at, keys, ahead)
             except NotFinite as error:
-                self.flight["rolls"].append(own)
+                self.flight["rolls"].append({"groups": origin.groups(size)[self._starts]})
                 world = self._worlds.start + error.world
                 raise TrainingError(
                     f"reward is not finite in {place(origin, world)}, "
                     f"step {error.step - 1}, from {error.name}, which gave {error.value}",
                     str(origin.token(world)),
                 ) from error
-        own["digest"] = digest(record)
-        self.flight["rolls"] += self.ranks.everyone(own)
+        rolled = self._compared(record, origin)
+        self._report(scenario, rolled.driven, rolled.compared)
+        return rolled
+
+    def _compared(self, record: Recording, origin: Origin) -> Rolled:
+        """Note what this rank drove of `origin`'s worlds, and compare all ranks' groups."""
+        groups = origin.groups(self.roller.group_size)[self._starts]
+        self.flight["rolls"] += self.ranks.everyone({"groups": groups, "digest": digest(record)})
         self._check(record, origin)
         driven = Driven.of(record, self.ranks, self._worlds, len(origin.name), self.roller.every)
         column = None
         if not self.ranks.alone:
-            column = torch.full((len(origin.name),), -1, device=device)
-            column[self._worlds] = torch.arange(record.valid.shape[1], device=device)
+            column = torch.full((len(origin.name),), -1, device=self.scenarios.device)
+            column[self._worlds] = torch.arange(record.valid.shape[1], device=column.device)
         compared, wanted = self._compare(record, driven)
-        self._report(scenario, driven, compared)
         rolled = Rolled(record, driven, compared, origin, wanted, self.scenarios, column)
         if (world := overflown(compared)) >= 0:
             total = float(compared.returns.flatten()[world])
@@ -305,8 +296,20 @@ class GrpoTrainer:
             )
         return rolled
 
-    def _draw(self) -> Tensor:
-        """Scenarios of the next rollout, of the resident ones or of the stream's next."""
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each start of the next rollout: scenario, seed, and steps driven before the fork."""
+        scenario = self._draw_scenarios()
+        count, config = len(scenario), self.config
+        seed = torch.randint(2**62, (count,), generator=self.generator)
+        lead = torch.zeros(count, dtype=torch.int64)
+        if config.branch_within > 0:
+            every = self.roller.every
+            decisions = config.branch_within // every + 1
+            lead = every * torch.randint(decisions, (count,), generator=self.generator)
+        return scenario, seed, lead
+
+    def _draw_scenarios(self) -> Tensor:
+        """From the resident ones, or the stream's next."""
         if self.stream is None:
             return self.sampler.draw(self.config.starts)
         scenario = self.stream.draw()

@@ -1,0 +1,151 @@
+"""GRPO by Cosmos-RL's processes, begun, followed and ended by `alpagym train backend=cosmos`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from alpagym.checkpoint import load_policy
+from alpagym.grpo.diagnosis import diagnose
+from alpagym.grpo.faults import TrainingError
+from alpagym.interop.cosmos.config import build, to_toml
+from alpagym.interop.cosmos.engine import STEPS_FILE
+from alpagym.policies.policy import Policy
+from alpagym.resume import FLIGHT_FILE
+from alpagym.run_directory import read_rows
+from alpagym.tables import plain_printer
+from alpagym.training_config import TrainConfig
+from alpagym.training_job import Job
+
+ENTRY = "alpagym.interop.cosmos.entry"
+LOG_FILE, TOML_FILE = "log.txt", "run.toml"
+"""In the folder `cosmos` of a run."""
+EVERY_S, GRACE_S = 0.2, 20.0
+"""How often it is looked what there is to tell; how long processes may take to end."""
+
+
+def command_of(config: TrainConfig, toml: Path) -> list[str]:
+    """What starts the replicas of a run."""
+    cosmos = config.cosmos
+    counts = ["--policy", str(cosmos.policies)]
+    if cosmos.mode != "colocated":
+        counts += ["--rollout", str(cosmos.rollouts)]
+    return [cosmos.command, "--config", str(toml), "--port", str(cosmos.port), *counts, ENTRY]
+
+
+def improve(job: Job, policy: Policy) -> dict[str, float] | None:
+    """GRPO on Cosmos-RL; `policy` is what came of it then.
+
+    Iterations that are all done already, since somebody started the command, are only told.
+
+    Returns:
+        Steps and steps per second, counted as the learner sees them; None where the run waits for
+        somebody to start the command.
+
+    Raises:
+        TrainingError: Cosmos-RL ended before its time.
+        Stopped: SIGTERM.
+        OSError: it cannot be started, or the configuration cannot be written.
+    """
+    config, folder = job.config, job.run.path / "cosmos"
+    say = plain_printer(job.console)
+    steps, toml = folder / STEPS_FILE, folder / TOML_FILE
+    wanted = config.grpo.iterations
+    rows: list[dict[str, Any]] = []
+    told: set[str] = set()
+
+    def tell() -> None:
+        """Log the iterations that were not told yet."""
+        for row in read_rows(steps)[len(rows) :]:
+            rows.append(row["values"])
+            job.run.log("grpo", row["step"], row["values"])
+            findings = diagnose(rows, config.grpo, row["flight"])
+            for name in findings.keys() - told:
+                say(f"iteration {row['step']}: {findings[name]}")
+            told.update(findings)
+            flight = {"iteration": row["step"], **row["flight"], "findings": findings}
+            job.run.note(FLIGHT_FILE, flight)
+
+    if len(read_rows(steps)) < wanted:
+        folder.mkdir(parents=True, exist_ok=True)
+        steps.unlink(missing_ok=True)
+        rmtree(folder / "groups", ignore_errors=True)  # of a run that was cut short
+        toml.write_text(to_toml(build(config, job.run.path)))
+        command = command_of(config, toml)
+        if not config.cosmos.launch:
+            say(f"start Cosmos-RL by: {shlex.join(command)}")
+            say(f"then go on by: alpagym train resume={job.run.path}")
+            return None
+        say(f"GRPO on Cosmos-RL, whose log is {folder / LOG_FILE}")
+        say("eval_every and grpo.resample_dead have no effect there")
+        with _started(command, folder / LOG_FILE) as process:
+            status = _follow(process, tell, job)
+        tell()
+        if status or len(rows) < wanted:
+            raise TrainingError(
+                f"Cosmos-RL ended with status {status} after {len(rows)} of {wanted} iterations: "
+                f"{folder / LOG_FILE} tells why{_last_error(folder / LOG_FILE)}"
+            )
+    tell()
+    trained, _, _ = load_policy(job.checkpoint("policy"))
+    policy.load_state_dict(trained.state_dict())
+    policy.eval()
+    seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
+    done = float(rows[-1]["agent_steps"])
+    return {"agent_steps": done, "agent_steps_per_s": done / seconds if seconds else 0.0}
+
+
+@contextmanager
+def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Its processes are a group, none of which outlives the end of the context."""
+    folder = str(Path(sys.executable).parent)  # programs of this environment come first
+    env = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have a group of processes end: in their own time at first, since they end others in turn."""
+    deadline = time.monotonic() + GRACE_S
+    with suppress(ProcessLookupError):  # raised once none of them is left
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(EVERY_S / 4)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _follow(process: subprocess.Popen[bytes], tell: Callable[[], None], job: Job) -> int:
+    """Tell what happens until the process ends; returns its status."""
+    with job.stop.deferred():
+        while (status := process.poll()) is None:
+            tell()
+            job.stop.check()
+            time.sleep(EVERY_S)
+    return status
+
+
+def _last_error(log: Path) -> str:
+    """The last line of a log that begins as an exception does, after a colon; empty for none."""
+    named = re.findall(
+        r"(?m)^(?:\[\w+\]: )*([\w.]*(?:Error|Exception): .+)$", log.read_text("utf-8", "replace")
+    )
+    return f": {named[-1][:300]}" if named else ""

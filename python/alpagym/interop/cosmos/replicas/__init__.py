@@ -1,0 +1,1 @@
+"""What Cosmos-RL is given: the modules in here import it, and are imported in functions only."""

@@ -246,6 +246,10 @@ SETTINGS = {
         "action_space_cfg": {"accel_std": 0.7}
     },
     "hist_traj_embed_cfg: expected none": {"hist_traj_embed_cfg": {"size": 3}},
+    "expert_cfg.quantization_config: expected no other names than hidden_size": {
+        "expert_cfg": {"hidden_size": 24, "quantization_config": {}}
+    },
+    "hidden_size: expected a number above 0, got '24'": {"expert_cfg": {"hidden_size": "24"}},
     "tokens_per_history_traj: expected 48, got 16": {"tokens_per_history_traj": 16},
 }
 

@@ -84,7 +84,7 @@ def read(folder: Path) -> tuple[Settings, dict[str, Any]]:
         raise ValueError(f"{folder}: expected a checkpoint's folder, found no config.json in it")
     try:
         config = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected JSON, got {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file}: expected an object, got {type(config).__name__}")

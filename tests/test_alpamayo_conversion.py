@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import alpamayo_models as tiny
 from alpagym.cli import main
-from alpagym.interop.alpamayo import checkpoints, conversion, layouts, prompt, settings
+from alpagym.interop.alpamayo import checkpoints, conversion, layouts, prompt, settings, trial
 from alpagym.interop.alpamayo.model import Alpamayo, train_expert_only
 from alpagym.interop.alpamayo.weights import INDEX, files_of, table_of
 
@@ -255,22 +255,50 @@ def twice(folder):
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def holes(folder):
-    file = folder / sorted(files_of(folder))[0]
-    data = file.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    rows = json.loads(data[8 : 8 + length])
-    name = next(name for name in rows if name != "__metadata__")
-    rows[name]["data_offsets"][0] += 2
-    table = json.dumps(rows).encode().ljust(length)
-    file.write_bytes(len(table).to_bytes(8, "little") + table + data[8 + length :])
+def edit_table(change):
+    """Change the first row, or the whole table, of the first file."""
+
+    def edit(folder):
+        file = folder / sorted(files_of(folder))[0]
+        data = file.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        rows = json.loads(data[8 : 8 + length])
+        name = next(name for name in rows if name != "__metadata__")
+        change(rows[name], rows)
+        table = json.dumps(rows).encode().ljust(length)
+        file.write_bytes(len(table).to_bytes(8, "little") + table + data[8 + length :])
+
+    return edit
+
+
+def shift(row, _):
+    row["data_offsets"] = [place + 2 for place in row["data_offsets"]]
+
+
+def whole(text):
+    return lambda f: (f / sorted(files_of(f))[0]).write_bytes(
+        len(text).to_bytes(8, "little") + text
+    )
 
 
 FAULTS = {
     "expected .* once, got it in model-00001-of-00002.safetensors too": twice,
-    "expected bytes of .* from": holes,
-    "expected a safetensors table": lambda f: (f / sorted(files_of(f))[0]).write_bytes(
-        (4).to_bytes(8, "little") + b"{{{{"
+    "expected bytes of .* from": edit_table(shift),
+    "expected a safetensors table": whole(b"{{{{"),
+    "expected a safetensors table, got RecursionError": whole(b"[" * 200_000),
+    "expected a safetensors table, got TypeError": whole(b"[1, 2]  "),
+    "expected texts as __metadata__, got 3": edit_table(
+        lambda _, rows: rows.update(__metadata__=3)
+    ),
+    "expected whole numbers as shape and places, got .'4'": edit_table(
+        lambda row, _: row.update(shape=["4"])
+    ),
+    "expected whole numbers as shape and places, got .-4": edit_table(
+        lambda row, _: row.update(shape=[-4])
+    ),
+    "expected bytes of BF16 .1, 1., got": edit_table(lambda row, _: row.update(shape=[1, 1])),
+    "expected a type of numbers, got .'BF16'": edit_table(
+        lambda row, _: row.update(dtype=["BF16"])
     ),
     "got a table of 0 bytes": lambda f: (f / sorted(files_of(f))[0]).write_bytes(b"\0" * 8),
     "expected a weight_map": lambda f: (f / INDEX).write_text("[]"),
@@ -284,6 +312,16 @@ def test_files_that_are_refused(tmp_path, message):
     with pytest.raises(ValueError, match=message):
         conversion.convert(release, tmp_path / "out", "alpamayo_r1")
     assert os.listdir(tmp_path) == ["r"]
+
+
+@pytest.mark.parametrize(("shift", "said"), [(0.01, "1.0e-02"), (float("nan"), "nan")])
+def test_a_model_that_judges_otherwise_than_it_draws(tmp_path, vlm, monkeypatch, shift, said):
+    release = tiny.save_release(tmp_path / "r")
+    judge = trial.log_prob
+    monkeypatch.setattr(trial, "log_prob", lambda *given: judge(*given) + 1.01 * shift)
+    said = rf"expected log-probabilities, .*, less than 0.01 from those drawn, got {said}"
+    with pytest.raises(ValueError, match=said):
+        list(trial.try_out(release, vlm, "cpu"))
 
 
 def test_the_command(tmp_path, vlm, capsys):

@@ -209,8 +209,8 @@ def _disarm(made: Path) -> None:
     """Drop from all settings written what names code to run."""
     for file in made.iterdir():
         if file.suffix.lower() == ".json":
-            text = file.read_text()
             try:
+                text = file.read_text()
                 rest, _ = harmless(text)
             except ValueError as error:
                 raise ValueError(f"{file.name}: expected JSON, got {error}") from None

@@ -115,6 +115,22 @@ def test_checkpoints_that_are_refused(tmp_path, folders, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_no_configuration_chooses_code(tmp_path, folders, key):
+    release, vlm = (shutil.copytree(f, tmp_path / f.name) for f in folders)
+    expert = tiny.config()["expert_cfg"] | {key: "owner/kernels"}
+    edit_config(release, expert_cfg=expert)
+    hostile = {key: "owner/kernels", "auto_map": {"AutoModel": "modeling.Model"}}
+    text, vision = (tiny.VLM[f"{name}_config"] | hostile for name in ("text", "vision"))
+    edit_config(vlm, text_config=text, vision_config=vision, **hostile)
+    loaded = checkpoints.load(release, vlm)
+    for part in (loaded.vlm, loaded.vlm.model.visual, loaded.vlm.model.language_model):
+        assert part.config._attn_implementation == "sdpa"
+    assert loaded.expert.config._attn_implementation == "sdpa"
+    assert "owner/kernels" not in str(loaded.vlm.config)
+    assert "modeling.Model" not in str(loaded.vlm.config)
+
+
 def test_a_vlm_that_is_no_local_folder_is_refused(folders, tmp_path):
     with pytest.raises(ValueError, match=r"vlm_name_or_path: expected a local folder .*Cosmos"):
         checkpoints.load(folders[0])

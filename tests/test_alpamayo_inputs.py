@@ -94,8 +94,28 @@ CHANGES = {
     "camera: expected numbers of 0 to 6, rising": ("camera", lambda t: t.flip(1)),
     "camera: expected numbers of 0 to 6": ("camera", lambda t: t + 1),
     "camera: expected the same cameras": ("camera", lambda t: t + torch.tensor([[0], [-1]])),
-    "time_us: expected 0 or less": ("time_us", lambda t: -t),
-    "route: expected float32 .2, 20, 2.": ("route", lambda t: torch.zeros(2, 19, 2)),
+    "time_us: expected 0 at the newest frame, got 100000 in row 0": ("time_us", lambda t: -t),
+    "time_us: expected 0 at the newest frame, got -7 in row 1": (
+        "time_us",
+        lambda t: t - torch.tensor([[0], [7]]),
+    ),
+    "time_us: expected times that rise within each camera, got .0, -100000, .* in row 0": (
+        "time_us",
+        lambda t: t.flip(1),
+    ),
+    "time_us: expected times that rise .* in row 1": (
+        "time_us",
+        lambda t: t * torch.tensor([[1], [0]]),
+    ),
+    r"history_xyz: expected the rig at t0 .* \[2.0, 0.0, 0.0\] in row 1": (
+        "history_xyz",
+        lambda t: t + torch.tensor([0.01, 2.0])[:, None, None, None] * torch.eye(3)[0],
+    ),
+    "history_rotation: expected the identity at t0, got .* in row 1": (
+        "history_rotation",
+        lambda t: t * torch.tensor([1.0, -1.0])[:, None, None, None, None],
+    ),
+    "history_xyz: expected at least one situation": ("history_xyz", lambda t: t[:0]),
 }
 
 
@@ -246,6 +266,10 @@ SETTINGS = {
         "action_space_cfg": {"accel_std": 0.7}
     },
     "hist_traj_embed_cfg: expected none": {"hist_traj_embed_cfg": {"size": 3}},
+    "expert_cfg.quantization_config: expected no other names than hidden_size": {
+        "expert_cfg": {"hidden_size": 24, "quantization_config": {}}
+    },
+    "hidden_size: expected a number above 0, got '24'": {"expert_cfg": {"hidden_size": "24"}},
     "tokens_per_history_traj: expected 48, got 16": {"tokens_per_history_traj": 16},
 }
 

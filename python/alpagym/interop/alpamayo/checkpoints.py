@@ -107,7 +107,20 @@ def vlm_config(settings: Settings, vlm: str | Path | None) -> Any:
             f"{folder / 'config.json'}: expected model_type {Qwen3VLConfig.model_type}, "
             f"got {found.get('model_type')}"
         )
-    return Qwen3VLConfig(**found)
+    return Qwen3VLConfig(**_harmless(found))
+
+
+def _harmless(node: Any) -> Any:
+    """A copy without what could choose code (classes, kernels of attention), at any depth."""
+    if isinstance(node, list):
+        return [_harmless(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _harmless(part)
+        for name, part in node.items()
+        if not name.startswith("_") and name != "auto_map" and "_implementation" not in name
+    }
 
 
 def load_tokenizer(folder: str | Path, vlm: str | Path | None = None) -> Any:

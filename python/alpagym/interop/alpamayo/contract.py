@@ -18,10 +18,10 @@ STEP_US = 100_000
 """Between poses of histories and futures."""
 JITTER_US = 10_000
 """How far two poses of a history may be from that."""
+ORIGIN = 1e-3
+"""A last pose may be so far from the rig's [m], and its matrix from the identity."""
 UNIT = 1e-2
 """A quaternion's length may be so far from 1."""
-NUM_ROUTE = 20
-"""Waypoints of a route."""
 FRAME_SIZE = (320, 512)
 """Height and width of camera frames [pixels]."""
 CAMERAS = {
@@ -49,10 +49,7 @@ class Inputs:
     camera: Tensor
     """Number of each frame's camera (`CAMERAS`). int64 [B, C F]"""
     time_us: Tensor
-    """When each was taken, counted from t0, so 0 or less. int64 [B, C F]"""
-    route: Tensor | None = None
-    """Rig frame [m], NaN after its end. No released model reads it: 1.5 is told of routes in words,
-    R1 not at all. float32 [B, 20, 2]"""
+    """When each was taken, counted from t0, the newest's: rising within a camera. int64 [B, C F]"""
 
     def check(self, size: tuple[int, int] = FRAME_SIZE) -> None:
         """Refuse what does not keep the contract.
@@ -64,6 +61,8 @@ class Inputs:
             ValueError: a wrong shape, type, order or value; one sentence.
         """
         batch = len(self.history_xyz)
+        if batch == 0:
+            raise ValueError("history_xyz: expected at least one situation, got none")
         frames = self.frames.shape[1] if self.frames.ndim > 1 else 0
         expected = {
             "history_xyz": ((batch, 1, NUM_HISTORY, 3), torch.float32),
@@ -72,8 +71,6 @@ class Inputs:
             "camera": ((batch, frames), torch.int64),
             "time_us": ((batch, frames), torch.int64),
         }
-        if self.route is not None:
-            expected["route"] = ((batch, NUM_ROUTE, 2), torch.float32)
         for name, (shape, dtype) in expected.items():
             tensor = getattr(self, name)
             if tuple(tensor.shape) != shape or tensor.dtype != dtype:
@@ -85,17 +82,35 @@ class Inputs:
         for name in ("history_xyz", "history_rotation"):
             if not getattr(self, name).isfinite().all():
                 raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
-        if self.history_xyz[:, 0, -1].abs().max() > 1e-3:
+        off = self.history_xyz[:, 0, -1].abs().amax(-1)
+        if off.max() > ORIGIN:
+            b = int(off.argmax())
             raise ValueError(
-                f"history_xyz: expected the rig at t0 as origin, "
-                f"got a last pose at {self.history_xyz[0, 0, -1].tolist()}"
+                f"history_xyz: expected the rig at t0 as origin, got a last pose at "
+                f"{self.history_xyz[b, 0, -1].tolist()} in row {b}"
+            )
+        last = self.history_rotation[:, 0, -1]
+        off = (last - torch.eye(3, device=last.device)).abs().amax((-1, -2))
+        if off.max() > ORIGIN:
+            b = int(off.argmax())
+            raise ValueError(
+                f"history_rotation: expected the identity at t0, got {last[b].tolist()} in row {b}"
             )
         if frames == 0:
             raise ValueError("frames: expected at least one camera frame, got none")
-        order(self.camera)
-        if (self.time_us > 0).any():
+        _, each = order(self.camera)
+        newest = self.time_us.amax(1)
+        if newest.any():
+            b = int(newest.abs().argmax())
             raise ValueError(
-                f"time_us: expected 0 or less, from the newest frame, got {int(self.time_us.max())}"
+                f"time_us: expected 0 at the newest frame, got {int(newest[b])} in row {b}"
+            )
+        falling = self.time_us.unflatten(1, (-1, each)).diff() <= 0
+        if falling.any():
+            b = int(falling.flatten(1).sum(1).argmax())
+            raise ValueError(
+                f"time_us: expected times that rise within each camera, "
+                f"got {self.time_us[b].tolist()} in row {b}"
             )
 
 
@@ -191,6 +206,8 @@ def quaternion_of(rotation: Tensor) -> Tensor:
 def history_of(time_us: Tensor, xyz: Tensor, quaternion: Tensor) -> tuple[Tensor, Tensor]:
     """The last 16 of reported poses in the rig's frame at the last of them; nothing is resampled.
 
+    They span 1.5 s.
+
     Args:
         time_us: int64 [P].
         xyz: of the rig in the world [m], [P, 3].
@@ -206,7 +223,7 @@ def history_of(time_us: Tensor, xyz: Tensor, quaternion: Tensor) -> tuple[Tensor
     if len(time_us) < NUM_HISTORY:
         raise ValueError(
             f"history: expected {NUM_HISTORY} poses, 0.1 s apart, got {len(time_us)}: the log "
-            "must drive the first 1.6 s"
+            "must drive the first 1.5 s"
         )
     steps = time_us[-NUM_HISTORY:].diff()
     worst = int(steps[(steps - STEP_US).abs().argmax()])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +22,21 @@ from alpagym.interop.alpamayo.layouts import (
     constants,
     convert_config,
     flat_name,
+    harmless,
     layout_of,
     nested_name,
+    noted,
 )
 from alpagym.interop.alpamayo.settings import Settings, read
-from alpagym.interop.alpamayo.weights import INDEX, bytes_of, files_of, raw, rewrite, table_of
+from alpagym.interop.alpamayo.weights import INDEX, files_of, rewrite, table_of
 
 if TYPE_CHECKING:
     from alpagym.interop.alpamayo.model import Alpamayo
 
-NOT_COPIED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".py", ".safetensors"}
-"""Files that could run code, and weights of no index."""
+COPIED = {".json", ".txt", ".jinja", ".model", ".md"}
+"""Files that are copied beside weights, by the ends of their names; others could run code."""
+LICENSES = ("license", "notice")
+"""What names of licenses begin with, which may have no end."""
 VLM_FILES = (
     *("preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json"),
     *("chat_template.jinja", "generation_config.json"),
@@ -79,11 +83,14 @@ def convert(
     if target not in LAYOUTS:
         raise ValueError(f"to: expected one of {', '.join(LAYOUTS)}, got {target or 'nothing'}")
     path, folder = Path(source), _Folder(Path(out))
-    settings, _ = read(path)
+    settings, found = read(path)
     files = files_of(path)
     names = [name for names in files.values() for name in names]
-    config = convert_config((path / "config.json").read_text(), target)
-    rename, added = _plan(path, files, settings, target)
+    rename, added = _plan(names, found, settings, target)
+    try:
+        config = convert_config((path / "config.json").read_text(), target, added)
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'}: {error}") from None
     owns_tokenizer = (path / TOKENIZER).is_file()
     tokenizer = None
     if target in ("training", "export") and not owns_tokenizer:
@@ -97,6 +104,7 @@ def convert(
             for name in VLM_FILES:
                 if (vlm_folder(settings, vlm) / name).is_file():
                     shutil.copyfile(vlm_folder(settings, vlm) / name, made / name)
+        _disarm(made)
     return Converted(
         source=layout_of(settings, names),
         target=target,
@@ -131,27 +139,22 @@ def save(model: Alpamayo, source: str | Path, out: str | Path) -> Converted:
         sizes = _write_weights(path, made, files, lambda name: name, replaced=learned)
         shutil.copyfile(path / "config.json", made / "config.json")
         _copy_rest(path, made)
+        _disarm(made)
     layout = layout_of(settings, names)
     tokenizer = (path / TOKENIZER).is_file()
     return Converted(layout, layout, len(files), len(sizes), sum(sizes.values()), tokenizer)
 
 
 def _plan(
-    path: Path, files: Mapping[str, list[str]], settings: Settings, target: str
+    names: Sequence[str], config: Mapping[str, Any], settings: Settings, target: str
 ) -> tuple[Callable[[str], str | None], dict[str, Tensor]]:
     """The new name of each weight, and the constants that the target has and the source has not."""
-    there = {name for names in files.values() for name in names}
-    derived = constants(settings)
-    dropped: list[str] = []
+    derived, dropped, added = constants(settings), set[str](), dict[str, Tensor]()
     if target == "alpamayo1_5":
-        file = path / list(files)[-1]
-        last = sorted(table_of(file).entries, key=lambda e: e.begin)[-len(derived) :]
-        # As a conversion adds them; elsewhere they stay, where 1.5 does not look for them.
-        if [e.name for e in last] == list(derived) and all(
-            bytes_of(file, name) == raw(value) for name, value in derived.items()
-        ):
-            dropped = list(derived)
-    added = {} if target == "alpamayo1_5" else {n: t for n, t in derived.items() if n not in there}
+        # Those of another's making stay, where 1.5 does not look for them.
+        dropped = derived.keys() & set(noted(config))
+    else:
+        added = {n: t for n, t in derived.items() if n not in names}
     named = flat_name if target == "export" else (lambda name: name)
     return (lambda name: None if name in dropped else named(nested_name(name))), added
 
@@ -194,11 +197,25 @@ def _write_weights(
 
 
 def _copy_rest(path: Path, made: Path) -> None:
-    """Tokenizer, processor and licenses; nothing that could run code."""
+    """Tokenizer, processor and licenses."""
     for file in sorted(path.iterdir()):
         there = (made / file.name).exists() or file.name == INDEX
-        if file.is_file() and not there and file.suffix not in NOT_COPIED:
+        license = not file.suffix and file.name.lower().startswith(LICENSES)
+        if file.is_file() and not there and (license or file.suffix.lower() in COPIED):
             shutil.copyfile(file, made / file.name)
+
+
+def _disarm(made: Path) -> None:
+    """Drop from all settings written what names code to run."""
+    for file in made.iterdir():
+        if file.suffix.lower() == ".json":
+            try:
+                text = file.read_text()
+                rest, _ = harmless(text)
+            except ValueError as error:
+                raise ValueError(f"{file.name}: expected JSON, got {error}") from None
+            if rest != text:
+                file.write_text(rest)
 
 
 class _Folder:

@@ -17,20 +17,23 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alpagym.interop.alpamayo.settings import ACTION, Settings
+from alpagym.interop.alpamayo.settings import ACTION, Settings, of
 
 RELEASES = {"alpamayo_r1": "AlpamayoR1", "alpamayo1_5": "Alpamayo1_5"}
 """Classes of the releases' models, by layout."""
 TRAINED = "alpamayo_reasoning_vla_expert"
 LAYOUTS = (*RELEASES, "training", "export")
 KEPT = "alpagym_release_config"
-"""Where a configuration for training keeps, as text, that of the release it was made from."""
+"""Where a configuration keeps, as text, that of the release it was made from."""
+ADDED = "alpagym_added_weights"
+"""Where it lists the constants that were added to the weights."""
 TRAINING_ONLY: dict[str, Any] = {
     "cotrain_vlm": False,
     "stop_grad_from_vlm": True,
@@ -43,6 +46,9 @@ TRAINING_ONLY: dict[str, Any] = {
 """What only configurations for training have."""
 TRAINING_TOO = {"include_camera_ids": True, "include_frame_nums": True, "padding_side": "left"}
 """What they have besides, where the release says nothing."""
+PROMPTED = {"include_camera_ids": "camera_names", "include_frame_nums": "frame_numbers"}
+"""What decides the words of prompts, and the settings' names of it: layouts differ in what they
+take it for where nothing is said."""
 UNICYCLE = "action_space.unicycle_accel_curvature.UnicycleAccelCurvatureActionSpace"
 TO_TRAINING = {
     "alpamayo_r1.models.action_in_proj.": "alpagym_alpamayo_r1.submodules.action_in_proj.",
@@ -66,6 +72,14 @@ BETWEEN_RELEASES = {
     for a, b in (("alpamayo_r1", "alpamayo1_5"), ("alpamayo1_5", "alpamayo_r1"))
     for part in ("models.action_in_proj", "models.delta_tokenizer", "action_space", "diffusion")
 }
+MODULES = (
+    r"alpamayo(_r1|1_5)\.models\.(action_in_proj|delta_tokenizer)",
+    r"alpamayo(_r1|1_5)\.action_space(\.unicycle_accel_curvature|\.discrete_action_space)?",
+    r"(alpamayo(_r1|1_5)|alpamayo1_x_rl)\.diffusion\.flow_matching",
+    r"alpagym_alpamayo_r1\.submodules\.action_in_proj",
+)
+CLASSES = re.compile(rf"torch\.nn\.Linear|({'|'.join(MODULES)})\.[A-Z]\w*")
+"""Classes that configurations may name: a loader calls what is named, whatever it is."""
 FLAT = (
     ("vlm.model.language_model.", "model."),
     ("vlm.model.visual.", "visual."),
@@ -119,26 +133,109 @@ def constants(settings: Settings) -> dict[str, Tensor]:
     return made
 
 
-def convert_config(text: str, target: str) -> str:
+def convert_config(text: str, target: str, added: Iterable[str] = ()) -> str:
     """A `config.json` in another layout.
 
     Args:
-        text: the file.
+        text: the file, of a supported model.
         target: one of `LAYOUTS`.
+        added: names of constants that are added to the weights.
+
+    Raises:
+        ValueError: it names classes that are none of Alpamayo's, or becomes one that is not
+            supported.
     """
-    config: dict[str, Any] = json.loads(text)
-    if config["model_type"] == TRAINED:
-        if target not in RELEASES:
-            return text
-        kept = config.get(KEPT)
-        text = kept if isinstance(kept, str) else _written(_from_training(config))
+    text, config = harmless(text)
+    _check_classes(config)
+    goal = target if target in RELEASES else TRAINED
+    names = [] if target == "alpamayo1_5" else [*noted(config), *added]
+    if config["model_type"] != goal:
+        text = _kept(config) or text
         config = json.loads(text)
-    elif target not in RELEASES:
-        return _written(_to_training(config) | {KEPT: text})
-    if config["model_type"] == target:
-        return text
-    renamed = _renamed(config, BETWEEN_RELEASES)
-    return _written(renamed | {"model_type": target, "architectures": [RELEASES[target]]})
+    kind = config["model_type"]
+    if kind != goal:
+        made = _converted(config, goal)
+        alone = _written(_bare(config)) if noted(config) else text
+        if kind in RELEASES and _written(_converted(made, kind)) != alone:
+            made[KEPT] = text
+        text, config = _written(made), made
+    if noted(config) != names:
+        rest = {name: part for name, part in config.items() if name != ADDED}
+        text = _written(rest | ({ADDED: names} if names else {}))
+    return text
+
+
+def harmless(text: str) -> tuple[str, Any]:
+    """JSON without `auto_map`, which names code to run, at any depth: its text and what it holds.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        found = json.loads(text)
+        rest = _without(found, "auto_map")
+    except RecursionError:
+        raise ValueError("expected JSON, got one that is nested too deeply") from None
+    return (text if rest == found else _written(rest)), rest
+
+
+def noted(config: Mapping[str, Any]) -> list[str]:
+    """Names of the constants that a conversion added to the weights."""
+    names = config.get(ADDED)
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _without(node: Any, name: str) -> Any:
+    if isinstance(node, list):
+        return [_without(part, name) for part in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _without(part, name) for key, part in node.items() if key != name}
+
+
+def _check_classes(node: Any) -> None:
+    """Refuse classes at any depth that are none of Alpamayo's."""
+    parts = node
+    if isinstance(node, Mapping):
+        target, parts = node.get("_target_"), list(node.values())
+        if "_target_" in node and not (isinstance(target, str) and CLASSES.fullmatch(target)):
+            raise ValueError(f"_target_: expected a class of Alpamayo's, got {target!r:.80}")
+    if isinstance(parts, list):
+        for part in parts:
+            _check_classes(part)
+
+
+def _kept(config: Mapping[str, Any]) -> str | None:
+    """The release's text in a configuration, unless that was edited since."""
+    try:
+        text, release = harmless(config[KEPT])
+        _check_classes(release)
+        made = _converted(release, config["model_type"])
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+    same = release["model_type"] in RELEASES and made == _bare(config)
+    return text if same else None
+
+
+def _bare(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in config.items() if name not in (KEPT, ADDED)}
+
+
+def _converted(config: Mapping[str, Any], goal: str) -> dict[str, Any]:
+    """In the layout of another type of model, whose prompts have the same words."""
+    before, made = of(config), _bare(config)
+    if made["model_type"] == TRAINED:
+        made = _from_training(made)
+    elif goal == TRAINED:
+        made = _to_training(made)
+    if made["model_type"] != goal:
+        made = _renamed(made, BETWEEN_RELEASES)
+        made |= {"model_type": goal, "architectures": [RELEASES[goal]]}
+    after = of(made)
+    for name, setting in PROMPTED.items():
+        if getattr(after, setting) != getattr(before, setting):
+            made[name] = getattr(before, setting)
+    return made
 
 
 def _to_training(release: Mapping[str, Any]) -> dict[str, Any]:

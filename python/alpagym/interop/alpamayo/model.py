@@ -126,6 +126,8 @@ class Alpamayo(nn.Module):
 
         vlm_config = copy.deepcopy(vlm_config)
         vlm_config.text_config.vocab_size = settings.vocabulary
+        # Other names of attention could be those of a hub's kernels, which are code.
+        vlm_config._attn_implementation = "sdpa"
         expert_config = _expert_config(settings, vlm_config.text_config)
         self.settings = settings
         self.vlm = Qwen3VLForConditionalGeneration(vlm_config)

@@ -110,8 +110,7 @@ def log_prob(model: Alpamayo, prefix: Prefix, path: Tensor, schedule: Schedule) 
 
     Arguments and errors are those of `velocities`.
     """
-    field = velocities(model, prefix, path, schedule)
-    return _in_rows(path_log_prob(path, field, schedule))
+    return densities(velocities(model, prefix, path, schedule), path, schedule)
 
 
 def divergence(field: Tensor, anchor: Tensor, schedule: Schedule) -> Tensor:

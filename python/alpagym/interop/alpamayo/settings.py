@@ -15,6 +15,14 @@ KINDS = ("alpamayo_r1", "alpamayo1_5", "alpamayo_reasoning_vla_expert")
 """Types of models: the releases of 1 (R1) and 1.5, and that of AlpaGym's training."""
 NOT_SUPPORTED = ("expert_hist_traj_tokenizer_cfg", "hist_traj_embed_cfg")
 """Parts that no released model has."""
+EXPERT_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim"),
+)
+"""What an expert's configuration decides; the rest is its VLM's."""
+EXPERT_IGNORED = ("_target_", "dtype", "torch_dtype", "attn_implementation", "_attn_implementation")
+"""What it may say besides, and what the caller or the program decides instead. Names of attention
+could be those of kernels on a hub, which are code."""
 ACTION = {
     "accel_mean": action_space.ACCEL_MEAN,
     "accel_std": action_space.ACCEL_STD,
@@ -43,8 +51,8 @@ class Settings:
     """By the names of `vocabulary.TRAJECTORY`."""
     special_tokens: bool
     """Whether the tokenizer has all of `vocabulary.SPECIAL`."""
-    expert: Mapping[str, Any]
-    """What the expert has other than its VLM's language model."""
+    expert: Mapping[str, int]
+    """Sizes that the expert has other than its VLM's language model, of `EXPERT_SIZES`."""
     features: int
     """Of each number that is fed into the expert: half sines, half cosines."""
     max_frequency: float
@@ -76,7 +84,7 @@ def read(folder: Path) -> tuple[Settings, dict[str, Any]]:
         raise ValueError(f"{folder}: expected a checkpoint's folder, found no config.json in it")
     try:
         config = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: expected JSON, got {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{file}: expected an object, got {type(config).__name__}")
@@ -122,9 +130,7 @@ def of(config: Mapping[str, Any]) -> Settings:
         trajectory_ids={name: ids[name] for name in TRAJECTORY},
         # AlpaGym's converter drops the key, whose models have all tokens.
         special_tokens=bool(config.get("add_special_tokens", kind == KINDS[2])),
-        expert={
-            k: v for k, v in _part(config, "expert_cfg").items() if k not in ("dtype", "_target_")
-        },
+        expert=_expert(_part(config, "expert_cfg")),
         features=_number(encoder, "num_fourier_feats", 20),
         max_frequency=float(_number(encoder, "max_freq", 100.0, float)),
         encoder_layers=_number(encoder, "num_enc_layers", 4),
@@ -137,6 +143,15 @@ def of(config: Mapping[str, Any]) -> Settings:
         min_pixels=_number(config, "min_pixels", 163840),
         max_pixels=_number(config, "max_pixels", 196608),
     )
+
+
+def _expert(part: Mapping[str, Any]) -> dict[str, int]:
+    for name in part:
+        if name not in EXPERT_SIZES + EXPERT_IGNORED:
+            raise ValueError(
+                f"expert_cfg.{name:.60}: expected no other names than {', '.join(EXPERT_SIZES)}"
+            )
+    return {name: _number(part, name) for name in EXPERT_SIZES if name in part}
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

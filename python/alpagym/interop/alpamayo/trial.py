@@ -24,6 +24,8 @@ SPEED = 10.0
 STEPS, NOISE = 5, 0.2
 """Of AlpaGym's draws."""
 DRAWS = 2
+APART = 1e-2
+"""How far what is judged may be from what was drawn, as the mean over numbers drawn."""
 
 
 def scene() -> Inputs:
@@ -49,7 +51,8 @@ def try_out(folder: str | Path, vlm: str | Path | None, device: str) -> Iterator
         device: where to.
 
     Raises:
-        ValueError: it cannot be loaded, or draws what is not finite.
+        ValueError: it cannot be loaded, draws what is not finite, or judges it otherwise than it
+            drew it.
     """
     watch = _Watch(device)
     model = load(folder, vlm, device=device)
@@ -79,8 +82,14 @@ def try_out(folder: str | Path, vlm: str | Path | None, device: str) -> Iterator
     with torch.no_grad():
         again = log_prob(model, prefix, draws.path, schedule)
     apart = reduce_log_prob(again, "mean") - reduce_log_prob(draws.log_prob, "mean")
+    worst = float(apart.abs().max())
+    if not worst < APART:
+        raise ValueError(
+            f"{folder}: expected log-probabilities, all steps at once, less than {APART} from "
+            f"those drawn, got {worst:.1e}"
+        )
     yield (
-        f"their log-probabilities, all steps at once: {float(apart.abs().max()):.1e} from those "
+        f"their log-probabilities, all steps at once: {worst:.1e} from those "
         f"drawn, mean over {again.shape[-1]} numbers, in {watch.lap():.2f} s"
     )
 

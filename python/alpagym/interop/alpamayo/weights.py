@@ -7,6 +7,7 @@ the table alone, so 22 GB are copied as they are, whatever their precision.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,19 @@ NAMES = {
     torch.float64: "F64",
 }
 """Precisions that are written, by their names in files."""
+BITS = {
+    name: bits
+    for bits, names in {
+        4: "F4",
+        6: "F6_E2M3 F6_E3M2",
+        8: "BOOL U8 I8 F8_E4M3 F8_E5M2 F8_E8M0 F8_E4M3FNUZ F8_E5M2FNUZ",
+        16: "U16 I16 F16 BF16",
+        32: "U32 I32 F32",
+        64: "U64 I64 F64 C64",
+    }.items()
+    for name in names.split()
+}
+"""Of a number of each type that safetensors have."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +111,13 @@ def table_of(file: Path) -> Table:
             raise ValueError(f"{file}: expected a safetensors file, got a table of {length} bytes")
         text = stream.read(length)
     try:
-        rows: dict[str, Any] = json.loads(text)
+        rows = dict(json.loads(text))
         metadata = rows.pop("__metadata__", None)
-        entries = [
-            Entry(name, row["dtype"], tuple(row["shape"]), *row["data_offsets"])
-            for name, row in rows.items()
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: expected a safetensors table, got {error!r:.80}") from None
+        if not (metadata is None or _texts(metadata)):
+            raise ValueError(f"expected texts as __metadata__, got {metadata!r:.40}")
+        entries = [_entry(name, row) for name, row in rows.items()]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file}: expected a safetensors table, got {error!r:.200}") from None
     end = 0
     for entry in sorted(entries, key=lambda e: (e.begin, e.end)):
         if entry.begin != end or entry.end < entry.begin:
@@ -120,17 +133,31 @@ def table_of(file: Path) -> Table:
     return Table(tuple(entries), metadata, 8 + length)
 
 
-def bytes_of(file: Path, name: str) -> tuple[str, tuple[int, ...], bytes]:
-    """Type, shape and bytes of a tensor in a file."""
-    table = table_of(file)
-    entry = next(e for e in table.entries if e.name == name)
-    with file.open("rb") as stream:
-        stream.seek(table.start + entry.begin)
-        return entry.dtype, entry.shape, stream.read(entry.end - entry.begin)
+def _texts(node: Any) -> bool:
+    return isinstance(node, dict) and all(isinstance(part, str) for part in node.values())
+
+
+def _entry(name: str, row: Any) -> Entry:
+    """A row of a table.
+
+    Raises:
+        ValueError: numbers that are none, or bytes that are not those of its type and shape.
+        KeyError, TypeError: other things than a row has.
+    """
+    dtype, shape, places = row["dtype"], row["shape"], row["data_offsets"]
+    numbers = [*shape, *places]
+    if len(places) != 2 or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError(f"{name:.60}: expected whole numbers as shape and places, got {numbers}")
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise ValueError(f"{name:.60}: expected a type of numbers, got {dtype!r:.20}")
+    begin, end = places
+    if math.prod(shape) * BITS[dtype] != (end - begin) * 8:
+        raise ValueError(f"{name:.60}: expected bytes of {dtype} {shape}, got {end - begin}")
+    return Entry(name, dtype, tuple(shape), begin, end)
 
 
 def raw(tensor: Tensor) -> tuple[str, tuple[int, ...], bytes]:
-    """The same of a tensor in memory."""
+    """Type, shape and bytes of a tensor."""
     whole = tensor.detach().cpu().contiguous()
     data = whole.reshape(-1).view(torch.uint8).numpy().tobytes()
     return NAMES[whole.dtype], tuple(whole.shape), data

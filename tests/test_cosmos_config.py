@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,19 @@ def test_values_of_all_kinds_survive() -> None:
         "train": {"ckpt": {"max_keep": 1}},
     }
     assert tomllib.loads(to_toml(nested)) == nested
+
+
+def test_what_the_documentation_shows_can_be_given(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cosmos.md").read_text()
+    (shown,) = re.findall(r"`'(cosmos.options=\{.*?\})'`", page)
+    nested = build(options(shown), tmp_path)
+    assert nested["logging"]["logger"] == ["console", "wandb"]
+    assert nested["logging"]["experiment_name"] == tmp_path.name
+    named = build(options("cosmos.options={logging.project_name: mine}"), tmp_path)
+    assert named["logging"]["project_name"] == "mine"
+    source = (ROOT / "python/alpagym/interop/cosmos/options.py").read_text()
+    (told,) = re.findall(r"e\.g\. `(\{.*?\})`", source)
+    build(options(f"cosmos.options={told}"), tmp_path)
 
 
 def test_a_batch_is_all_groups_of_an_iteration_in_one_call(tmp_path: Path) -> None:
@@ -112,6 +126,8 @@ def test_keys_that_would_change_nothing_name_what_does(tmp_path: Path) -> None:
     name = "train.train_policy.epsilon_low"
     with pytest.raises(ValueError, match=r"no effect here, give grpo.clip_low instead"):
         build(with_keys(**{name: 0.1}), tmp_path)
+    with pytest.raises(ValueError, match=r"give save_every instead"):
+        build(with_keys(**{"train.ckpt.save_freq": 5}), tmp_path)
     with pytest.raises(ValueError, match=r"rollout.n_generation follows from other options: 16"):
         build(with_keys(**{"rollout.n_generation": 4}), tmp_path)
 

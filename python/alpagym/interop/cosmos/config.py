@@ -31,6 +31,7 @@ OWN = {
     "train.optm_name": "grpo.learning_rate",
     "train.optm_grad_norm_clip": "grpo.max_grad_norm",
     "train.resume": "resume",
+    "train.ckpt.save_freq": "save_every",
     "train.train_policy.variant": "grpo",
     "train.train_policy.algo": "grpo.scale",
     "train.train_policy.unbiased_advantage": "grpo.scale",
@@ -127,6 +128,8 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
         "rollout.batch_size": -(-grpo.scenarios_per_iteration // drivers),  # one batched call
         "policy.model_name_or_path": str((run / "checkpoints" / "before.safetensors").resolve()),
         "policy.model_gradient_checkpointing": False,
+    }
+    defaults: dict[str, Any] = {
         "logging.logger": ["console"],
         "logging.project_name": "alpagym",
         "logging.experiment_name": run.name,
@@ -143,7 +146,7 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
         if key in values:
             raise ValueError(f"cosmos.options: {key} follows from other options: {values[key]}")
     nested: dict[str, Any] = {}
-    for key, value in (values | given).items():
+    for key, value in (defaults | values | given).items():
         place = nested
         *path, last = key.split(".")
         for name in path:

@@ -103,6 +103,14 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    "key", ["rollout.backend.name", "mode.x", "custom.alpagym_run.x", "train.ckpt.max_keep.x"]
+)
+def test_a_key_below_a_value_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: .*(no such key|nothing can be below)"):
+        build(with_keys(**{"train.ckpt.max_keep": 3, key: 1}), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("nested", "wanted"),
     [
         ({"train": {"train_batch_per_replica": "8"}}, "expected int, got '8'"),

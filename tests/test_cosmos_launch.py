@@ -78,8 +78,9 @@ def test_what_is_prepared_is_started_by_hand_and_gone_on_with(
     check_keys(nested)
     assert Path(nested["custom"][RUN]) == run.resolve()
     assert not (run / REPORT_FILE).exists()
-    assert main(["train", f"resume={run}"]) == 0  # nobody has started it yet
-    assert f"--config {run}/cosmos/{TOML_FILE}" in "".join(capsys.readouterr().err.split("\n"))
+    assert main(["train", f"resume={run}", "cosmos.port=8200"]) == 0  # nobody has started it yet
+    told = "".join(capsys.readouterr().err.split())  # wherever lines were broken
+    assert f"--config{run}/cosmos/{TOML_FILE}--port8200" in told
     engine = engine_of(run)
     for step in range(3):
         engine.note(run, engine.learn(engine.drive(range(4 * step, 4 * step + 4))))
@@ -103,8 +104,15 @@ def test_an_early_end_is_told_with_its_cause(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"no_such_program"):
+    with pytest.raises(ValueError, match=r"cosmos.command: expected a program, .*no_such_program"):
         go(tmp_path, "none", "cosmos.command=no_such_program")
+    assert not (tmp_path / "none").exists()
+
+
+def test_options_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"max_kept: cosmos-rl 0.4.6 has no such key"):
+        prepared(tmp_path, "early", "cosmos.options={train.ckpt.max_kept: 3}")
+    assert not (tmp_path / "early").exists()
 
 
 CLEANS_UP = """

@@ -86,6 +86,7 @@ def refuse(config: TrainConfig) -> None:
     for name, (got, expected, fits) in wanted.items():
         if not fits:
             raise ValueError(f"{name}: backend=cosmos expects {expected}, got {got}")
+    build(config, Path())
 
 
 def build(config: TrainConfig, run: Path) -> dict[str, Any]:
@@ -145,26 +146,33 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
             raise ValueError(f"cosmos.options: {key} has no effect here, give {OWN[key]} instead")
         if key in values:
             raise ValueError(f"cosmos.options: {key} follows from other options: {values[key]}")
+    flat = defaults | values | given
+    check_keys(flat)
     nested: dict[str, Any] = {}
-    for key, value in (defaults | values | given).items():
+    for key, value in flat.items():
         place = nested
         *path, last = key.split(".")
         for name in path:
             place = place.setdefault(name, {})
         place[last] = value
-    check_keys(nested)
     return nested
 
 
 def check_keys(nested: Mapping[str, Any]) -> None:
     """Look for keys that the pinned version does not have, and for values of another kind.
 
+    Keys may be dotted.
+
     Raises:
         ValueError: the first one, with the key that comes closest.
     """
     version, kinds = pinned()
-    for key, value in _flat(nested):
+    flat = dict(_flat(nested))
+    for key, value in flat.items():
         if key.startswith("custom."):
+            inside = [above for above in flat if key.startswith(f"{above}.")]
+            if inside:
+                raise ValueError(f"{key}: {inside[0]} has a value, so nothing can be below it")
             continue
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, 1)

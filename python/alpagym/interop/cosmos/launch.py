@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.faults import TrainingError
 from alpagym.interop.cosmos.config import build, to_toml
 from alpagym.interop.cosmos.engine import STEPS_FILE
+from alpagym.interop.cosmos.entry import search_path
 from alpagym.policies.policy import Policy
 from alpagym.resume import FLIGHT_FILE
 from alpagym.run_directory import read_rows
@@ -108,8 +108,7 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
 @contextmanager
 def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Its processes are a group, none of which outlives the end of the context."""
-    folder = str(Path(sys.executable).parent)  # programs of this environment come first
-    env = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"}
+    env = os.environ | {"PATH": search_path()}
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True

@@ -12,6 +12,7 @@ import pytest
 
 from alpagym.command_line import UsageError, compose, to_config
 from alpagym.interop.cosmos.config import (
+    IDLE,
     OWN,
     RUN,
     build,
@@ -138,6 +139,15 @@ def test_keys_that_would_change_nothing_name_what_does(tmp_path: Path) -> None:
         build(with_keys(**{"train.ckpt.save_freq": 5}), tmp_path)
     with pytest.raises(ValueError, match=r"rollout.n_generation follows from other options: 16"):
         build(with_keys(**{"rollout.n_generation": 4}), tmp_path)
+
+
+@pytest.mark.parametrize("beginning", IDLE)
+def test_keys_without_effect_are_refused(tmp_path: Path, beginning: str) -> None:
+    found = [key for key in pinned()[1] if key.startswith(beginning) and key not in OWN]
+    assert found
+    for key in found:
+        with pytest.raises(ValueError, match=rf"{re.escape(key)} has no effect here: "):
+            build(with_keys(**{key: 1}), tmp_path)
 
 
 def test_all_of_them_are_keys_and_their_replacements_options() -> None:

@@ -52,6 +52,17 @@ OWN = {
 }
 """Keys that would change nothing, or break the order of draws, and what to give instead."""
 
+IDLE = {
+    "train.optm_": "the optimizer is AlpaGym's, whose options are those of grpo",
+    "policy.lora.": "policies learn with all of their weights",
+    "policy.freeze_pattern": "policies learn with all of their weights",
+    "validation.": "policies are evaluated before GRPO and after it",
+    "rollout.sampling_config.": "policies sample by themselves",
+    "rollout.seed": "draws follow from seed",
+    "train.train_policy.temperature": "policies sample by themselves",
+}
+"""Beginnings of keys that would change nothing and that no option stands for, and why."""
+
 
 @cache
 def pinned() -> tuple[str, dict[str, list[str]]]:
@@ -98,7 +109,7 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: a key of `cosmos.options` that Cosmos-RL has not, whose value is of another
-            kind, or that follows from an option of ours.
+            kind, that follows from an option of ours, or that would change nothing.
     """
     grpo, cosmos = config.grpo, config.cosmos
     colocated = cosmos.mode == "colocated"
@@ -144,6 +155,9 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
     for key in given:
         if key in OWN:
             raise ValueError(f"cosmos.options: {key} has no effect here, give {OWN[key]} instead")
+        for beginning, why in IDLE.items():
+            if key.startswith(beginning):
+                raise ValueError(f"cosmos.options: {key} has no effect here: {why}")
         if key in values:
             raise ValueError(f"cosmos.options: {key} follows from other options: {values[key]}")
     flat = defaults | values | given

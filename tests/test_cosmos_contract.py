@@ -97,6 +97,37 @@ def test_a_step_learns_reports_and_saves(cosmos: types.SimpleNamespace, run: Pat
     assert len(row["flight"]["rolls"][0]["groups"]) == 4
 
 
+def test_the_last_iteration_is_told_once_the_policy_is_saved(
+    cosmos: types.SimpleNamespace, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(cosmos, run)
+    engine = process.trainer.engine
+    engine.iterations = 2
+    before = len(read_rows(run / "cosmos" / STEPS_FILE))
+
+    def full(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(engine, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        process.trainer.step_training(process.drive([8, 9, 10, 11]), current_step=3, total_steps=3)
+    assert len(read_rows(run / "cosmos" / STEPS_FILE)) == before
+
+
+def test_iterations_wait_for_a_disk_that_is_full(
+    cosmos: types.SimpleNamespace, run: Path, tmp_path: Path
+) -> None:
+    engine = Process(cosmos, run).trainer.engine
+    in_the_way = tmp_path / "cosmos" / STEPS_FILE
+    in_the_way.mkdir(parents=True)
+    engine.iterations = 1
+    engine.note(tmp_path, {"loss": 1.0})
+    in_the_way.rmdir()
+    engine.iterations = 2
+    engine.note(tmp_path, {"loss": 2.0})
+    assert [row["step"] for row in read_rows(in_the_way)] == [0, 1]
+
+
 def test_weights_that_travel_are_those_that_learn(cosmos: types.SimpleNamespace, run: Path) -> None:
     process = Process(cosmos, run)
     trainer = process.trainer

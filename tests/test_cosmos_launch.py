@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -78,7 +79,12 @@ def test_what_is_prepared_is_started_by_hand_and_gone_on_with(
     check_keys(nested)
     assert Path(nested["custom"][RUN]) == run.resolve()
     assert not (run / REPORT_FILE).exists()
+    stale = run / "checkpoints" / "policy.safetensors"
+    stale.touch()
+    twice = [{"step": step, "values": {}, "flight": {}} for step in (0, 1, 1)]
+    (run / "cosmos" / STEPS_FILE).write_text("".join(json.dumps(row) + "\n" for row in twice))
     assert main(["train", f"resume={run}", "cosmos.port=8200"]) == 0  # nobody has started it yet
+    assert not stale.exists()
     told = "".join(capsys.readouterr().err.split())  # wherever lines were broken
     assert f"--config{run}/cosmos/{TOML_FILE}--port8200" in told
     engine = engine_of(run)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 
@@ -83,6 +84,7 @@ class Engine(GrpoTrainer):
         self.draws = Draws(config.seed, len(data.names))
         self._given: list[Group] = []
         self._driving_s = 0.0
+        self._steps: Appender | None = None
 
     def drive(self, draws: Sequence[int]) -> list[Group]:
         """Drive the groups of some draws, as many at a time as there are worlds for.
@@ -180,16 +182,21 @@ class Engine(GrpoTrainer):
                 self.save(run, policy_name(done))
 
     def note(self, run: Path, values: dict[str, float]) -> None:
-        """Append what an iteration gave to `STEPS_FILE`.
+        """Append what an iteration gave to `STEPS_FILE`, now or when the disk takes it.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it was the last one, and could not be written.
         """
-        file = Appender(run / "cosmos" / STEPS_FILE)
+        if self._steps is None:
+            self._steps = Appender(run / "cosmos" / STEPS_FILE)
+            finalize(self, self._steps.close)
         row: dict[str, Any] = {"step": self.iterations - 1, "values": finite(values)}
-        file.write((json.dumps(row | {"flight": self.flight}) + "\n").encode())
-        file.flush()
-        file.close()
+        self._steps.write((json.dumps(row | {"flight": self.flight}) + "\n").encode())
+        try:
+            self._steps.flush()
+        except OSError:
+            if self.iterations >= self.config.iterations:
+                raise
 
 
 @cache

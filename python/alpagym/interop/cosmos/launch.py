@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -76,9 +76,10 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
             flight = {"iteration": row["step"], **row["flight"], "findings": findings}
             job.run.note(FLIGHT_FILE, flight)
 
-    if len(read_rows(steps)) < wanted:
+    if not _complete(read_rows(steps), wanted):
         folder.mkdir(parents=True, exist_ok=True)
-        steps.unlink(missing_ok=True)
+        for stale in (steps, job.checkpoint("policy")):
+            stale.unlink(missing_ok=True)
         rmtree(folder / "groups", ignore_errors=True)  # of a run that was cut short
         toml.write_text(to_toml(build(config, job.run.path)))
         command = command_of(config, toml)
@@ -91,7 +92,7 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
         with _started(command, folder / LOG_FILE) as process:
             status = _follow(process, tell, job)
         tell()
-        if status or len(rows) < wanted:
+        if status or not _complete(read_rows(steps), wanted):
             raise TrainingError(
                 f"Cosmos-RL ended with status {status} after {len(rows)} of {wanted} iterations: "
                 f"{folder / LOG_FILE} tells why{_last_error(folder / LOG_FILE)}"
@@ -103,6 +104,11 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
     seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
     done = float(rows[-1]["agent_steps"])
     return {"agent_steps": done, "agent_steps_per_s": done / seconds if seconds else 0.0}
+
+
+def _complete(rows: Sequence[dict[str, Any]], wanted: int) -> bool:
+    """Whether rows are of all iterations, and of no others."""
+    return {row["step"] for row in rows} == set(range(wanted))
 
 
 @contextmanager

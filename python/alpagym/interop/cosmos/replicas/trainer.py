@@ -59,10 +59,10 @@ class AlpagymTrainer(Trainer):
         values = engine.learn(groups, inter_policy_nccl)
         self.data_packer.forget()
         if is_master_replica:
-            engine.note(self.run, values)
             engine.keep(self.run)
-            if do_save_checkpoint or current_step == total_steps:
+            if do_save_checkpoint or engine.iterations == engine.config.iterations:
                 engine.save(self.run)
+            engine.note(self.run, values)  # whoever reads the last one looks for the policy
         loss = values.get("policy_loss", 0.0)
         report = {
             "train/loss_avg": loss,

@@ -13,6 +13,7 @@ import torch
 
 import fake_cosmos
 from alpagym.checkpoint import load_policy
+from alpagym.cli import FAILED, main
 from alpagym.interop.cosmos.config import BACKEND, RUN, TRAINER
 from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
 from alpagym.interop.cosmos.entry import require
@@ -126,6 +127,19 @@ def test_iterations_wait_for_a_disk_that_is_full(
     engine.iterations = 2
     engine.note(tmp_path, {"loss": 2.0})
     assert [row["step"] for row in read_rows(in_the_way)] == [0, 1]
+
+
+def test_a_run_that_is_worked_on_is_left_alone(
+    cosmos: types.SimpleNamespace, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = Process(cosmos, run)
+    steps = run / "cosmos" / STEPS_FILE
+    steps.unlink(missing_ok=True)
+    process.trainer.engine.iterations = 1
+    process.trainer.engine.note(run, {})
+    assert main(["train", f"resume={run}"]) == FAILED
+    assert "at work, 1 of 3 iterations" in " ".join(capsys.readouterr().err.split())
+    assert len(read_rows(steps)) == 1
 
 
 def test_weights_that_travel_are_those_that_learn(cosmos: types.SimpleNamespace, run: Path) -> None:

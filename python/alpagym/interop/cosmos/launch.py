@@ -9,19 +9,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from alpagym.checkpoint import load_policy
+from alpagym.checkpoint import CheckpointError, load_policy
 from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.faults import TrainingError
 from alpagym.interop.cosmos.config import build, to_toml
 from alpagym.interop.cosmos.engine import STEPS_FILE
 from alpagym.interop.cosmos.entry import search_path
 from alpagym.policies.policy import Policy
-from alpagym.resume import FLIGHT_FILE
+from alpagym.resume import FLIGHT_FILE, Lock
 from alpagym.run_directory import read_rows
 from alpagym.tables import plain_printer
 from alpagym.training_config import TrainConfig
@@ -54,6 +54,7 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
 
     Raises:
         TrainingError: Cosmos-RL ended before its time.
+        CheckpointError: Cosmos-RL, started by somebody, is at work on the run.
         Stopped: SIGTERM.
         OSError: it cannot be started, or the configuration cannot be written.
     """
@@ -78,10 +79,11 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
 
     if not _complete(read_rows(steps), wanted):
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in (steps, job.checkpoint("policy")):
-            stale.unlink(missing_ok=True)
-        rmtree(folder / "groups", ignore_errors=True)  # of a run that was cut short
-        toml.write_text(to_toml(build(config, job.run.path)))
+        with closing(_idle(folder, wanted)):
+            for stale in (steps, job.checkpoint("policy")):
+                stale.unlink(missing_ok=True)
+            rmtree(folder / "groups", ignore_errors=True)  # of a run that was cut short
+            toml.write_text(to_toml(build(config, job.run.path)))
         command = command_of(config, toml)
         if not config.cosmos.launch:
             say(f"start Cosmos-RL by: {shlex.join(command)}")
@@ -109,6 +111,22 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
 def _complete(rows: Sequence[dict[str, Any]], wanted: int) -> bool:
     """Whether rows are of all iterations, and of no others."""
     return {row["step"] for row in rows} == set(range(wanted))
+
+
+def _idle(folder: Path, wanted: int) -> Lock:
+    """The folder of a run, in which no replica learns.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    try:
+        return Lock(folder)
+    except CheckpointError as error:
+        done = len(read_rows(folder / STEPS_FILE))
+        raise CheckpointError(
+            f"{folder}: Cosmos-RL is at work, {done} of {wanted} iterations are done: go on when "
+            "it has ended"
+        ) from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 from cosmos_rl.policy.model.base import IdentityWeightMapper
@@ -15,6 +16,7 @@ from alpagym.interop.cosmos.config import RUN, TRAINER
 from alpagym.interop.cosmos.engine import engine_of
 from alpagym.interop.cosmos.group import whole
 from alpagym.interop.cosmos.replicas.backend import own_device
+from alpagym.resume import Lock
 
 
 @TrainerRegistry.register(TRAINER)
@@ -26,6 +28,7 @@ class AlpagymTrainer(Trainer):
         kwargs.pop("device", None)
         super().__init__(config, parallel_dims, **kwargs)
         self.run = Path(config.custom[RUN])
+        finalize(self, Lock(self.run / "cosmos", shared=True).close)  # while it is at work
         self.engine = engine_of(self.run, own_device())
         self.device = self.engine.scenarios.device
         self.data_packer.device = self.device

@@ -139,7 +139,9 @@ time.sleep(600)
 def test_sigterm_ends_all_processes_and_lets_them_clean_up(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     text = f"import subprocess, sys\ncode = {CLEANS_UP!r}\n"
-    text += f"subprocess.run([sys.executable, '-c', code, {str(pid_file)!r}])\n"
+    text += (
+        f"subprocess.run([sys.executable, '-c', code, {str(pid_file)!r}], start_new_session=True)\n"
+    )
     waits = program(tmp_path, text)
 
     def stop() -> None:

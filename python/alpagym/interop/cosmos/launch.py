@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -30,8 +30,9 @@ from alpagym.training_job import Job
 ENTRY = "alpagym.interop.cosmos.entry"
 LOG_FILE, TOML_FILE = "log.txt", "run.toml"
 """In the folder `cosmos` of a run."""
-EVERY_S, GRACE_S = 0.2, 20.0
-"""How often it is looked what there is to tell; how long processes may take to end."""
+EVERY_S, GRACE_S = 0.2, 45.0
+"""How often it is looked what there is to tell; how long processes may take to end, which is more
+than the 30 s that torchrun gives its workers."""
 
 
 def command_of(config: TrainConfig, toml: Path) -> list[str]:
@@ -144,16 +145,60 @@ def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have a group of processes end: in their own time at first, since they end others in turn."""
+    """Have a group of processes end: in their own time at first, since they end others in turn.
+
+    Those that they have begun in sessions of their own end with them.
+    """
+    apart = _apart(process.pid)
     deadline = time.monotonic() + GRACE_S
-    with suppress(ProcessLookupError):  # raised once none of them is left
-        os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            process.poll()
-            os.killpg(process.pid, 0)
-            time.sleep(EVERY_S / 4)
-        os.killpg(process.pid, signal.SIGKILL)
+    left = _signal(process.pid, apart, signal.SIGTERM)
+    while left and time.monotonic() < deadline:
+        time.sleep(EVERY_S / 4)
+        process.poll()
+        left = _signal(process.pid, apart, 0)
+    if left:
+        _signal(process.pid, apart, signal.SIGKILL)
     process.wait()
+
+
+def _signal(group: int, apart: Mapping[int, str], number: int) -> bool:
+    """Send a signal to a group and to processes apart from it; whether any of them is left."""
+    left = False
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+        left = True
+    for pid, began in apart.items():
+        state, *_, now = _stat(pid)
+        if state != "Z" and now == began:  # otherwise its number may be another's by now
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+                left = True
+    return left
+
+
+def _apart(group: int) -> dict[int, str]:
+    """Descendants of the leader of a group that are not in it, and when they began."""
+    children: dict[str, list[int]] = {}
+    stats = {int(path.name): _stat(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    for pid, (_, parent, _, _) in stats.items():
+        children.setdefault(parent, []).append(pid)
+    found, ahead = {}, [group]
+    while ahead:
+        for pid in children.get(str(ahead.pop()), []):
+            ahead.append(pid)
+            _, _, own_group, began = stats[pid]
+            if own_group != str(group):
+                found[pid] = began
+    return found
+
+
+def _stat(pid: int) -> tuple[str, str, str, str]:
+    """State, parent, group and beginning of a process as /proc has them; "Z" if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "Z", "", "", ""
+    return fields[0], fields[1], fields[2], fields[19]
 
 
 def _follow(process: subprocess.Popen[bytes], tell: Callable[[], None], job: Job) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +15,13 @@ import torch
 import fake_cosmos
 from alpagym.checkpoint import load_policy
 from alpagym.cli import FAILED, main
+from alpagym.grpo.faults import TrainingError
+from alpagym.grpo.tokens import Token
 from alpagym.interop.cosmos.config import BACKEND, RUN, TRAINER
 from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
 from alpagym.interop.cosmos.entry import require
+from alpagym.resume import FLIGHT_FILE
+from alpagym.reward_functions import NotFinite
 from alpagym.run_directory import read_rows
 from cosmos_runs import prepared
 from fake_cosmos import payload, rollout, tensors
@@ -140,6 +145,29 @@ def test_a_run_that_is_worked_on_is_left_alone(
     assert main(["train", f"resume={run}"]) == FAILED
     assert "at work, 1 of 3 iterations" in " ".join(capsys.readouterr().err.split())
     assert len(read_rows(steps)) == 1
+
+
+def test_a_reward_that_is_not_finite_is_told_with_the_rollout(
+    cosmos: types.SimpleNamespace, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(cosmos, run)
+    engine = process.trainer.engine
+    engine.iterations = 1
+    engine.keep(run)
+
+    def roll(*args: Any) -> None:
+        raise NotFinite("mine", float("nan"), world=5, ego=0, step=3)
+
+    monkeypatch.setattr(engine.roller, "roll", roll)
+    told = r"scenario \S+, seed \d+, member 1, step 2, from mine, which gave nan"
+    with pytest.raises(
+        TrainingError, match=told + "; `alpagym render --token .* shows it"
+    ) as found:
+        process.drive([0, 1, 2, 3])
+    row = read_rows(run / FLIGHT_FILE)[-1]
+    assert row["iteration"] == 1
+    assert re.search(told, row["findings"]["stopped"])
+    assert Token.of(found.value.token).group == row["rolls"][0]["groups"][1]
 
 
 def test_weights_that_travel_are_those_that_learn(cosmos: types.SimpleNamespace, run: Path) -> None:

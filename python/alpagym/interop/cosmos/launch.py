@@ -216,4 +216,4 @@ def _last_error(log: Path) -> str:
     named = re.findall(
         r"(?m)^(?:\[\w+\]: )*([\w.]*(?:Error|Exception): .+)$", log.read_text("utf-8", "replace")
     )
-    return f": {named[-1][:300]}" if named else ""
+    return f": {named[-1][:1000]}" if named else ""

@@ -59,7 +59,8 @@ class AlpagymTrainer(Trainer):
         started, engine = time.perf_counter(), self.engine
         unpack = self.data_packer.get_policy_input
         groups = whole([unpack(r.prompt, r.completion) for r in rollouts])
-        values = engine.learn(groups, inter_policy_nccl)
+        with engine.telling(self.run):
+            values = engine.learn(groups, inter_policy_nccl)
         self.data_packer.forget()
         if is_master_replica:
             engine.keep(self.run)

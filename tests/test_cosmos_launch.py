@@ -91,7 +91,15 @@ def test_what_is_prepared_is_started_by_hand_and_gone_on_with(
     for step in range(3):
         engine.note(run, engine.learn(engine.drive(range(4 * step, 4 * step + 4))))
     engine.save(run)
+    file = run / "cosmos" / STEPS_FILE
+    rows = [row | {"at": 10.0 * row["step"]} for row in read_rows(file)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["train", f"resume={run}"]) == 0
+    done = [row["values"]["agent_steps"] for row in rows]
+    pace = json.loads((run / "summary.json").read_text())["train"]["agent_steps_per_s"]
+    assert pace == pytest.approx((done[2] - done[0]) / 20.0, rel=1e-3)
+    logged = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "grpo"]
+    assert logged[2]["agent_steps_per_s"] == pytest.approx((done[2] - done[1]) / 10.0)
     assert (run / REPORT_FILE).is_file()
     learned = load_policy(run)[0].state_dict()
     for name, weight in engine.policy.state_dict().items():

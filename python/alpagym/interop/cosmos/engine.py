@@ -208,6 +208,7 @@ class Engine(GrpoTrainer):
             self._steps = Appender(run / "cosmos" / STEPS_FILE)
             finalize(self, self._steps.close)
         row: dict[str, Any] = {"step": self.iterations - 1, "values": finite(values)}
+        row["at"] = time.time()
         self._steps.write((json.dumps(row | {"flight": self.flight}) + "\n").encode())
         try:
             self._steps.flush()

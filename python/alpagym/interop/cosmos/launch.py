@@ -50,8 +50,8 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
     Iterations that are all done already, since somebody started the command, are only told.
 
     Returns:
-        Steps and steps per second, counted as the learner sees them; None where the run waits for
-        somebody to start the command.
+        Steps, and steps per second from one iteration's end to another's; None where the run waits
+        for somebody to start the command.
 
     Raises:
         TrainingError: Cosmos-RL ended before its time.
@@ -64,12 +64,15 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
     steps, toml = folder / STEPS_FILE, folder / TOML_FILE
     wanted = config.grpo.iterations
     rows: list[dict[str, Any]] = []
+    noted: list[dict[str, Any]] = []
     told: set[str] = set()
 
     def tell() -> None:
         """Log the iterations that were not told yet."""
         for row in read_rows(steps)[len(rows) :]:
             rows.append(row["values"])
+            noted.append(row)
+            row["values"]["agent_steps_per_s"] = _pace(noted[-2:])
             job.run.log("grpo", row["step"], row["values"])
             findings = diagnose(rows, config.grpo, row["flight"])
             for name in findings.keys() - told:
@@ -104,9 +107,16 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
     trained, _, _ = load_policy(job.checkpoint("policy"))
     policy.load_state_dict(trained.state_dict())
     policy.eval()
-    seconds = sum(row["rollout_s"] + row["update_s"] for row in rows)
-    done = float(rows[-1]["agent_steps"])
-    return {"agent_steps": done, "agent_steps_per_s": done / seconds if seconds else 0.0}
+    return {"agent_steps": float(rows[-1]["agent_steps"]), "agent_steps_per_s": _pace(noted)}
+
+
+def _pace(rows: Sequence[dict[str, Any]]) -> float:
+    """Steps per second from the first of some rows to the last, with all that Cosmos-RL does."""
+    first, last = rows[0], rows[-1]
+    seconds = last["at"] - first["at"]
+    if seconds <= 0.0:
+        return float(last["values"]["agent_steps_per_s"])
+    return float(last["values"]["agent_steps"] - first["values"]["agent_steps"]) / seconds
 
 
 def _complete(rows: Sequence[dict[str, Any]], wanted: int) -> bool:

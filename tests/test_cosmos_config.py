@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from alpagym.command_line import UsageError, compose, to_config
 from alpagym.interop.cosmos.config import (
+    IDLE,
     OWN,
     RUN,
     build,
@@ -57,6 +59,19 @@ def test_values_of_all_kinds_survive() -> None:
     assert tomllib.loads(to_toml(nested)) == nested
 
 
+def test_what_the_documentation_shows_can_be_given(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "cosmos.md").read_text()
+    (shown,) = re.findall(r"`'(cosmos.options=\{.*?\})'`", page)
+    nested = build(options(shown), tmp_path)
+    assert nested["logging"]["logger"] == ["console", "wandb"]
+    assert nested["logging"]["experiment_name"] == tmp_path.name
+    named = build(options("cosmos.options={logging.project_name: mine}"), tmp_path)
+    assert named["logging"]["project_name"] == "mine"
+    source = (ROOT / "python/alpagym/interop/cosmos/options.py").read_text()
+    (told,) = re.findall(r"e\.g\. `(\{.*?\})`", source)
+    build(options(f"cosmos.options={told}"), tmp_path)
+
+
 def test_a_batch_is_all_groups_of_an_iteration_in_one_call(tmp_path: Path) -> None:
     grpo = ("grpo.scenarios_per_iteration=24", "grpo.group_size=4")
     one = build(options(*grpo), tmp_path)
@@ -89,6 +104,14 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    "key", ["rollout.backend.name", "mode.x", "custom.alpagym_run.x", "train.ckpt.max_keep.x"]
+)
+def test_a_key_below_a_value_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key}: .*(no such key|nothing can be below)"):
+        build(with_keys(**{"train.ckpt.max_keep": 3, key: 1}), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("nested", "wanted"),
     [
         ({"train": {"train_batch_per_replica": "8"}}, "expected int, got '8'"),
@@ -112,8 +135,19 @@ def test_keys_that_would_change_nothing_name_what_does(tmp_path: Path) -> None:
     name = "train.train_policy.epsilon_low"
     with pytest.raises(ValueError, match=r"no effect here, give grpo.clip_low instead"):
         build(with_keys(**{name: 0.1}), tmp_path)
+    with pytest.raises(ValueError, match=r"give save_every instead"):
+        build(with_keys(**{"train.ckpt.save_freq": 5}), tmp_path)
     with pytest.raises(ValueError, match=r"rollout.n_generation follows from other options: 16"):
         build(with_keys(**{"rollout.n_generation": 4}), tmp_path)
+
+
+@pytest.mark.parametrize("beginning", IDLE)
+def test_keys_without_effect_are_refused(tmp_path: Path, beginning: str) -> None:
+    found = [key for key in pinned()[1] if key.startswith(beginning) and key not in OWN]
+    assert found
+    for key in found:
+        with pytest.raises(ValueError, match=rf"{re.escape(key)} has no effect here: "):
+            build(with_keys(**{key: 1}), tmp_path)
 
 
 def test_all_of_them_are_keys_and_their_replacements_options() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,14 @@ import torch
 
 import fake_cosmos
 from alpagym.checkpoint import load_policy
+from alpagym.cli import FAILED, main
+from alpagym.grpo.faults import TrainingError
+from alpagym.grpo.tokens import Token
 from alpagym.interop.cosmos.config import BACKEND, RUN, TRAINER
 from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
 from alpagym.interop.cosmos.entry import require
+from alpagym.resume import FLIGHT_FILE
+from alpagym.reward_functions import NotFinite
 from alpagym.run_directory import read_rows
 from cosmos_runs import prepared
 from fake_cosmos import payload, rollout, tensors
@@ -95,6 +101,73 @@ def test_a_step_learns_reports_and_saves(cosmos: types.SimpleNamespace, run: Pat
     (row,) = read_rows(run / "cosmos" / STEPS_FILE)
     assert row["step"] == 0
     assert len(row["flight"]["rolls"][0]["groups"]) == 4
+
+
+def test_the_last_iteration_is_told_once_the_policy_is_saved(
+    cosmos: types.SimpleNamespace, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(cosmos, run)
+    engine = process.trainer.engine
+    engine.iterations = 2
+    before = len(read_rows(run / "cosmos" / STEPS_FILE))
+
+    def full(*args: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(engine, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        process.trainer.step_training(process.drive([8, 9, 10, 11]), current_step=3, total_steps=3)
+    assert len(read_rows(run / "cosmos" / STEPS_FILE)) == before
+
+
+def test_iterations_wait_for_a_disk_that_is_full(
+    cosmos: types.SimpleNamespace, run: Path, tmp_path: Path
+) -> None:
+    engine = Process(cosmos, run).trainer.engine
+    in_the_way = tmp_path / "cosmos" / STEPS_FILE
+    in_the_way.mkdir(parents=True)
+    engine.iterations = 1
+    engine.note(tmp_path, {"loss": 1.0})
+    in_the_way.rmdir()
+    engine.iterations = 2
+    engine.note(tmp_path, {"loss": 2.0})
+    assert [row["step"] for row in read_rows(in_the_way)] == [0, 1]
+
+
+def test_a_run_that_is_worked_on_is_left_alone(
+    cosmos: types.SimpleNamespace, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = Process(cosmos, run)
+    steps = run / "cosmos" / STEPS_FILE
+    steps.unlink(missing_ok=True)
+    process.trainer.engine.iterations = 1
+    process.trainer.engine.note(run, {})
+    assert main(["train", f"resume={run}"]) == FAILED
+    assert "at work, 1 of 3 iterations" in " ".join(capsys.readouterr().err.split())
+    assert len(read_rows(steps)) == 1
+
+
+def test_a_reward_that_is_not_finite_is_told_with_the_rollout(
+    cosmos: types.SimpleNamespace, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(cosmos, run)
+    engine = process.trainer.engine
+    engine.iterations = 1
+    engine.keep(run)
+
+    def roll(*args: Any) -> None:
+        raise NotFinite("mine", float("nan"), world=5, ego=0, step=3)
+
+    monkeypatch.setattr(engine.roller, "roll", roll)
+    told = r"scenario \S+, seed \d+, member 1, step 2, from mine, which gave nan"
+    with pytest.raises(
+        TrainingError, match=told + "; `alpagym render --token .* shows it"
+    ) as found:
+        process.drive([0, 1, 2, 3])
+    row = read_rows(run / FLIGHT_FILE)[-1]
+    assert row["iteration"] == 1
+    assert re.search(told, row["findings"]["stopped"])
+    assert Token.of(found.value.token).group == row["rolls"][0]["groups"][1]
 
 
 def test_weights_that_travel_are_those_that_learn(cosmos: types.SimpleNamespace, run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -78,13 +79,27 @@ def test_what_is_prepared_is_started_by_hand_and_gone_on_with(
     check_keys(nested)
     assert Path(nested["custom"][RUN]) == run.resolve()
     assert not (run / REPORT_FILE).exists()
-    assert main(["train", f"resume={run}"]) == 0  # nobody has started it yet
-    assert f"--config {run}/cosmos/{TOML_FILE}" in "".join(capsys.readouterr().err.split("\n"))
+    stale = run / "checkpoints" / "policy.safetensors"
+    stale.touch()
+    twice = [{"step": step, "values": {}, "flight": {}} for step in (0, 1, 1)]
+    (run / "cosmos" / STEPS_FILE).write_text("".join(json.dumps(row) + "\n" for row in twice))
+    assert main(["train", f"resume={run}", "cosmos.port=8200"]) == 0  # nobody has started it yet
+    assert not stale.exists()
+    told = "".join(capsys.readouterr().err.split())  # wherever lines were broken
+    assert f"--config{run}/cosmos/{TOML_FILE}--port8200" in told
     engine = engine_of(run)
     for step in range(3):
         engine.note(run, engine.learn(engine.drive(range(4 * step, 4 * step + 4))))
     engine.save(run)
+    file = run / "cosmos" / STEPS_FILE
+    rows = [row | {"at": 10.0 * row["step"]} for row in read_rows(file)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["train", f"resume={run}"]) == 0
+    done = [row["values"]["agent_steps"] for row in rows]
+    pace = json.loads((run / "summary.json").read_text())["train"]["agent_steps_per_s"]
+    assert pace == pytest.approx((done[2] - done[0]) / 20.0, rel=1e-3)
+    logged = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "grpo"]
+    assert logged[2]["agent_steps_per_s"] == pytest.approx((done[2] - done[1]) / 10.0)
     assert (run / REPORT_FILE).is_file()
     learned = load_policy(run)[0].state_dict()
     for name, weight in engine.policy.state_dict().items():
@@ -103,8 +118,15 @@ def test_an_early_end_is_told_with_its_cause(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"no_such_program"):
+    with pytest.raises(ValueError, match=r"cosmos.command: expected a program, .*no_such_program"):
         go(tmp_path, "none", "cosmos.command=no_such_program")
+    assert not (tmp_path / "none").exists()
+
+
+def test_options_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"max_kept: cosmos-rl 0.4.6 has no such key"):
+        prepared(tmp_path, "early", "cosmos.options={train.ckpt.max_kept: 3}")
+    assert not (tmp_path / "early").exists()
 
 
 CLEANS_UP = """
@@ -125,7 +147,9 @@ time.sleep(600)
 def test_sigterm_ends_all_processes_and_lets_them_clean_up(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     text = f"import subprocess, sys\ncode = {CLEANS_UP!r}\n"
-    text += f"subprocess.run([sys.executable, '-c', code, {str(pid_file)!r}])\n"
+    text += (
+        f"subprocess.run([sys.executable, '-c', code, {str(pid_file)!r}], start_new_session=True)\n"
+    )
     waits = program(tmp_path, text)
 
     def stop() -> None:

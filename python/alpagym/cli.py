@@ -65,6 +65,7 @@ UNREADABLE = 1
 MAY_CHANGE = {
     *("resume", "threads", "device", "save_every", "num_replays", "data.workers"),
     *("grpo.iterations", "grpo.capture", "grpo.shard", "keep_policies", "final"),
+    *("cosmos.port", "cosmos.command", "cosmos.launch"),
 }
 """Options with which a run may be gone on with otherwise."""
 TERMINATED = 143

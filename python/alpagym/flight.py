@@ -8,6 +8,7 @@ network's matrix products may differ in their last bits with the batch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ def stride_of(done: int, limit: int) -> int:
 def policy_name(iteration: int) -> str:
     """Among the checkpoints, of the policy that drove in an iteration."""
     return f"{POLICIES.name}/{iteration:07d}"
+
+
+def how_to_look(run: Path, token: str, iteration: int) -> str:
+    """The end of a sentence: what shows a rollout; empty if no policy of its iteration was kept."""
+    kept = (run / "checkpoints" / f"{policy_name(iteration)}.safetensors").is_file()
+    show = f"alpagym render --token {shlex.quote(token)} run={run}"
+    return f"; `{show}` shows it" if token and kept else ""
 
 
 def thin_out(run: Path, stride: int) -> None:

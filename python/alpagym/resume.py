@@ -44,8 +44,8 @@ class Stopped(KeyboardInterrupt):
 class Lock:
     """One process at a time for a run directory, as long as the process lives."""
 
-    def __init__(self, run: Path) -> None:
-        """Take it.
+    def __init__(self, run: Path, *, shared: bool = False) -> None:
+        """Take it; several processes may have it where all of them take it `shared`.
 
         Raises:
             CheckpointError: no such folder, or another process has it.
@@ -55,7 +55,7 @@ class Lock:
         except OSError as error:
             raise CheckpointError(f"{run}: {error.strerror}") from error
         try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._folder, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._folder)
             raise CheckpointError(f"{run}: another process is at work on this run") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -22,7 +21,7 @@ from alpagym.evaluation import (
     Results,
     evaluate,
 )
-from alpagym.flight import policy_name
+from alpagym.flight import how_to_look
 from alpagym.grpo.critic import Critic
 from alpagym.grpo.diagnosis import diagnose
 from alpagym.grpo.faults import TrainingError
@@ -210,9 +209,7 @@ def _improve(job: Job, policy: Policy, recorded: Demonstrations | None) -> dict[
             stopped = {"iteration": trainer.iterations, **trainer.flight, "findings": findings}
             if job.ranks.speaks():
                 job.run.note(FLIGHT_FILE, stopped, by_any=True)
-            show = f"alpagym render --token {shlex.quote(error.token)} run={job.run.path}"
-            kept = job.checkpoint(policy_name(trainer.iterations)).is_file()
-            hint = f"; `{show}` shows it" if error.token and kept else ""
+            hint = how_to_look(job.run.path, error.token, trainer.iterations)
             raise TrainingError(f"{error}{hint}", error.token) from error
     policy.eval()
     job.save_all(trainer)

@@ -25,7 +25,7 @@ from alpagym.evaluation import (
 from alpagym.flight import policy_name, stride_of, thin_out
 from alpagym.grpo.trainer import GrpoTrainer, check_groups
 from alpagym.interop.cosmos.config import refuse
-from alpagym.interop.cosmos.entry import require
+from alpagym.interop.cosmos.entry import find, require
 from alpagym.option_ranges import check
 from alpagym.policies.policy import Policy
 from alpagym.policies.registry import load_weights, make_policy
@@ -206,6 +206,7 @@ def _refuse(config: TrainConfig, ranks: Ranks) -> None:
             raise ValueError(f"backend=cosmos: expected no torchrun, got {ranks.count} ranks")
         if config.cosmos.launch:
             require()
+            find(config.cosmos.command)
     if config.final == "best" and not config.eval_every:
         raise ValueError("final=best: expected eval_every above 0, to compare policies, got 0")
     if config.checkpoint and config.policy.weights:

@@ -9,6 +9,7 @@ from alpagym import sim
 from alpagym.grpo.advantage import Advantages
 from alpagym.grpo.learner import Lesson, Origin
 from alpagym.grpo.rollout import Recording
+from alpagym.reward_functions import NotFinite
 
 
 class TrainingError(RuntimeError):
@@ -25,6 +26,15 @@ def place(origin: Origin, world: int) -> str:
     return (
         f"scenario {origin.name[world]}, seed {int(origin.seed[world])}, "
         f"member {int(origin.member[world])}"
+    )
+
+
+def unrewarded(error: NotFinite, origin: Origin, world: int) -> TrainingError:
+    """What a reward function's NaN or infinity in one of `origin`'s worlds ends training with."""
+    return TrainingError(
+        f"reward is not finite in {place(origin, world)}, step {error.step - 1}, from "
+        f"{error.name}, which gave {error.value}",
+        str(origin.token(world)),
     )
 
 

@@ -28,6 +28,7 @@ from alpagym.grpo.faults import (
     largest_term,
     overflown,
     place,
+    unrewarded,
 )
 from alpagym.grpo.learner import Learner, Lesson, Origin, join, not_finite
 from alpagym.grpo.rolled import Driven, Rolled
@@ -266,11 +267,7 @@ class GrpoTrainer:
             except NotFinite as error:
                 self.flight["rolls"].append({"groups": origin.groups(size)[self._starts]})
                 world = self._worlds.start + error.world
-                raise TrainingError(
-                    f"reward is not finite in {place(origin, world)}, "
-                    f"step {error.step - 1}, from {error.name}, which gave {error.value}",
-                    str(origin.token(world)),
-                ) from error
+                raise unrewarded(error, origin, world) from error
         rolled = self._compared(record, origin)
         self._report(scenario, rolled.driven, rolled.compared)
         return rolled

@@ -31,6 +31,7 @@ OWN = {
     "train.optm_name": "grpo.learning_rate",
     "train.optm_grad_norm_clip": "grpo.max_grad_norm",
     "train.resume": "resume",
+    "train.ckpt.save_freq": "save_every",
     "train.train_policy.variant": "grpo",
     "train.train_policy.algo": "grpo.scale",
     "train.train_policy.unbiased_advantage": "grpo.scale",
@@ -50,6 +51,17 @@ OWN = {
     "train.train_policy.dataloader_seed": "seed",
 }
 """Keys that would change nothing, or break the order of draws, and what to give instead."""
+
+IDLE = {
+    "train.optm_": "the optimizer is AlpaGym's, whose options are those of grpo",
+    "policy.lora.": "policies learn with all of their weights",
+    "policy.freeze_pattern": "policies learn with all of their weights",
+    "validation.": "policies are evaluated before GRPO and after it",
+    "rollout.sampling_config.": "policies sample by themselves",
+    "rollout.seed": "draws follow from seed",
+    "train.train_policy.temperature": "policies sample by themselves",
+}
+"""Beginnings of keys that would change nothing and that no option stands for, and why."""
 
 
 @cache
@@ -85,6 +97,7 @@ def refuse(config: TrainConfig) -> None:
     for name, (got, expected, fits) in wanted.items():
         if not fits:
             raise ValueError(f"{name}: backend=cosmos expects {expected}, got {got}")
+    build(config, Path())
 
 
 def build(config: TrainConfig, run: Path) -> dict[str, Any]:
@@ -96,7 +109,7 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: a key of `cosmos.options` that Cosmos-RL has not, whose value is of another
-            kind, or that follows from an option of ours.
+            kind, that follows from an option of ours, or that would change nothing.
     """
     grpo, cosmos = config.grpo, config.cosmos
     colocated = cosmos.mode == "colocated"
@@ -127,6 +140,8 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
         "rollout.batch_size": -(-grpo.scenarios_per_iteration // drivers),  # one batched call
         "policy.model_name_or_path": str((run / "checkpoints" / "before.safetensors").resolve()),
         "policy.model_gradient_checkpointing": False,
+    }
+    defaults: dict[str, Any] = {
         "logging.logger": ["console"],
         "logging.project_name": "alpagym",
         "logging.experiment_name": run.name,
@@ -140,28 +155,38 @@ def build(config: TrainConfig, run: Path) -> dict[str, Any]:
     for key in given:
         if key in OWN:
             raise ValueError(f"cosmos.options: {key} has no effect here, give {OWN[key]} instead")
+        for beginning, why in IDLE.items():
+            if key.startswith(beginning):
+                raise ValueError(f"cosmos.options: {key} has no effect here: {why}")
         if key in values:
             raise ValueError(f"cosmos.options: {key} follows from other options: {values[key]}")
+    flat = defaults | values | given
+    check_keys(flat)
     nested: dict[str, Any] = {}
-    for key, value in (values | given).items():
+    for key, value in flat.items():
         place = nested
         *path, last = key.split(".")
         for name in path:
             place = place.setdefault(name, {})
         place[last] = value
-    check_keys(nested)
     return nested
 
 
 def check_keys(nested: Mapping[str, Any]) -> None:
     """Look for keys that the pinned version does not have, and for values of another kind.
 
+    Keys may be dotted.
+
     Raises:
         ValueError: the first one, with the key that comes closest.
     """
     version, kinds = pinned()
-    for key, value in _flat(nested):
+    flat = dict(_flat(nested))
+    for key, value in flat.items():
         if key.startswith("custom."):
+            inside = [above for above in flat if key.startswith(f"{above}.")]
+            if inside:
+                raise ValueError(f"{key}: {inside[0]} has a value, so nothing can be below it")
             continue
         if key not in kinds:
             near = difflib.get_close_matches(key, kinds, 1)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 
@@ -21,8 +23,8 @@ from alpagym.appending import Appender
 from alpagym.checkpoint import load_policy, save_policy
 from alpagym.command_line import options_of, to_config
 from alpagym.devices import choose_device
-from alpagym.flight import policy_name, stride_of, thin_out
-from alpagym.grpo.faults import TrainingError
+from alpagym.flight import how_to_look, policy_name, stride_of, thin_out
+from alpagym.grpo.faults import TrainingError, unrewarded
 from alpagym.grpo.learner import Origin
 from alpagym.grpo.rolled import Rolled
 from alpagym.grpo.trainer import GrpoTrainer
@@ -30,7 +32,7 @@ from alpagym.interop.cosmos.draws import Draws
 from alpagym.interop.cosmos.group import Group, columns, side_by_side
 from alpagym.interop.cosmos.together import Communicator, Replicas
 from alpagym.policies.policy import Policy
-from alpagym.resume import BEFORE_FILE
+from alpagym.resume import BEFORE_FILE, FLIGHT_FILE
 from alpagym.reward_functions import NotFinite, UserRewards
 from alpagym.run_directory import finite
 from alpagym.training_config import TrainConfig
@@ -83,6 +85,7 @@ class Engine(GrpoTrainer):
         self.draws = Draws(config.seed, len(data.names))
         self._given: list[Group] = []
         self._driving_s = 0.0
+        self._steps: Appender | None = None
 
     def drive(self, draws: Sequence[int]) -> list[Group]:
         """Drive the groups of some draws, as many at a time as there are worlds for.
@@ -104,11 +107,10 @@ class Engine(GrpoTrainer):
                 with self.learner.precision():
                     record = self.roller.roll(self.policy, scenario.to(device), seed.to(device))
             except NotFinite as error:
-                name = self._name(int(scenario[error.world // size]))
-                raise TrainingError(
-                    f"reward is not finite in scenario {name}, step {error.step - 1}, from "
-                    f"{error.name}, which gave {error.value}"
-                ) from error
+                names = [self._name(index) for index in scenario.tolist()]
+                origin = Origin.of_groups(names, seed, torch.zeros_like(seed), size)
+                self.flight = {"rolls": [{"groups": origin.groups(size)}]}
+                raise unrewarded(error, origin, error.world) from error
             for at, draw in enumerate(chunk):
                 own = columns(record, slice(at * size, (at + 1) * size))
                 name = self._name(int(scenario[at]))
@@ -160,6 +162,23 @@ class Engine(GrpoTrainer):
         origin = Origin.of_groups(names, seed, lead, size)
         return self._compared(side_by_side(groups), origin)
 
+    @contextmanager
+    def telling(self, run: Path) -> Iterator[None]:
+        """Tell the run's flight recorder of what training ends with, and how to look at it."""
+        try:
+            yield
+        except TrainingError as error:
+            stopped = {"iteration": self.iterations, **self.flight}
+            row = finite(stopped | {"findings": {"stopped": str(error)}})
+            recorder = Appender(run / FLIGHT_FILE)
+            recorder.write((json.dumps(row) + "\n").encode())
+            with suppress(OSError):  # the error says it, too
+                recorder.flush()
+            recorder.close()
+            colocated = self.run_options.cosmos.mode == "colocated"  # drivers count no iterations
+            hint = how_to_look(run, error.token, self.iterations) if colocated else ""
+            raise TrainingError(f"{error}{hint}", error.token) from error
+
     def save(self, run: Path, name: str = "policy") -> None:
         """Write the policy into the run's checkpoints.
 
@@ -180,16 +199,22 @@ class Engine(GrpoTrainer):
                 self.save(run, policy_name(done))
 
     def note(self, run: Path, values: dict[str, float]) -> None:
-        """Append what an iteration gave to `STEPS_FILE`.
+        """Append what an iteration gave to `STEPS_FILE`, now or when the disk takes it.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it was the last one, and could not be written.
         """
-        file = Appender(run / "cosmos" / STEPS_FILE)
+        if self._steps is None:
+            self._steps = Appender(run / "cosmos" / STEPS_FILE)
+            finalize(self, self._steps.close)
         row: dict[str, Any] = {"step": self.iterations - 1, "values": finite(values)}
-        file.write((json.dumps(row | {"flight": self.flight}) + "\n").encode())
-        file.flush()
-        file.close()
+        row["at"] = time.time()
+        self._steps.write((json.dumps(row | {"flight": self.flight}) + "\n").encode())
+        try:
+            self._steps.flush()
+        except OSError:
+            if self.iterations >= self.config.iterations:
+                raise
 
 
 @cache

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+from shutil import which
+
+
+def search_path() -> str:
+    """Where programs are looked for: this environment's come first."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def find(command: str) -> None:
+    """Look whether the program that starts replicas is there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if which(command, path=search_path()) is None:
+        raise ValueError(f"cosmos.command: expected a program, found none at {command}")
+
 
 def require() -> None:
     """Look whether the extra `cosmos` is installed, in the version that it was made for.

@@ -23,4 +23,4 @@ class CosmosConfig:
     launch: bool = True
     """Otherwise everything is prepared and the command is printed, for whoever starts it."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Other keys of Cosmos-RL's configuration, e.g. `{train.ckpt.save_freq: 5}`."""
+    """Other keys of Cosmos-RL's configuration, e.g. `{train.ckpt.max_keep: 3}`."""

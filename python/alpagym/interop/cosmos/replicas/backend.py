@@ -46,7 +46,8 @@ class AlpagymRollout(RolloutBase):
         Raises:
             TrainingError: a reward is not finite.
         """
-        groups = self._engine.drive([p.prompt_idx for p in payloads])
+        with self._engine.telling(self._run):
+            groups = self._engine.drive([p.prompt_idx for p in payloads])
         return [
             RolloutResult(prompt=p.prompt, completions=[Member(g, i) for i in range(g.size)])
             for p, g in zip(payloads, groups, strict=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 import torch
 from cosmos_rl.policy.model.base import IdentityWeightMapper
@@ -15,6 +16,7 @@ from alpagym.interop.cosmos.config import RUN, TRAINER
 from alpagym.interop.cosmos.engine import engine_of
 from alpagym.interop.cosmos.group import whole
 from alpagym.interop.cosmos.replicas.backend import own_device
+from alpagym.resume import Lock
 
 
 @TrainerRegistry.register(TRAINER)
@@ -26,6 +28,7 @@ class AlpagymTrainer(Trainer):
         kwargs.pop("device", None)
         super().__init__(config, parallel_dims, **kwargs)
         self.run = Path(config.custom[RUN])
+        finalize(self, Lock(self.run / "cosmos", shared=True).close)  # while it is at work
         self.engine = engine_of(self.run, own_device())
         self.device = self.engine.scenarios.device
         self.data_packer.device = self.device
@@ -56,13 +59,14 @@ class AlpagymTrainer(Trainer):
         started, engine = time.perf_counter(), self.engine
         unpack = self.data_packer.get_policy_input
         groups = whole([unpack(r.prompt, r.completion) for r in rollouts])
-        values = engine.learn(groups, inter_policy_nccl)
+        with engine.telling(self.run):
+            values = engine.learn(groups, inter_policy_nccl)
         self.data_packer.forget()
         if is_master_replica:
-            engine.note(self.run, values)
             engine.keep(self.run)
-            if do_save_checkpoint or current_step == total_steps:
+            if do_save_checkpoint or engine.iterations == engine.config.iterations:
                 engine.save(self.run)
+            engine.note(self.run, values)  # whoever reads the last one looks for the policy
         loss = values.get("policy_loss", 0.0)
         report = {
             "train/loss_avg": loss,

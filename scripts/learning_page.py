@@ -3,6 +3,8 @@
 alpagym bench learning case=learning,learning.ablations,learning.objectives
 alpagym bench learning case=learning.rewards,learning.sweep
 python scripts/learning_page.py [runs/learning]
+
+A table is written once all of its trainings are there, on all seeds.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ its seeds, its imitation policies and its scenarios, so differences are taken se
 """
 TEXTS = {
     "learning": "## Defaults\n\nThe whole of `alpagym train`, imitation included.",
-    "learning.ablations": "## What each part does\n\nOne part of the method taken away.",
+    "learning.ablations": "## What each part does\n\nOne part of the method taken away. No group "
+    "was dead in the runs without resampling, so they are those of `base` bit for bit.",
     "learning.objectives": "## Objectives by name\n\nOn the same budget; PPO has a critic.",
     "learning.sweep": "## Around the defaults\n\nOne option changed.",
     "learning.rewards": "## The dense reward\n\nOne of its weights changed.",
@@ -51,12 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     for case in COMMANDS["learning"]:
         assert isinstance(case, LearningCase)
         results = {name: _results(folder, name) for name in case.variants}
-        found = {name: by_seed for name, by_seed in results.items() if by_seed}
-        if found:
-            parts.append(_part(case, found))
-    if whole := _complete(folder, "default"):
-        _draw(whole)
-        parts.insert(2, f"![Failures while training, over seeds](images/{CURVE.name})\n")
+        if all(len(by_seed) >= case.seeds for by_seed in results.values()):
+            parts.append(_part(case, results))
+            if case.whole:
+                _draw(_complete(folder, "default"))
+                parts.append(f"![Failures while training, over seeds](images/{CURVE.name})\n")
     PAGE.write_text("\n".join(parts))
     return 0
 

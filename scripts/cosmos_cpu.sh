@@ -13,6 +13,7 @@ wheel=${1:-}
 venv=${COSMOS_VENV:-.venv-cosmos}
 steps=${STEPS:-40}
 port=${PORT:-18790}
+limit=${LIMIT:-1800}  # seconds that each of the runs may take
 python=${PYTHON:-python3}
 fail() { echo "alpagym: $1" >&2; exit 1; }
 
@@ -59,7 +60,7 @@ prove() {
   name=$1
   iterations=$2
   shift 2
-  "$venv/bin/python" -m alpagym train backend=cosmos cosmos.port="$port" runs="$runs" name="$name" \
+  timeout -k 60 "$limit" "$venv/bin/python" -m alpagym train backend=cosmos cosmos.port="$port" runs="$runs" name="$name" \
     cosmos.command="$PWD/scripts/cosmos_cpu/cosmos-rl" device=cpu threads=1 data.train=16 \
     data.held_out=16 data.validation=1 num_replays=0 imitation.max_epochs=2 \
     grpo.iterations="$iterations" grpo.scenarios_per_iteration=16 grpo.group_size=8 \

@@ -95,6 +95,14 @@ def test_a_group_in_parts_is_refused(run: Path) -> None:
         whole([Member(group, index) for index in (0, 1, 3)])
 
 
+def test_a_draw_that_was_driven_twice_is_refused(run: Path) -> None:
+    engine = fresh(run)
+    one, other = engine.drive([0])[0], engine.drive([0])[0]
+    members = [*(Member(one, i) for i in (0, 1)), *(Member(other, i) for i in (2, 3))]
+    with pytest.raises(ValueError, match="group of draw 0: expected one in a batch, got two"):
+        whole(members)
+
+
 def test_missing_groups_are_refused(run: Path) -> None:
     engine = fresh(run)
     with pytest.raises(TrainingError, match="groups: expected 4 in an iteration, got 3"):
@@ -200,5 +208,5 @@ def test_the_dataset_is_as_long_as_the_draws() -> None:
     dataset = DrawDataset(5)
     assert len(dataset) == 5
     assert [dataset[i]["prompt"] for i in range(2)] == ['{"draw": 0}', '{"draw": 1}']
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="draw: expected 0 to 4, got 5"):
         dataset[5]

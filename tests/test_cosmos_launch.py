@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from alpagym.checkpoint import load_policy
-from alpagym.cli import main
+from alpagym.cli import FAILED, main
 from alpagym.grpo.faults import TrainingError
 from alpagym.interop.cosmos.config import RUN, check_keys
 from alpagym.interop.cosmos.engine import STEPS_FILE, engine_of
@@ -53,6 +53,16 @@ def program(folder: Path, text: str) -> str:
     path.write_text(f"#!{sys.executable}\n{text}")
     path.chmod(0o755)
     return f"cosmos.command={path}"
+
+
+def test_options_without_effect_are_told_where_they_are_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = prepared(tmp_path, "idle", program(tmp_path, ""), "eval_every=0")
+    assert main(["train", f"resume={run}", "cosmos.launch=true"]) == FAILED
+    told = " ".join(capsys.readouterr().err.split())
+    assert "grpo.resample_dead has no effect there" in told
+    assert "eval_every" not in told
 
 
 def test_a_run_is_told_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     rows = [row for row in read_rows(run / "metrics.jsonl") if row["phase"] == "grpo"]
     assert len(rows) == wanted, f"expected {wanted} iterations, got {len(rows)}"
     returns = [row["return_mean"] for row in rows]
-    fifth = wanted // 5
+    fifth = max(1, wanted // 5)
     first, last = sum(returns[:fifth]) / fifth, sum(returns[-fifth:]) / fifth
     assert last > first or wanted < 20, (
         f"returns did not rise: {first:.2f} at first, {last:.2f} in the end"

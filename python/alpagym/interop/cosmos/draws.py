@@ -53,5 +53,5 @@ class DrawDataset(Dataset[dict[str, str]]):
 
     def __getitem__(self, index: int) -> dict[str, str]:
         if not 0 <= int(index) < self.count:
-            raise IndexError(index)
+            raise IndexError(f"draw: expected 0 to {self.count - 1}, got {index}")
         return {"prompt": json.dumps({"draw": int(index)})}

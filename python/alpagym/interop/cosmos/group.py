@@ -118,11 +118,14 @@ def whole(members: Sequence[Member]) -> list[Group]:
     """The groups that rollouts are of, in the order of their draws.
 
     Raises:
-        ValueError: not all of a group are there.
+        ValueError: not all of a group are there, or a draw was driven twice.
     """
     found: dict[int, tuple[Group, set[int]]] = {}
     for member in members:
-        found.setdefault(member.group.draw, (member.group, set()))[1].add(member.index)
+        group, indices = found.setdefault(member.group.draw, (member.group, set()))
+        if group is not member.group:
+            raise ValueError(f"group of draw {group.draw}: expected one in a batch, got two")
+        indices.add(member.index)
     for draw, (group, indices) in found.items():
         if len(indices) != group.size:
             raise ValueError(

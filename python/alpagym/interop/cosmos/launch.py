@@ -94,7 +94,9 @@ def improve(job: Job, policy: Policy) -> dict[str, float] | None:
             say(f"then go on by: alpagym train resume={job.run.path}")
             return None
         say(f"GRPO on Cosmos-RL, whose log is {folder / LOG_FILE}")
-        say("eval_every and grpo.resample_dead have no effect there")
+        idle = {"eval_every": config.eval_every, "grpo.resample_dead": config.grpo.resample_dead}
+        for name in (name for name, value in idle.items() if value):
+            say(f"{name} has no effect there")
         with _started(command, folder / LOG_FILE) as process:
             status = _follow(process, tell, job)
         tell()

@@ -40,8 +40,10 @@ its seeds, its imitation policies and its scenarios, so differences are taken se
 """
 TEXTS = {
     "learning": "## Defaults\n\nThe whole of `alpagym train`, imitation included.",
-    "learning.ablations": "## What each part does\n\nOne part of the method taken away. Without dead "
-    "groups, resampling changes nothing.",
+    "learning.ablations": (
+        "## What each part does\n\nOne part of the method taken away. Without dead groups, "
+        "resampling changes nothing."
+    ),
     "learning.objectives": "## Objectives by name\n\nOn the same budget; PPO has a critic.",
     "learning.sweep": "## Around the defaults\n\nOne option changed.",
     "learning.rewards": "## The dense reward\n\nOne of its weights changed.",

@@ -201,8 +201,8 @@ def test_without_a_driver_the_record_is_shown(tmp_path) -> None:
         (["sim.traffic=idm", "asl=logs"], "expected either asl= or sim=, got both"),
         (["run=runs/some"], "expected --token scenario@seed.member"),
         (["token=a@1.0+0"], "and run=; got only token"),
-        (["policy=grpc://127.0.0.1:1"], "policy: expected one of log|idm|constant_velocity or a"),
-        (["policy=idm", "compare=grpc://127.0.0.1:1"], "compare: expected one of log|idm"),
+        (["policy=grpc://127.0.0.1:1"], "policy: expected one of log, idm, constant_velocity or"),
+        (["policy=idm", "compare=grpc://127.0.0.1:1"], "compare: expected one of log, idm"),
         (["policy=nobody"], "policy: expected one of log, idm"),
     ],
 )

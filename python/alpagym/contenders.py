@@ -63,18 +63,18 @@ def contenders_of(
         ValueError: neither a checkpoint nor another driver, or both; or none of that name.
         CheckpointError: a checkpoint that cannot be read.
     """
-    names = "|".join([*BASELINES, *(["grpc://host:port"] if far else [])])
+    names = f"{', '.join(BASELINES)} or {'grpc://host:port' if far else 'checkpoint='}"
     for option in ("policy", "compare") if not far else ():
         if is_address(getattr(config, option)):
             raise ValueError(
-                f"{option}: expected one of {names} or a checkpoint for {command}, got "
-                f"{getattr(config, option)}: alpagym eval with alpasim.log=FOLDER keeps its "
-                "drives, and render asl=FOLDER shows them"
+                f"{option}: expected one of {names}, got {getattr(config, option)}: alpagym eval "
+                f"with alpasim.log=FOLDER keeps its drives, and {command} asl=FOLDER shows them"
             )
     if bool(config.checkpoint) == bool(config.policy):
-        raise ValueError(f"{command}: expected either checkpoint=<run> or policy=<{names}>")
+        known = "|".join([*BASELINES, *(["grpc://host:port"] if far else [])])
+        raise ValueError(f"{command}: expected either checkpoint=<run> or policy=<{known}>")
     if config.policy and not (config.policy in BASELINES or is_address(config.policy)):
-        raise ValueError(f"policy: expected one of {names.replace('|', ', ')}, got {config.policy}")
+        raise ValueError(f"policy: expected one of {names}, got {config.policy}")
     asked = [config.policy or config.checkpoint, *filter(None, [config.compare])]
     if config.reward_weights and all(name in BASELINES or is_address(name) for name in asked):
         raise ValueError("reward_weights: expected a checkpoint that observes them, got policy=")

@@ -61,8 +61,8 @@ def test_a_reward_function_that_is_not_finite_somewhere(value):
     assert re.search(r"from .*spoiled, which gave (nan|inf)", sentence)
 
 
-def test_a_term_that_is_not_finite(monkeypatch):
-    made = trainer(scenarios_per_iteration=4)
+def spoil_progress(made, monkeypatch) -> None:
+    """Let the term `progress` be NaN in the record's step 3 of world 6."""
     roll = made.roller.roll
 
     def with_nan(*args):
@@ -71,6 +71,11 @@ def test_a_term_that_is_not_finite(monkeypatch):
         return record
 
     monkeypatch.setattr(made.roller, "roll", with_nan)
+
+
+def test_a_term_that_is_not_finite(monkeypatch):
+    made = trainer(scenarios_per_iteration=4)
+    spoil_progress(made, monkeypatch)
     sentence, token = stopped(made)
     assert token.member == 2
     assert "step 3, from progress" in sentence
@@ -81,14 +86,7 @@ def test_steps_are_those_of_the_episode_wherever_groups_fork(monkeypatch):
     states = []
     made = trainer(scenarios_per_iteration=4, branch_within=9)
     made.roller.watch = lambda state, outcome: states.append(state.step.tolist())
-    roll = made.roller.roll
-
-    def with_nan(*args):
-        record = roll(*args)
-        record.terms[3, 6, 0] = record.reward[3, 6] = math.nan
-        return record
-
-    monkeypatch.setattr(made.roller, "roll", with_nan)
+    spoil_progress(made, monkeypatch)
     sentence, token = stopped(made)
     begin = states[0][6]
     assert begin == token.lead > 0

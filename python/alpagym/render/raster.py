@@ -120,14 +120,11 @@ class Camera:
         side = FINER * TILE
         picture = Image.new("RGB", (side, side), GROUND)
         pen = _Pen(ImageDraw.Draw(picture), self._scale, np.array([column, row]) * side)
-        for kind, points in self._roads:
-            if not pen.reaches(points, side, LANE_WIDTH):
-                continue
+        near = [road for road in self._roads if pen.reaches(road[1], side, LANE_WIDTH)]
+        for kind, points in near:
             if kind is MapType.LANE:
                 pen.line(points, LANE, LANE_WIDTH)
-        for kind, points in self._roads:
-            if not pen.reaches(points, side, LANE_WIDTH):
-                continue
+        for kind, points in near:
             if kind is MapType.LANE:
                 pen.line(points, MIDDLE, 0.1)
             elif kind is MapType.CROSSWALK and len(points) > 2:
